@@ -1,0 +1,198 @@
+"""``python -m data_processing STAGE --config RECIPE --run FOLDER``: run one stage, or find it up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from gream.config import load_config
+from gream.errors import GreamError, exit_with_error_line
+from gream.stage import run_stage
+
+from data_processing.config import DataRecipe
+
+
+class Stage(StrEnum):
+    """The stages, in the order in which data flows."""
+
+    synthesize = "synthesize"
+    interactions = "interactions"
+    enrich = "enrich"
+    embed = "embed"
+    semantic_ids = "semantic-ids"
+    sft = "sft"
+    rl = "rl"
+    model = "model"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage reads, writes and depends on.
+
+    Attributes:
+        config: The part of the recipe that determines the outputs.
+        inputs: Paths read.
+        outputs: Paths written, relative to the run folder.
+        build: Writes the outputs under the folder it is given.
+    """
+
+    config: dict[str, Any]
+    inputs: list[Path]
+    outputs: list[str]
+    build: Callable[[Path], None]
+
+
+def plan(stage: Stage, recipe: DataRecipe, run: Path, reviews: Path, metadata: Path, base: Path | None) -> Plan:
+    """How ``stage`` is to be run in the folder ``run``.
+
+    Raises:
+        GreamError: The recipe lacks what the stage needs.
+    """
+    seed = recipe.seed
+    interactions, items, index = run / "interactions.parquet", run / "items.parquet", run / "index.json"
+    enriched, preferences, embeddings = (
+        run / "enriched.jsonl",
+        run / "preferences.jsonl",
+        run / "embeddings.safetensors",
+    )
+
+    if stage is Stage.synthesize:
+        from data_processing.synthesize import synthesize
+
+        settings = recipe.synthesize
+        if settings is None:
+            raise GreamError("the recipe has no section 'synthesize'; pass --reviews and --metadata to 'interactions'")
+        return Plan(
+            {"synthesize": settings.model_dump(mode="json")},
+            [],
+            ["raw/reviews.json.gz", "raw/meta.json.gz"],
+            lambda out: synthesize(settings, out),
+        )
+    if stage is Stage.interactions:
+        from data_processing.interactions import build_interactions
+
+        return Plan(
+            {"interactions": recipe.interactions.model_dump(mode="json")},
+            [reviews, metadata],
+            ["interactions.parquet", "users.parquet", "items.parquet", "reviews.parquet", "statistics.json"],
+            lambda out: build_interactions(recipe.interactions, reviews, metadata, out),
+        )
+    if stage is Stage.enrich:
+        from data_processing.enrich import enrich
+
+        return Plan(
+            {},
+            [interactions, items],
+            ["enriched.jsonl", "preferences.jsonl"],
+            lambda out: enrich(interactions, items, out),
+        )
+    if stage is Stage.embed:
+        from data_processing.embed import embed
+
+        return Plan(
+            {"seed": seed, "embed": recipe.embed.model_dump(mode="json")},
+            [items, enriched],
+            ["embeddings.safetensors"],
+            lambda out: embed(items, enriched, recipe.embed.dimensions, seed, out),
+        )
+    if stage is Stage.semantic_ids:
+        from data_processing.semantic_ids import build_semantic_ids
+
+        return Plan(
+            {"seed": seed, "semantic_ids": recipe.semantic_ids.model_dump(mode="json")},
+            [embeddings, items, interactions],
+            ["codebook.safetensors", "index.json", "quality.json"],
+            lambda out: build_semantic_ids(recipe.semantic_ids, seed, embeddings, items, interactions, out),
+        )
+    if stage is Stage.sft:
+        from data_processing.sft import build_sft
+
+        return Plan(
+            {"seed": seed, "sft": recipe.sft.model_dump(mode="json")},
+            [interactions, items, enriched, preferences, index],
+            ["sft"],
+            lambda out: build_sft(
+                recipe.sft,
+                seed,
+                interactions=interactions,
+                items=items,
+                enriched=enriched,
+                preferences=preferences,
+                index=index,
+                out=out,
+            ),
+        )
+    if stage is Stage.rl:
+        from data_processing.rl import build_rl
+
+        return Plan(
+            {"seed": seed, "rl": recipe.rl.model_dump(mode="json"), "history": recipe.sft.history},
+            [interactions, index],
+            ["rl"],
+            lambda out: build_rl(recipe.rl, recipe.sft.history, seed, interactions, index, out),
+        )
+    from data_processing.model import build_model
+
+    return Plan(
+        {"seed": seed, "model": base.name if base else recipe.model.model_dump(mode="json")},
+        [index, items, enriched, run / "sft", *([base] if base else [])],
+        ["model"],
+        lambda out: build_model(
+            recipe.model,
+            seed,
+            base=base,
+            index=index,
+            items=items,
+            enriched=enriched,
+            sft=run / "sft",
+            out=out,
+        ),
+    )
+
+
+def main(
+    stage: Annotated[Stage, typer.Argument(help="Stage to run.")],
+    config: Annotated[Path, typer.Option(help="Data recipe, e.g. recipes/data/quickstart.yaml.")],
+    run: Annotated[Path, typer.Option(help="Run folder, e.g. runs/quickstart.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, wins over the recipe.")] = None,
+    reviews: Annotated[
+        Path | None, typer.Option(help="Raw reviews for 'interactions'; the synthetic dump by default.")
+    ] = None,
+    metadata: Annotated[
+        Path | None, typer.Option(help="Raw metadata for 'interactions'; the synthetic dump by default.")
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(help="Pretrained model folder for 'model'; a tiny Qwen3 is made by default."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")] = False,
+) -> None:
+    """Run one stage of data processing."""
+    recipe = load_config(DataRecipe, config, overrides or ())
+    todo = plan(
+        stage,
+        recipe,
+        run,
+        reviews or run / "raw" / "reviews.json.gz",
+        metadata or run / "raw" / "meta.json.gz",
+        base,
+    )
+    result = run_stage(
+        run,
+        stage.value,
+        config=todo.config,
+        inputs=todo.inputs,
+        outputs=todo.outputs,
+        build=todo.build,
+        overwrite=overwrite,
+    )
+    outputs = ", ".join(result.outputs)
+    print(f"{stage.value}: {f'{result.seconds:.1f} s' if result.ran else 'up to date'} -> {outputs}", flush=True)
+
+
+if __name__ == "__main__":
+    exit_with_error_line(lambda: typer.run(main))

@@ -1,0 +1,112 @@
+"""The data recipe: one section per stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gream.config import Config
+from pydantic import NonNegativeInt, PositiveInt
+
+from data_processing.interactions import InteractionsConfig
+from data_processing.synthesize import SynthesizeConfig
+
+
+class EmbedConfig(Config):
+    """Item embeddings.
+
+    Attributes:
+        dimensions: Length of an embedding; fewer where the catalogue's text does not support as many.
+    """
+
+    dimensions: PositiveInt = 64
+
+
+class SemanticIdsConfig(Config):
+    """Residual k-means.
+
+    Attributes:
+        levels: Tokens per id before disambiguation.
+        codebook_size: Centroids per level; the paper uses 256.
+        balanced: Clusters of equal size, as in the official implementation.
+        collisions: What becomes of items with the same codes.
+        restarts: k-means++ starts per level.
+    """
+
+    levels: PositiveInt = 4
+    codebook_size: PositiveInt = 256
+    balanced: bool = True
+    collisions: Literal["disambiguate", "reassign"] = "reassign"
+    restarts: PositiveInt = 4
+
+
+class ModelConfig(Config):
+    """The tiny Qwen3 that is made where no pretrained model is named.
+
+    Attributes:
+        vocabulary: Size of its byte-level BPE vocabulary, semantic ids not counted.
+        hidden_size: Width.
+        layers: Depth.
+        heads: Attention heads.
+        context: Longest sequence, in tokens.
+    """
+
+    vocabulary: PositiveInt = 2048
+    hidden_size: PositiveInt = 128
+    layers: PositiveInt = 3
+    heads: PositiveInt = 4
+    context: PositiveInt = 1024
+
+
+class SftConfig(Config):
+    """Rows of supervised training.
+
+    Attributes:
+        history: Most recent items a prompt shows.
+        next_item: Rows per training target.
+        id_to_text: Rows per item, each by another template.
+        text_to_id: Rows per item.
+        fused_next: Rows per user.
+        search: Rows per user.
+        preference: Rows per user.
+        reasoning_min_history: Shortest history that a chain may argue from.
+        reasoning_passes: How often each reasoning example is written, each time in other words.
+    """
+
+    history: PositiveInt = 20
+    next_item: NonNegativeInt = 1
+    id_to_text: NonNegativeInt = 2
+    text_to_id: NonNegativeInt = 2
+    fused_next: NonNegativeInt = 1
+    search: NonNegativeInt = 1
+    preference: NonNegativeInt = 1
+    reasoning_min_history: PositiveInt = 4
+    reasoning_passes: PositiveInt = 1
+
+
+class RlConfig(Config):
+    """Prompts of SRPO.
+
+    Attributes:
+        min_history: Shortest history of a prompt; the paper's targets start at position 4.
+        validation_users: Users whose validation item is a validation prompt; all where there are fewer.
+    """
+
+    min_history: PositiveInt = 4
+    validation_users: PositiveInt = 200
+
+
+class DataRecipe(Config):
+    """Everything that determines the data of a run.
+
+    Attributes:
+        seed: Of every random choice in every stage.
+    """
+
+    seed: int = 42
+    synthesize: SynthesizeConfig | None = None
+    interactions: InteractionsConfig
+    embed: EmbedConfig = EmbedConfig()
+    semantic_ids: SemanticIdsConfig = SemanticIdsConfig()
+    model: ModelConfig = ModelConfig()
+    sft: SftConfig = SftConfig()
+    rl: RlConfig = RlConfig()

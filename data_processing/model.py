@@ -1,0 +1,132 @@
+"""Stage ``model``: a language model that knows the catalogue's semantic ids as tokens.
+
+Either a pretrained model is extended, or a tiny Qwen3 is made from nothing: its byte-level BPE vocabulary is trained on
+the catalogue's texts and the training rows, so that it needs neither a download nor a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gream.dialogue import CHAT_TEMPLATE
+from gream.errors import GreamError
+from gream.semantic_ids.catalog import Catalog
+from gream.semantic_ids.extension import add_id_tokens, write_rows
+from gream.semantic_ids.vocabulary import TOKEN_PATTERN
+
+from data_processing.config import ModelConfig
+from data_processing.tables import read_items, read_jsonl
+
+
+def build_model(
+    config: ModelConfig,
+    seed: int,
+    *,
+    base: Path | None,
+    index: Path,
+    items: Path,
+    enriched: Path,
+    sft: Path,
+    out: Path,
+) -> None:
+    """Write ``model/``: weights, tokenizer and chat template, semantic ids added as normal tokens.
+
+    Args:
+        config: Shape of the tiny model.
+        seed: Of its weights, and of the new tokens' rows.
+        base: Folder of a pretrained causal language model to extend instead.
+        index: ``index.json``.
+        items: ``items.parquet``.
+        enriched: ``enriched.jsonl``.
+        sft: The ``sft`` folder.
+        out: Folder written to.
+
+    Raises:
+        GreamError: ``base`` cannot be loaded.
+    """
+    catalog = Catalog.load(index)
+    if base is None:
+        tokenizer, model = _tiny(config, seed, _texts(items, enriched, sft))
+    else:
+        tokenizer, model = _pretrained(base)
+    old_size = len(tokenizer)
+    write_rows(model, add_id_tokens(tokenizer, catalog.tokens), old_size, seed=seed)
+    # Sampling defaults of the base would otherwise travel along and leak into beam search.
+    model.generation_config = type(model.generation_config)(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    folder = out / "model"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _texts(items: Path, enriched: Path, sft: Path) -> Iterator[str]:
+    for item, row in zip(read_items(items), read_jsonl(enriched), strict=True):
+        yield f"{item.title}\n{item.brand}\n{' '.join(item.categories)}\n{row['description']}"
+    for name in ("alignment.jsonl", "reasoning.jsonl"):
+        for row in read_jsonl(sft / name):
+            for message in row["messages"]:
+                yield TOKEN_PATTERN.sub("", message["content"])
+
+
+def _tiny(config: ModelConfig, seed: int, texts: Iterator[str]) -> tuple[Any, Any]:
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=config.vocabulary,
+            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=config.context,
+        chat_template=CHAT_TEMPLATE,
+    )
+    tokenizer.add_tokens(["<think>", "</think>"])  # normal tokens, as in Qwen3's own vocabulary
+    torch.manual_seed(seed)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=3 * config.hidden_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=max(1, config.heads // 2),
+            head_dim=config.hidden_size // config.heads,
+            max_position_embeddings=config.context,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    return tokenizer, model
+
+
+def _pretrained(base: Path) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+    except (OSError, ValueError) as error:
+        raise GreamError(
+            f"{base}: cannot be loaded as a causal language model ({error}); pass a model folder"
+        ) from None
+    if "<|im_start|>" not in tokenizer.get_vocab():
+        raise GreamError(f"{base}: its tokenizer has no ChatML markers (<|im_start|>); use a Qwen model")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer, model

@@ -1,0 +1,683 @@
+"""Stage ``synthesize``: a dump of an invented shop in the raw Amazon-2018 format, with preferences planted in it.
+
+The shop sells 16 categories under up to 12 brands; titles and descriptions name both. A user walks through it:
+
+- from an item of one category to one of the category's two usual successors, of the same brand;
+- or, leaving the brand, mostly to its sister brand, into the category's counterpart;
+- within brand and category preferably to the next series up (First, Daily, Signature, ...);
+- and now and then, aside from the walk, to an item of no meaning: what a denoised history leaves out.
+
+So category, brand and series of the last items tell much about the next one, while popularity tells little and
+co-occurrence only which brands go together. What the filters of later stages are for is there too: repeated reviews,
+users and items with few reviews, items without metadata, same-day reviews, markup and entities in texts.
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+import json
+import random
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from gream.config import Config
+
+# Probabilities of the walk that is planted, given that the brand is kept, or left.
+FIRST_SUCCESSOR = 0.6
+SECOND_SUCCESSOR = 0.3
+SISTER_BRAND = 0.8
+# Of taking the next series up where a brand and category has it, instead of any item of the two.
+NEXT_SERIES = 0.5
+# Exponent of the Pareto distribution of how much items appeal: few stand out, none is forgotten.
+APPEAL_TAIL = 2.2
+
+# Flaws, each as a share: of reviews, users or items.
+REPEATED_REVIEWS = 0.015
+SAME_DAY = 0.12
+ORPHAN_REVIEWS = 0.01
+ORPHAN_ITEMS = 0.02
+SPORADIC_USERS = 0.03
+DOUBLE_METADATA = 0.02
+LOST_TITLES = 0.01
+
+SHORTEST, LONGEST = 5, 20
+_DAY = 86_400
+_FIRST_DAY = int(datetime(2014, 1, 1, tzinfo=UTC).timestamp())
+
+
+class SynthesizeConfig(Config):
+    """Size and temper of the invented shop.
+
+    Attributes:
+        seed: Of every random choice.
+        users: How many write reviews; a few write too few to stay in a 5-core.
+        items: How many the metadata describes.
+        loyalty: Probability of staying with the brand from one item to the next.
+        noise: Probability of an item aside from the walk.
+    """
+
+    seed: int = 42
+    users: int = Field(800, ge=50)
+    # The lower bound fills two brands; the upper one is what differs in series and variant.
+    items: int = Field(400, ge=64, le=3000)
+    loyalty: float = Field(0.65, ge=0.0, le=1.0)
+    noise: float = Field(0.17, ge=0.0, lt=1.0)
+
+
+@dataclass(frozen=True)
+class Category:
+    """One kind of product.
+
+    Attributes:
+        name: As it stands in the metadata.
+        department: The category above it.
+        noun: One product of it.
+        use: What it is for.
+        variants: Eight words that tell its products apart.
+        successors: The usual next categories, the likelier first.
+        counterpart: Where a user goes who changes to the sister brand.
+    """
+
+    name: str
+    department: str
+    noun: str
+    use: str
+    variants: tuple[str, ...]
+    successors: tuple[str, str]
+    counterpart: str
+
+
+@dataclass(frozen=True)
+class Brand:
+    """One maker, at home in the two departments of its half of the shop.
+
+    Attributes:
+        name: As a customer reads it.
+        style: Two words for the look of its products.
+    """
+
+    name: str
+    style: tuple[str, str]
+
+
+def _category(
+    name: str, department: str, noun: str, use: str, variants: str, after: str, counterpart: str
+) -> Category:
+    first, second = after.split(", ")
+    return Category(name, department, noun, use, tuple(variants.split(", ")), (first, second), counterpart)
+
+
+_TEA, _COFFEE, _PAPER, _SWEETS = "Tea", "Coffee", "Writing", "Chocolate & Sweets"
+_PANTRY, _OFFICE = "Grocery & Gourmet Food", "Office Products"
+_MAIN_CATEGORIES = {_TEA: _PANTRY, _COFFEE: _PANTRY, _PAPER: _OFFICE, _SWEETS: _PANTRY}
+
+# The two halves of the shop. Successors stay within a half, counterparts lead to the other one.
+HALVES: tuple[tuple[Category, ...], tuple[Category, ...]] = (
+    (
+        _category(
+            "Kettles",
+            _TEA,
+            "Kettle",
+            "boils water without haste",
+            "Copper, Steel, Enamel, Glass, Iron, Whistling, Gooseneck, Travel",
+            "Green Teas, Coffee Grinders",
+            "Cocoa Powders",
+        ),
+        _category(
+            "Green Teas",
+            _TEA,
+            "Green Tea",
+            "gives a clear, fresh cup",
+            "Jasmine, Mint, Lemon, Ginger, Rose, Peach, Honey, Smoked",
+            "Tea Cups, Tea Tins",
+            "Dark Chocolates",
+        ),
+        _category(
+            "Tea Cups",
+            _TEA,
+            "Tea Cup",
+            "keeps its warmth in the hand",
+            "Porcelain, Stoneware, Glass, Bamboo, Painted, Tall, Wide, Ribbed",
+            "Tea Tins, Kettles",
+            "Notebooks",
+        ),
+        _category(
+            "Tea Tins",
+            _TEA,
+            "Tea Tin",
+            "keeps leaves dry and dark",
+            "Round, Square, Painted, Steel, Embossed, Tall, Travel, Airtight",
+            "Coffee Grinders, Coffee Mugs",
+            "Gift Boxes",
+        ),
+        _category(
+            "Coffee Grinders",
+            _COFFEE,
+            "Coffee Grinder",
+            "grinds evenly and quietly",
+            "Burr, Hand, Steel, Oak, Travel, Quiet, Compact, Conical",
+            "Coffee Beans, Kettles",
+            "Fountain Pens",
+        ),
+        _category(
+            "Coffee Beans",
+            _COFFEE,
+            "Coffee Beans",
+            "makes a round, strong brew",
+            "Dark, Light, Espresso, Hazelnut, Vanilla, Caramel, Mountain, Smoked",
+            "Coffee Filters, Coffee Mugs",
+            "Truffles",
+        ),
+        _category(
+            "Coffee Filters",
+            _COFFEE,
+            "Coffee Filter",
+            "lets nothing but flavour through",
+            "Paper, Cloth, Steel, Cone, Flat, Reusable, Bamboo, Fine",
+            "Coffee Mugs, Coffee Beans",
+            "Inks",
+        ),
+        _category(
+            "Coffee Mugs",
+            _COFFEE,
+            "Coffee Mug",
+            "holds a generous breakfast",
+            "Stoneware, Porcelain, Enamel, Tall, Wide, Travel, Painted, Speckled",
+            "Kettles, Green Teas",
+            "Pen Cases",
+        ),
+    ),
+    (
+        _category(
+            "Notebooks",
+            _PAPER,
+            "Notebook",
+            "takes ink without bleeding",
+            "Ruled, Dotted, Plain, Linen, Leather, Pocket, Spiral, Stitched",
+            "Fountain Pens, Pen Cases",
+            "Tea Cups",
+        ),
+        _category(
+            "Fountain Pens",
+            _PAPER,
+            "Fountain Pen",
+            "writes a smooth, even line",
+            "Brass, Resin, Steel, Walnut, Slim, Broad, Fine, Lacquered",
+            "Inks, Notebooks",
+            "Coffee Grinders",
+        ),
+        _category(
+            "Inks",
+            _PAPER,
+            "Ink",
+            "dries fast and does not fade",
+            "Indigo, Sepia, Emerald, Crimson, Graphite, Violet, Teal, Amber",
+            "Pen Cases, Notebooks",
+            "Coffee Filters",
+        ),
+        _category(
+            "Pen Cases",
+            _PAPER,
+            "Pen Case",
+            "carries four pens safely",
+            "Leather, Linen, Canvas, Felt, Walnut, Slim, Rolled, Zipped",
+            "Cocoa Powders, Inks",
+            "Coffee Mugs",
+        ),
+        _category(
+            "Cocoa Powders",
+            _SWEETS,
+            "Cocoa",
+            "warms up a long evening",
+            "Dark, Spiced, Vanilla, Cinnamon, Orange, Mint, Malted, Smoked",
+            "Dark Chocolates, Truffles",
+            "Kettles",
+        ),
+        _category(
+            "Dark Chocolates",
+            _SWEETS,
+            "Dark Chocolate",
+            "melts slowly and tastes of fruit",
+            "Salted, Orange, Hazelnut, Almond, Ginger, Chili, Mint, Cherry",
+            "Truffles, Gift Boxes",
+            "Green Teas",
+        ),
+        _category(
+            "Truffles",
+            _SWEETS,
+            "Truffles",
+            "ends a dinner well",
+            "Raspberry, Hazelnut, Caramel, Coconut, Rum, Pistachio, Honey, Rose",
+            "Gift Boxes, Cocoa Powders",
+            "Coffee Beans",
+        ),
+        _category(
+            "Gift Boxes",
+            _SWEETS,
+            "Gift Box",
+            "turns small things into a present",
+            "Ribboned, Wooden, Linen, Round, Square, Painted, Small, Lined",
+            "Notebooks, Dark Chocolates",
+            "Tea Tins",
+        ),
+    ),
+)
+
+BRANDS: tuple[tuple[Brand, ...], tuple[Brand, ...]] = (
+    (
+        Brand("Mossgate", ("rustic", "earthy")),
+        Brand("Fern & Hollow", ("natural", "soft")),
+        Brand("Kingsway", ("classic", "formal")),
+        Brand("Nordlys", ("minimal", "pale")),
+        Brand("Casa Oda", ("colourful", "bold")),
+        Brand("Brookside", ("cosy", "homely")),
+    ),
+    (
+        Brand("Quillon", ("precise", "sober")),
+        Brand("Atelier Renée", ("elegant", "refined")),
+        Brand("Tinder & Rye", ("warm", "handmade")),
+        Brand("Halcyon", ("calm", "airy")),
+        Brand("Piper's", ("playful", "bright")),
+        Brand("Old Harbour", ("sturdy", "nautical")),
+    ),
+)
+
+SERIES = ("First", "Daily", "Signature", "Reserve", "Grand", "Heritage")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One product.
+
+    Attributes:
+        number: From 0, in order of cells.
+        asin: Its id in the dump.
+        half: Which half of the shop it belongs to.
+        brand: Index into the half's brands.
+        category: What it is.
+        series: Index into `SERIES`.
+        variant: What tells it apart.
+        appeal: Weight in any choice between items.
+    """
+
+    number: int
+    asin: str
+    half: int
+    brand: int
+    category: Category
+    series: int
+    variant: str
+    appeal: float
+
+    @property
+    def maker(self) -> Brand:
+        """Its brand."""
+        return BRANDS[self.half][self.brand]
+
+    @property
+    def title(self) -> str:
+        """Its title, as a customer reads it."""
+        return f"{self.maker.name} {SERIES[self.series]} {self.variant} {self.category.noun}"
+
+
+Cell = tuple[int, int, str]  # half, brand, category name
+
+
+@dataclass(frozen=True)
+class Shop:
+    """All products.
+
+    Attributes:
+        items: Item 0 first.
+        cells: Items of each half, brand and category.
+        brands: How many brands each half has.
+    """
+
+    items: tuple[Item, ...]
+    cells: Mapping[Cell, tuple[Item, ...]]
+    brands: int
+
+
+@dataclass(frozen=True)
+class Purchase:
+    """One step of a user.
+
+    Attributes:
+        item: What was bought.
+        aside: Whether it is noise.
+        before: The item of the walk that led here, if any.
+    """
+
+    item: Item
+    aside: bool
+    before: Item | None
+
+
+def synthesize(config: SynthesizeConfig, out: Path) -> None:
+    """Write ``raw/reviews.json.gz`` and ``raw/meta.json.gz``; the same configuration always makes the same bytes.
+
+    Args:
+        config: See `SynthesizeConfig`.
+        out: Existing folder to write to.
+    """
+    folder = out / "raw"
+    folder.mkdir(exist_ok=True)
+    shop = build_shop(config)
+    _write_lines(folder / "meta.json.gz", _metadata(shop, random.Random(f"{config.seed} metadata")))
+    _write_lines(folder / "reviews.json.gz", _reviews(config, shop, random.Random(f"{config.seed} reviews")))
+
+
+def build_shop(config: SynthesizeConfig) -> Shop:
+    """Stock the shop: every brand of a half has items in each of its eight categories, about four in each.
+
+    Args:
+        config: See `SynthesizeConfig`.
+    """
+    choose = random.Random(f"{config.seed} shop")
+    # About 33 items per brand, as many as 12 brands share of 400.
+    brands = min(max(round(config.items / 66), 1), len(BRANDS[0]))
+    cells = [
+        (half, brand, category)
+        for half, categories in enumerate(HALVES)
+        for brand in range(brands)
+        for category in categories
+    ]
+    largest = max(len(SERIES), 2 * config.items // len(cells))
+    sizes = [2] * len(cells)
+    while sum(sizes) < config.items:
+        cell = choose.randrange(len(cells))
+        if sizes[cell] < largest:
+            sizes[cell] += 1
+    asins = _distinct_ids(config.items, "B", 9, choose)
+
+    items: list[Item] = []
+    for (half, brand, category), size in zip(cells, sizes, strict=True):
+        variants = choose.sample(category.variants, len(category.variants))
+        for rank in range(size):
+            number = len(items)
+            # Series and variant turn at lengths 6 and 8, so they meet again after 24 items; one variant is skipped then.
+            variant = variants[(rank + rank // 24) % len(variants)]
+            appeal = choose.paretovariate(APPEAL_TAIL)
+            items.append(
+                Item(number, asins[number], half, brand, category, rank % len(SERIES), variant, appeal)
+            )
+    stocked: dict[Cell, list[Item]] = {}
+    for item in items:
+        stocked.setdefault((item.half, item.brand, item.category.name), []).append(item)
+    return Shop(tuple(items), {cell: tuple(content) for cell, content in stocked.items()}, brands)
+
+
+def walk(config: SynthesizeConfig, shop: Shop, length: int, choose: random.Random) -> list[Purchase]:
+    """One user's purchases, no item twice.
+
+    Args:
+        config: See `SynthesizeConfig`.
+        shop: From `build_shop`.
+        length: How many purchases.
+        choose: Source of every choice.
+    """
+    seen: set[int] = set()
+    favourite = (choose.randrange(len(HALVES)), choose.randrange(shop.brands))
+    last: Item | None = None
+    purchases: list[Purchase] = []
+    while len(purchases) < length:
+        aside = last is not None and choose.random() < config.noise
+        if aside:
+            content = shop.items
+        elif last is None:
+            content = shop.cells[(*favourite, choose.choice(HALVES[favourite[0]]).name)]
+        else:
+            content = shop.cells[_next_cell(config, shop, last, favourite, choose)]
+        unseen = [item for item in content if item.number not in seen]
+        if not unseen:
+            continue
+        item = _pick(unseen, None if aside else last, choose)
+        seen.add(item.number)
+        purchases.append(Purchase(item, aside, last))
+        if not aside:
+            last = item
+    return purchases
+
+
+def _next_cell(
+    config: SynthesizeConfig, shop: Shop, last: Item, favourite: tuple[int, int], choose: random.Random
+) -> Cell:
+    draw = choose.random()
+    if choose.random() < config.loyalty:
+        if draw < FIRST_SUCCESSOR:
+            name = last.category.successors[0]
+        elif draw < FIRST_SUCCESSOR + SECOND_SUCCESSOR:
+            name = last.category.successors[1]
+        else:
+            name = choose.choice(HALVES[last.half]).name
+        return last.half, last.brand, name
+    if draw < SISTER_BRAND:
+        return (*_sister(last, shop), last.category.counterpart)
+    return (*favourite, choose.choice(HALVES[favourite[0]]).name)
+
+
+def _sister(item: Item, shop: Shop) -> tuple[int, int]:
+    """The brand of the other half that users of this one change to: a ring through all brands."""
+    return 1 - item.half, (item.brand + item.half) % shop.brands
+
+
+def _pick(unseen: list[Item], last: Item | None, choose: random.Random) -> Item:
+    if last is not None and choose.random() < NEXT_SERIES:
+        wanted = (last.series + 1) % len(SERIES)
+        up = [item for item in unseen if item.series == wanted]
+        # Where the series is not made in this category, users begin again at the first.
+        unseen = up or [item for item in unseen if item.series == 0] or unseen
+    return choose.choices(unseen, [item.appeal for item in unseen])[0]
+
+
+def _reviews(config: SynthesizeConfig, shop: Shop, choose: random.Random) -> list[dict[str, Any]]:
+    """All reviews in order of time, as a shop logs them; reviews of one user and day stay in order of purchase."""
+    users = _distinct_ids(config.users, "A", 13, choose)
+    orphans = _distinct_ids(max(1, round(ORPHAN_ITEMS * config.items)), "C", 9, choose)
+    sporadic = round(SPORADIC_USERS * config.users)
+    rows: list[dict[str, Any]] = []
+    for number, user in enumerate(users):
+        name = f"{choose.choice(_NAMES)} {choose.choice(string.ascii_uppercase)}."
+        length = choose.randint(1, SHORTEST - 1) if number < sporadic else _draw_length(choose)
+        time = _FIRST_DAY + _DAY * choose.randrange(1000)
+        purchases = walk(config, shop, length, choose)
+        for purchase in purchases:
+            rows.append(_review(user, name, purchase.item.asin, time, *_words(purchase, choose), choose))
+            if choose.random() < ORPHAN_REVIEWS:
+                rows.append(
+                    _review(
+                        user, name, choose.choice(orphans), time, "No longer sold", "It was good.", choose
+                    )
+                )
+            if choose.random() >= SAME_DAY:
+                time += _DAY * (1 + int(choose.expovariate(1 / 25)))
+        for purchase in purchases:
+            if choose.random() < REPEATED_REVIEWS:
+                rows.append(
+                    _review(user, name, purchase.item.asin, time, "Again", "Bought it once more.", choose)
+                )
+    return sorted(rows, key=lambda row: row["unixReviewTime"])
+
+
+def _draw_length(choose: random.Random) -> int:
+    # A geometric tail above the shortest length, cut at the longest: 9 in the mean.
+    return min(SHORTEST + int(choose.expovariate(1 / 4.7)), LONGEST)
+
+
+_NAMES = (
+    "Ada",
+    "Ben",
+    "Clara",
+    "David",
+    "Elif",
+    "Farid",
+    "Grace",
+    "Hugo",
+    "Ines",
+    "Jonas",
+    "Kim",
+    "Lena",
+    "Mara",
+    "Noah",
+)
+_SUMMARIES = (
+    "Five Stars",
+    "Just right",
+    "Very good",
+    "Four Stars",
+    "Good value",
+    "It is fine",
+    "As described",
+)
+_FOLLOWING = (
+    "Goes well with my {before}.",
+    "I had the {before}, so this was next on my list.",
+    "After the {before} I was looking for exactly this.",
+    "Bought it to use with the {before}.",
+)
+_LOYAL = (
+    "I keep coming back to {brand}.",
+    "{brand} has not let me down yet.",
+    "Another one by {brand}, of course.",
+)
+_CHANGED = (
+    "Tried {brand} for a change.",
+    "A friend told me about {brand}.",
+    "My first by {brand} in a while.",
+)
+_ASIDE = (
+    "It was a gift for a colleague.",
+    "Not my usual choice, it was on sale.",
+    "Picked it up for my neighbour.",
+)
+_PRAISE = (
+    "The {series} range is &#34;worth it&#34;.",
+    "It looks {style} and {use}.",
+    "{variant} was the right choice.",
+    "It really {use}.<br />Recommended.",
+)
+
+
+def _words(purchase: Purchase, choose: random.Random) -> tuple[str, str]:
+    """Summary and text of a review: why the item was bought, and a word about it."""
+    item, before = purchase.item, purchase.before
+    if purchase.aside:
+        reasons = [choose.choice(_ASIDE)]
+    elif before is None:
+        reasons = [choose.choice(_CHANGED)]
+    else:
+        reasons = [
+            choose.choice(_FOLLOWING),
+            choose.choice(_LOYAL if before.maker == item.maker else _CHANGED),
+        ]
+        # Most reviews give one reason only.
+        reasons = reasons if choose.random() < 0.3 else [choose.choice(reasons)]
+    text = " ".join([*reasons, choose.choice(_PRAISE)]).format(
+        before=before.category.noun.lower() if before else "",
+        brand=item.maker.name,
+        series=SERIES[item.series],
+        variant=item.variant,
+        style=choose.choice(item.maker.style),
+        use=item.category.use,
+    )
+    return choose.choice(_SUMMARIES), text
+
+
+def _review(
+    user: str, name: str, asin: str, time: int, summary: str, text: str, choose: random.Random
+) -> dict[str, Any]:
+    day = datetime.fromtimestamp(time, tz=UTC)
+    row: dict[str, Any] = {
+        "overall": float(choose.choices((5, 4, 3, 2, 1), (60, 25, 8, 4, 3))[0]),
+        "verified": choose.random() < 0.9,
+        "reviewTime": f"{day.month:02d} {day.day}, {day.year}",
+        "reviewerID": user,
+        "asin": asin,
+        "reviewerName": name,
+        "reviewText": text,
+        "summary": summary,
+        "unixReviewTime": time,
+    }
+    if choose.random() < 0.05:
+        row["vote"] = str(choose.randint(2, 30))
+    # In the real dump, too, a review without text has no such field.
+    if choose.random() < 0.01:
+        del row["reviewText"]
+    return row
+
+
+def _metadata(shop: Shop, choose: random.Random) -> Iterable[dict[str, Any]]:
+    for item in choose.sample(shop.items, len(shop.items)):
+        row = _item_row(item, shop, choose)
+        yield row
+        if choose.random() < DOUBLE_METADATA:
+            yield row
+
+
+def _item_row(item: Item, shop: Shop, choose: random.Random) -> dict[str, Any]:
+    brand, category = item.maker, item.category
+    noun = category.noun.lower()
+    first, second = choose.sample(brand.style, 2)
+    paragraphs = [
+        choose.choice(
+            (
+                f"A {first} {item.variant.lower()} {noun} by {brand.name} that {category.use}.",
+                f"This {item.variant.lower()} {noun} {category.use}; {first} in look, as all of {brand.name}.",
+            )
+        ),
+        choose.choice(
+            (
+                f"Part of the {second} {SERIES[item.series]} series.",
+                f"From the {SERIES[item.series]} series, {second} and made to last.",
+            )
+        ),
+    ]
+    title = html.escape(item.title)
+    if choose.random() < LOST_TITLES:
+        title = '<span class="a-size-medium a-color-secondary"'
+    path = [_MAIN_CATEGORIES[category.department], category.department, category.name]
+    nearby = [other for name in category.successors for other in shop.cells[(item.half, item.brand, name)]]
+    return {
+        "category": [html.escape(name) for name in path],
+        "tech1": "",
+        "description": [f"<p>{html.escape(paragraph)}</p>" for paragraph in paragraphs],
+        "fit": "",
+        "title": title,
+        "also_buy": [other.asin for other in choose.sample(nearby, min(3, len(nearby)))],
+        "tech2": "",
+        "brand": html.escape(brand.name),
+        "feature": [f"{item.variant} {noun}", f"{SERIES[item.series]} series"],
+        "rank": [],
+        "also_view": [],
+        "details": {"ASIN: ": item.asin},
+        "main_cat": path[0],
+        "similar_item": "",
+        "date": "",
+        "price": f"${choose.randint(3, 60)}.{choose.choice(('00', '49', '95'))}",
+        "asin": item.asin,
+        "imageURL": [],
+        "imageURLHighRes": [],
+    }
+
+
+def _distinct_ids(count: int, prefix: str, length: int, choose: random.Random) -> list[str]:
+    """Ids in the look of the real dump; random, so that their order says nothing about what they stand for."""
+    symbols = string.ascii_uppercase + string.digits
+    ids: dict[str, None] = {}
+    while len(ids) < count:
+        ids[prefix + "".join(choose.choices(symbols, k=length))] = None
+    return list(ids)
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    # Neither name nor time in the gzip header: they would make two equal dumps differ.
+    with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
+        for row in rows:
+            stream.write(json.dumps(row).encode() + b"\n")

@@ -1,0 +1,91 @@
+"""Read the tables of a run folder into the plain structures that later stages work on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from gream.errors import GreamError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One catalogue item.
+
+    Attributes:
+        title: Cleaned title.
+        description: Cleaned description; may be empty.
+        brand: May be empty.
+        category: Most specific category; may be empty.
+        categories: From general to specific.
+    """
+
+    title: str
+    description: str
+    brand: str
+    category: str
+    categories: tuple[str, ...]
+
+
+def read_items(path: Path) -> list[Item]:
+    """All items of ``items.parquet``, item 0 first."""
+    return [
+        Item(
+            title=row["title"],
+            description=row["description"],
+            brand=row["brand"],
+            category=row["categories"][-1] if row["categories"] else "",
+            categories=tuple(row["categories"]),
+        )
+        for row in _read(path).sort("item").iter_rows(named=True)
+    ]
+
+
+def read_sequences(path: Path) -> dict[int, list[int]]:
+    """Whole chronological sequence of each user from ``interactions.parquet``, validation and test item included."""
+    return _sequences(_read(path))
+
+
+def read_training_sequences(path: Path) -> dict[int, list[int]]:
+    """Chronological sequence of each user without the validation and the test item."""
+    return _sequences(_read(path).filter(pl.col("split") == "train"))
+
+
+def _sequences(interactions: pl.DataFrame) -> dict[int, list[int]]:
+    grouped = interactions.sort("user", "position").group_by("user", maintain_order=True).agg("item")
+    return dict(zip(grouped["user"].to_list(), grouped["item"].to_list(), strict=True))
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise GreamError(f"{path}: cannot be read as Parquet ({error})") from None
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All objects of a JSON-lines file.
+
+    Raises:
+        GreamError: A line is no JSON object; names file and line.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise GreamError(f"{path}:{number}: not valid JSON ({error}); make the file again") from None
+        if not isinstance(row, dict):
+            raise GreamError(f"{path}:{number}: a JSON object is expected; make the file again")
+        rows.append(row)
+    return rows
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line, non-ASCII text as it is."""
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,0 +1,171 @@
+"""The grounded template teacher: item descriptions, preferences and chains argued from a history's real evidence.
+
+It needs no language model. Every word it says about a user comes from the items of the history or from how the whole
+training set moves from category to category; never from the text of the item to be predicted. The target is used as
+reverse reasoning uses it (paper section 3.3): to choose which of the true observations to argue from.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from gream.dialogue import ReasonedAnswer
+
+from data_processing.tables import Item
+
+# How many of the categories that follow a category count as its usual successors.
+SUCCESSORS = 3
+
+
+def describe_item(item: Item) -> str:
+    """A description that is never empty: the item's own, or one composed of its brand and categories."""
+    if item.description:
+        return item.description
+    path = " > ".join(item.categories) or "no category"
+    return f"{item.title} ({path}), by {item.brand or 'an unnamed brand'}."
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What a training history says about its user.
+
+    Attributes:
+        general: Over the whole history.
+        long_term: Over all but the three latest items.
+        short_term: Over the three latest items.
+    """
+
+    general: str
+    long_term: str
+    short_term: str
+
+
+def describe_user(history: Sequence[Item]) -> Preference:
+    """Preferences in words, from counts over the history (oldest first, at least one item)."""
+    recent = history[-3:]
+    earlier = history[:-3] or history
+    return Preference(
+        general=f"In all {_counts(history)}.",
+        long_term=f"Earlier {_counts(earlier)}.",
+        short_term=f"Lately {_counts(recent)}.",
+    )
+
+
+def _counts(items: Sequence[Item]) -> str:
+    categories = Counter(item.category or "items of no category" for item in items).most_common(2)
+    brands = Counter(item.brand for item in items if item.brand).most_common(1)
+    liked = " and ".join(f"{name} ({count} of {len(items)})" for name, count in categories)
+    return liked + (f", often by {brands[0][0]}" if brands else "")
+
+
+def state_intention(target: Item) -> str:
+    """A first-person wish for an item of the target's kind; it does not name the title (paper section 3.2)."""
+    wish = f"I am looking for {target.category or 'something new'}"
+    return wish + (f" by {target.brand}." if target.brand else ".")
+
+
+def usual_successors(sequences: Sequence[Sequence[Item]]) -> dict[str, list[str]]:
+    """Categories that most often follow each category in training sequences, commonest first."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for sequence in sequences:
+        for first, second in pairwise(sequence):
+            if first.category and second.category:
+                counts[first.category][second.category] += 1
+    # Ties by name: Counter.most_common would keep the order of first sight.
+    return {
+        category: [name for name, _ in sorted(after.items(), key=lambda pair: (-pair[1], pair[0]))[:SUCCESSORS]]
+        for category, after in counts.items()
+    }
+
+
+def argue(
+    history: Sequence[Item],
+    target: Item,
+    history_ids: Sequence[str],
+    target_id: str,
+    successors: Mapping[str, Sequence[str]],
+    random_: random.Random,
+) -> ReasonedAnswer | None:
+    """A five-stage chain from ``history`` to ``target``, or None where the history does not support the target.
+
+    Args:
+        history: Items, oldest first.
+        target: The item to be predicted; its text is not used.
+        history_ids: Semantic ids of the history, as text.
+        target_id: Semantic id of the target, as text.
+        successors: `usual_successors` of the training set.
+        random_: Chooses among wordings.
+    """
+    last = history[-1]
+    after = successors.get(last.category, ())
+    brand = target.brand if target.brand and any(item.brand == target.brand for item in history) else ""
+    category = ""
+    if target.category and (target.category in after or any(item.category == target.category for item in history)):
+        category = target.category
+    if not category and not brand:
+        return None
+
+    kept = [
+        index
+        for index, item in enumerate(history)
+        if index == len(history) - 1 or (brand and item.brand == brand) or (category and item.category == category)
+    ]
+    return ReasonedAnswer(
+        evidence=_evidence(history, brand, category, random_),
+        preference=_preference(history, brand, category, random_),
+        intent=_intent(last, category, after, random_),
+        recommendation=_recommendation(brand, category, random_),
+        history=tuple(history_ids[index] for index in kept),
+        answer=target_id,
+    )
+
+
+def _evidence(history: Sequence[Item], brand: str, category: str, random_: random.Random) -> str:
+    total = len(history)
+    facts = []
+    if brand:
+        facts.append(f"{sum(item.brand == brand for item in history)} of {total} items are by {brand}")
+    in_category = sum(item.category == category for item in history) if category else 0
+    if in_category:
+        facts.append(f"{in_category} of {total} are {category}")
+    last = history[-1]
+    latest = last.category or last.title
+    if last.brand:
+        latest += f" by {last.brand}"
+    facts.append(random_.choice(("the latest is {}", "the last one bought is {}", "most recent is {}")).format(latest))
+    return "; ".join(facts) + "."
+
+
+def _preference(history: Sequence[Item], brand: str, category: str, random_: random.Random) -> str:
+    recent = history[-3:]
+    if brand:
+        steady = any(item.brand == brand for item in recent)
+        time = random_.choice(("still now", "up to now")) if steady else random_.choice(("earlier on", "in the past"))
+        return f"{brand}, {time}."
+    if any(item.category == category for item in history):
+        return (
+            f"{category}, {random_.choice(('more than once', 'again and again'))}."
+            if (sum(item.category == category for item in history) > 1)
+            else f"{category}, once so far."
+        )
+    return random_.choice(("no fixed brand.", "open to any brand."))
+
+
+def _intent(last: Item, category: str, after: Sequence[str], random_: random.Random) -> str:
+    if category and category in after:
+        return random_.choice(
+            ("after {0}, people here turn to {1}.", "{1} goes with {0}.", "from {0} the way leads to {1}.")
+        ).format(last.category, category)
+    if category:
+        return random_.choice(("back to {}.", "more {}.")).format(category)
+    return random_.choice(("stay with the brand.", "something else by the same brand."))
+
+
+def _recommendation(brand: str, category: str, random_: random.Random) -> str:
+    what = category or "an item"
+    maker = f"by {brand}" if brand else "of any brand"
+    return random_.choice(("{} {}.", "look for {} {}.")).format(what, maker)

@@ -1,0 +1,1 @@
+"""Evaluation: baselines, both modes of a model, metrics with intervals, tables and a report. Imports gream only."""

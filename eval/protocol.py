@@ -1,0 +1,101 @@
+"""Who is asked what: for each user a history and the one held-out item that followed it (leave-one-out)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from gream.errors import GreamError
+
+Split = Literal["test", "valid"]
+
+_COLUMNS = ("user", "item", "position", "split")
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Held-out items and what came before them, users in ascending order.
+
+    Attributes:
+        users: int32 ``[N]``.
+        targets: int32 ``[N]``.
+        histories: N lists of items, oldest first: everything before the target.
+    """
+
+    users: npt.NDArray[np.int32]
+    targets: npt.NDArray[np.int32]
+    histories: tuple[tuple[int, ...], ...]
+
+    def sample(self, count: int, seed: int) -> Cases:
+        """``count`` users drawn without replacement, in ascending order; the same for every evaluation of a seed.
+
+        Raises:
+            GreamError: ``count`` is below 1 or above the number of users.
+        """
+        if not 1 <= count <= len(self.users):
+            raise GreamError(f"--users {count}: 1 to {len(self.users)} needed")
+        kept = np.sort(np.random.default_rng(seed).choice(len(self.users), size=count, replace=False))
+        return Cases(self.users[kept], self.targets[kept], tuple(self.histories[index] for index in kept))
+
+
+def read_interactions(path: Path) -> pl.DataFrame:
+    """``interactions.parquet``, by user and position.
+
+    Raises:
+        GreamError: The file cannot be read or lacks a column.
+    """
+    try:
+        return pl.read_parquet(path, columns=list(_COLUMNS)).sort("user", "position")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        first = str(error).splitlines()[0]
+        raise GreamError(f"{path}: no table with the columns {', '.join(_COLUMNS)} ({first})") from None
+
+
+def held_out(interactions: pl.DataFrame, split: Split) -> Cases:
+    """The cases of ``split``: for "test" the history holds the validation item too.
+
+    Args:
+        interactions: What `read_interactions` returns.
+        split: Which item is to be predicted.
+
+    Raises:
+        GreamError: Nobody has an item of that split with a history before it.
+    """
+    targets = interactions.filter(pl.col("split") == split).select(
+        "user", pl.col("item").alias("target"), pl.col("position").alias("until")
+    )
+    before = interactions.join(targets, on="user").filter(pl.col("position") < pl.col("until"))
+    cases = (
+        before.sort("user", "position")
+        .group_by("user", maintain_order=True)
+        .agg(pl.col("target").first(), pl.col("item").alias("history"))
+    )
+    if cases.is_empty():
+        raise GreamError(f"interactions.parquet: no user has a {split} item after a history")
+    return Cases(
+        cases["user"].to_numpy().astype(np.int32),
+        cases["target"].to_numpy().astype(np.int32),
+        tuple(tuple(history) for history in cases["history"].to_list()),
+    )
+
+
+def training_matrix(interactions: pl.DataFrame, items: int) -> npt.NDArray[np.int64]:
+    """Row and column of each training interaction, int64 ``[2, M]``: users numbered from 0, and items.
+
+    Raises:
+        GreamError: An item lies outside the catalogue of ``items``, or there is no training interaction.
+    """
+    train = interactions.filter(pl.col("split") == "train")
+    if train.is_empty():
+        raise GreamError("interactions.parquet: holds no training interaction")
+    largest = int(interactions["item"].max())  # type: ignore[arg-type] # not empty
+    if largest >= items:
+        raise GreamError(f"interactions.parquet names item {largest}, but index.json ends at item {items - 1}")
+    return np.stack(
+        [train["user"].rank("dense").to_numpy().astype(np.int64) - 1, train["item"].to_numpy().astype(np.int64)]
+    )

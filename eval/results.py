@@ -1,0 +1,167 @@
+"""What an evaluation leaves behind: ``predictions.parquet`` and ``metrics.json``, and the schema of the latter."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import ValidationError
+
+import gream
+from gream.config import Config
+from gream.errors import GreamError
+from gream.stage import write_json
+
+K = 10
+
+Mode = Literal["popularity", "cooccurrence", "direct", "reasoning"]
+BASELINES: tuple[Mode, ...] = ("popularity", "cooccurrence")
+
+PREDICTIONS_SCHEMA = {
+    "user": pl.Int32,
+    "target": pl.Int32,
+    "items": pl.List(pl.Int32),
+    "scores": pl.List(pl.Float32),
+    "chain": pl.String,
+    "malformed": pl.Boolean,
+}
+
+
+class Interval(Config):
+    """A mean with its 95 % bootstrap interval.
+
+    Attributes:
+        value: The mean.
+        low: 2.5th percentile of the resampled means.
+        high: 97.5th percentile.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+class Result(Config):
+    """``metrics.json``.
+
+    Attributes:
+        name: Name of the evaluation: its folder under ``eval/``.
+        mode: How items were found.
+        split: Whose item was to be predicted.
+        checkpoint: The model, relative to the run folder where it lies in it; None for baselines.
+        users: Users asked.
+        k: Items per list.
+        metrics: See `eval.metrics.METRICS`.
+        invalid_rate: Share of recommended items that the catalogue does not hold.
+        duplicates: Lists that hold an item twice.
+        malformed_rate: Share of chains that never reached ``<answer>``; None where no chain was written.
+        seconds_per_user: Wall time of prediction, per user; it differs from run to run.
+        seed: Seed of the sample of users, the bootstrap and sampled chains.
+        settings: Every decoding setting by name.
+        versions: Python and the packages that took part.
+        command: What was typed.
+    """
+
+    name: str
+    mode: Mode
+    split: Literal["test", "valid"]
+    checkpoint: str | None
+    users: int
+    k: int
+    metrics: dict[str, Interval]
+    invalid_rate: float
+    duplicates: int
+    malformed_rate: float | None
+    seconds_per_user: float
+    seed: int
+    settings: dict[str, str | int | float | None]
+    versions: dict[str, str]
+    command: str
+
+
+def outputs_of(name: str) -> list[str]:
+    """Files of the evaluation ``name``, relative to the run folder."""
+    return [f"eval/{name}/predictions.parquet", f"eval/{name}/metrics.json"]
+
+
+def predictions_table(
+    users: npt.NDArray[np.integer],
+    targets: npt.NDArray[np.integer],
+    items: npt.NDArray[np.integer],
+    scores: npt.NDArray[np.floating[Any]],
+    chains: Sequence[str | None],
+    malformed: Sequence[bool | None],
+) -> pl.DataFrame:
+    """The table of ``predictions.parquet``.
+
+    Args:
+        users: ``[N]``.
+        targets: ``[N]``.
+        items: ``[N, k]``, best first.
+        scores: ``[N, k]``; log-probability of the item, or the baseline's own score.
+        chains: N texts up to and including ``<answer>``; None where no chain was written.
+        malformed: N; True where ``<answer>`` had to be appended, None where no chain was written.
+    """
+    return pl.DataFrame(
+        {
+            "user": users,
+            "target": targets,
+            "items": items.tolist(),
+            "scores": scores.tolist(),
+            "chain": chains,
+            "malformed": malformed,
+        },
+        schema=PREDICTIONS_SCHEMA,
+    )
+
+
+def write_result(out: Path, result: Result, predictions: pl.DataFrame) -> None:
+    """Write the table and the summary of an evaluation under ``out``, a stage's folder."""
+    table, summary = (out / path for path in outputs_of(result.name))
+    table.parent.mkdir(parents=True, exist_ok=True)
+    predictions.write_parquet(table)
+    write_json(summary, result.model_dump(mode="json"))
+
+
+def read_results(run: Path) -> list[Result]:
+    """Every ``eval/*/metrics.json`` of a run: baselines first, then the others by name; may be empty.
+
+    Raises:
+        GreamError: One does not follow the schema.
+    """
+    results = [_read_result(path) for path in (run / "eval").glob("*/metrics.json")]
+    return sorted(results, key=lambda result: (_order(result), result.name))
+
+
+def _order(result: Result) -> int:
+    return BASELINES.index(result.mode) if result.mode in BASELINES else len(BASELINES)
+
+
+def _read_result(path: Path) -> Result:
+    try:
+        return Result.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise GreamError(f"{path}: key '{name}': {first['msg']}; evaluate again with --overwrite") from None
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Versions of Python, gream and ``packages``.
+
+    Raises:
+        GreamError: A package is not installed.
+    """
+    found = {"python": platform.python_version(), "gream": gream.__version__}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            raise GreamError(f"package {package} is not installed; run scripts/install.sh") from None
+    return found

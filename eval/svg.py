@@ -1,0 +1,126 @@
+"""Charts as inline SVG text: colours come from the page's CSS classes, so that they follow its light and dark theme."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+Point = tuple[float, float]
+
+_WIDTH, _HEIGHT = 360, 200
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 26
+_MOST_POINTS = 300
+_TICKS = 4
+
+
+def line_chart(label: str, points: Sequence[Point], *, zero: bool) -> str:
+    """A noisy series as a faint line, its running mean as the main line, the last mean written at its end.
+
+    Args:
+        label: What the chart shows, for readers who cannot see it.
+        points: (step, value), by step; two or more.
+        zero: Let the axis start at 0.
+    """
+    smooth = _running_mean(points)
+    xs = [x for x, _ in points]
+    ys = [y for _, y in points]
+    low, high, step = _ticks(0.0 if zero else min(ys), max(ys))
+    left, right = min(xs), max(xs)
+
+    def place(point: Point) -> str:
+        x = _LEFT + (point[0] - left) / ((right - left) or 1) * (_WIDTH - _LEFT - _RIGHT)
+        y = _HEIGHT - _BOTTOM - (point[1] - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+        return f"{x:.1f},{y:.1f}"
+
+    parts = []
+    for index in range(round((high - low) / step) + 1):
+        value = low + index * step
+        y = place((left, value)).split(",")[1]
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{float(y) + 3.5:.1f}" text-anchor="end">{number(value)}</text>')
+    floor = _HEIGHT - 8
+    parts.append(f'<text class="tick" x="{_LEFT}" y="{floor}">step {number(left)}</text>')
+    parts.append(f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{floor}" text-anchor="end">{number(right)}</text>')
+    parts.append(f'<polyline class="raw" points="{" ".join(place(point) for point in _thin(points))}"/>')
+    parts.append(f'<polyline class="mean" points="{" ".join(place(point) for point in _thin(smooth))}"/>')
+    x, y = (float(part) for part in place(smooth[-1]).split(","))
+    parts.append(f'<circle class="end" cx="{x}" cy="{y}" r="3"/>')
+    # The figure stands where the line leaves room: above its end, or below where that is at the top.
+    above = y - 8 if y > _TOP + 18 else y + 16
+    parts.append(f'<text class="value" x="{x}" y="{above:.1f}" text-anchor="end">{number(smooth[-1][1])}</text>')
+    return _svg(label, _WIDTH, _HEIGHT, parts, "chart")
+
+
+def bar_chart(label: str, rows: Sequence[tuple[str, float, str]]) -> str:
+    """Horizontal bars from 0, each with its name and its figure.
+
+    Args:
+        label: What the chart shows.
+        rows: (name, value, figure as text); values of 0 or more.
+    """
+    largest = max((value for _, value, _ in rows), default=0.0) or 1.0
+    parts = []
+    for index, (name, value, figure) in enumerate(rows):
+        y = 4 + index * 30
+        width = max(1.0, value / largest * (_WIDTH - 190))
+        parts.append(f'<text class="tick" x="0" y="{y + 14}">{escape(name)}</text>')
+        parts.append(f'<rect class="bar" x="130" y="{y + 2}" width="{width:.1f}" height="16" rx="3"/>')
+        parts.append(f'<text class="value" x="{136 + width:.1f}" y="{y + 14}">{escape(figure)}</text>')
+    return _svg(label, _WIDTH, 4 + 30 * len(rows), parts, "chart")
+
+
+def interval_bar(low: float, value: float, high: float, largest: float) -> str:
+    """A mean and its interval on an axis from 0 to ``largest``."""
+    scale = 92 / (largest or 1)
+    ends = [4 + min(max(part, 0.0), largest) * scale for part in (low, value, high)]
+    parts = [
+        '<line class="axis" x1="4" x2="96" y1="5" y2="5"/>',
+        f'<line class="interval" x1="{ends[0]:.1f}" x2="{ends[2]:.1f}" y1="5" y2="5"/>',
+        f'<circle class="end" cx="{ends[1]:.1f}" cy="5" r="2.6"/>',
+    ]
+    return _svg(f"{number(value)}, 95 % interval {number(low)} to {number(high)}", 100, 10, parts, "interval-bar")
+
+
+def number(value: float) -> str:
+    """A figure for a reader: whole numbers with thousands, others with three significant digits or more."""
+    if value == round(value) and abs(value) < 1e15:
+        return f"{round(value):,}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _svg(label: str, width: int, height: int, parts: Sequence[str], kind: str) -> str:
+    return (
+        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _ticks(low: float, high: float) -> tuple[float, float, float]:
+    """Round ends and step of an axis that covers ``low`` to ``high`` in about four steps of 1, 2 or 5 times 10^n."""
+    span = (high - low) or abs(high) or 1.0
+    power = 10 ** math.floor(math.log10(span / _TICKS))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= span / _TICKS)
+    start = math.floor(low / step) * step
+    return start, max(math.ceil(high / step) * step, start + step), step
+
+
+def _running_mean(points: Sequence[Point]) -> list[Point]:
+    """Centred mean over about a twentieth of the series on either side, narrower near its ends."""
+    reach = len(points) // 20
+    sums = [0.0]
+    for _, y in points:
+        sums.append(sums[-1] + y)
+    result = []
+    for index, (x, _) in enumerate(points):
+        span = min(reach, index, len(points) - 1 - index)
+        result.append((x, (sums[index + span + 1] - sums[index - span]) / (2 * span + 1)))
+    return result
+
+
+def _thin(points: Sequence[Point]) -> list[Point]:
+    """At most `_MOST_POINTS` of them, the last always kept."""
+    stride = math.ceil(len(points) / _MOST_POINTS)
+    return [*points[:-1:stride], points[-1]]

@@ -1,0 +1,96 @@
+"""All evaluations of a run in one table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from eval.metrics import METRICS
+from eval.results import Interval, Result
+from eval.rewards import RewardComparison
+
+_WIDTH = 100
+_HEADS = {"recall@1": "R@1", "recall@5": "R@5", "recall@10": "R@10", "ndcg@5": "N@5", "ndcg@10": "N@10", "mrr": "MRR"}
+
+
+def make_console() -> Console:
+    """The terminal as wide as it is; a pipe or a file as if it had 100 columns."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
+
+
+def print_table(results: Sequence[Result], rewards: RewardComparison | None, console: Console) -> None:
+    """Print an evaluation per row, each metric above its interval, and the reward comparison below.
+
+    Args:
+        results: In the order of the rows.
+        rewards: None where none was made.
+        console: Where to print; made for 100 columns.
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("evaluation", overflow="fold")
+    for name in METRICS:
+        table.add_column(_HEADS[name], justify="right", no_wrap=True)
+    table.add_column("invalid\ndoubled", justify="right", no_wrap=True)
+    table.add_column("s/user", justify="right", no_wrap=True)
+    best = {name: max(result.metrics[name].value for result in results) for name in METRICS}
+    for result in results:
+        cells = [_metric(result.metrics[name], result.metrics[name].value == best[name]) for name in METRICS]
+        table.add_row(
+            _who(result),
+            *cells,
+            _two_lines(f"{result.invalid_rate:.1%}", str(result.duplicates)),
+            _seconds(result.seconds_per_user),
+        )
+    console.print(table)
+    console.print(
+        "R Recall, N NDCG over the full catalogue; below each its 95 % bootstrap interval over users. "
+        "Invalid: share of items that do not exist; doubled: lists that name an item twice.",
+        style="dim",
+    )
+    if rewards is not None:
+        console.print(rewards_line(rewards))
+
+
+def rewards_line(rewards: RewardComparison) -> str:
+    """The reward comparison in one sentence."""
+    change = rewards.difference
+    return (
+        f"Validation reward of {rewards.prompts} prompts: SFT {rewards.before.value:.4f}, "
+        f"SRPO {rewards.after.value:.4f} (step {rewards.after_step}), "
+        f"difference {change.value:+.4f} (95 % {change.low:+.4f} to {change.high:+.4f})"
+    )
+
+
+def _who(result: Result) -> Text:
+    details: list[str] = [result.mode] if result.mode != result.name else []
+    if result.split != "test":
+        details.append(result.split)
+    details.append(f"{result.users:,} users")
+    if result.malformed_rate is not None:
+        details.append(f"{result.malformed_rate:.1%} malformed")
+    return _two_lines(result.name, ", ".join(details))
+
+
+def _metric(interval: Interval, best: bool) -> Text:
+    text = _two_lines(f"{interval.value:.4f}", f"{_short(interval.low)}-{_short(interval.high)}")
+    if best:
+        text.stylize("bold", 0, 6)
+    return text
+
+
+def _two_lines(upper: str, lower: str) -> Text:
+    return Text.assemble(upper, "\n", (lower, "dim"))
+
+
+def _short(value: float) -> str:
+    """Three decimals without a leading zero, so that an interval stays narrow."""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"

@@ -1,0 +1,55 @@
+"""``python -m gream doctor`` examines the installation; ``python -m gream stage`` runs a command as a stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gream.errors import GreamError, exit_with_error_line
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.command()
+def doctor() -> None:
+    """Show in one table what is installed, and the remedy for each thing missing."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from gream.doctor import examine
+
+    table = Table("", "found", "remedy", title="gream doctor")
+    findings = examine()
+    for finding in findings:
+        mark = "[red]x[/]" if finding.remedy else "[green]ok[/]"
+        table.add_row(f"{mark} {finding.part}", finding.found, finding.remedy)
+    Console().print(table)
+    broken = [finding.part for finding in findings if finding.remedy]
+    if broken:
+        raise GreamError(f"not in order: {', '.join(broken)}; the table names each remedy")
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def stage(
+    name: Annotated[str, typer.Argument(help="Name of the stage.")],
+    command: Annotated[list[str], typer.Argument(help="The command, after --; {out} is where it writes.")],
+    run: Annotated[Path, typer.Option(help="Run folder.")],
+    output: Annotated[list[str], typer.Option(help="File or folder it makes, relative to {out}.")],
+    input: Annotated[list[Path] | None, typer.Option(help="File or folder it reads.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML that belongs to the configuration.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")] = False,
+) -> None:
+    """Run a command as a stage of a run folder: logged, resumable, recorded, skipped when nothing changed."""
+    from gream.command_stage import run_command_stage
+
+    result = run_command_stage(
+        run, name, command, inputs=input or [], outputs=output, recipe=recipe, overwrite=overwrite
+    )
+    made = ", ".join(result.outputs)
+    print(f"{name}: {f'{result.seconds:.1f} s' if result.ran else 'up to date'} -> {made}", flush=True)
+
+
+if __name__ == "__main__":
+    exit_with_error_line(app)

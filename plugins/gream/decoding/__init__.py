@@ -1,0 +1,1 @@
+"""Decoding: chains of reasoning, and items through the prefix trie of the catalogue."""

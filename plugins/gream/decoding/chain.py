@@ -1,0 +1,175 @@
+"""Chains of reasoning: what the model writes after a reasoning prompt, up to and including ``<answer>``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from gream.decoding.language_model import LanguageModel, batches_by_length
+from gream.dialogue import ANSWER_OPEN
+from gream.errors import GreamError
+
+# What ends a turn in gream.dialogue.CHAT_TEMPLATE.
+_TURN_END = "<|im_end|>"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the model wrote before the item.
+
+    Attributes:
+        tokens: Token ids, those of ``<answer>`` last. Prompt and chain together are the prefix of the item.
+        text: The same as text; ends with ``<answer>``.
+        complete: True where the model wrote ``<answer>`` itself; False where its turn or the budget ended
+            first and ``<answer>`` was appended.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How chains are drawn; without it they are greedy.
+
+    Attributes:
+        temperature: What logits are divided by, above 0.
+        seed: Seed of all draws.
+    """
+
+    temperature: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise GreamError(
+                f"temperature {self.temperature}: above 0 needed; greedy chains need no sampling"
+            )
+
+
+class ChainWriter:
+    """Writes chains in batches, sorted by length; finished rows leave the batch at once."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, budget: int, batch_size: int, sampling: Sampling | None = None
+    ) -> None:
+        """Prepare generation.
+
+        Args:
+            model: A transformers causal language model in evaluation mode.
+            tokenizer: Its fast tokenizer.
+            budget: Most tokens a model may write, those of ``<answer>`` included.
+            batch_size: Prompts per batch.
+            sampling: None for greedy chains.
+
+        Raises:
+            GreamError: The budget or the batch size is below 1, the tokenizer does not know the end of a
+                turn, or the model is not suited (see `LanguageModel`).
+        """
+        if budget < 1:
+            raise GreamError(f"a chain of {budget} tokens: 1 or more needed")
+        end = _encode(tokenizer, _TURN_END)
+        if tokenizer.convert_ids_to_tokens(end) != [_TURN_END]:
+            raise GreamError(f"the tokenizer does not know {_TURN_END}; a ChatML tokenizer is needed")
+        self._end = end[0]
+        self._open = _encode(tokenizer, ANSWER_OPEN)
+        self._lm = LanguageModel(model)
+        self._tokenizer = tokenizer
+        self._budget = budget
+        self._batch_size = batch_size
+        self._sampling = sampling
+
+    @torch.inference_mode()
+    def write(self, prompts: Sequence[Sequence[int]], keys: Sequence[int]) -> list[Chain]:
+        """A chain for each prompt, in the order of ``prompts``.
+
+        Args:
+            prompts: N lists of token ids.
+            keys: N numbers, such as the users'; with the seed they determine what is drawn, whatever the
+                batch.
+
+        Raises:
+            GreamError: A prompt is empty or leaves no room for chain and ``<answer>``.
+        """
+        chains: dict[int, Chain] = {}
+        for batch in batches_by_length(prompts, self._batch_size):
+            written = self._write_batch([prompts[index] for index in batch], [keys[index] for index in batch])
+            chains.update(zip(batch, written, strict=True))
+        return [chains[index] for index in range(len(prompts))]
+
+    def _write_batch(self, prompts: Sequence[Sequence[int]], keys: Sequence[int]) -> list[Chain]:
+        draws = self._draws(keys)
+        encoded = self._lm.encode(prompts, room=self._budget + len(self._open))
+        written: list[list[int]] = [[] for _ in prompts]
+        chains: dict[int, Chain] = {}
+        rows = list(range(len(prompts)))  # the prompt behind each row still in the batch
+        for step in range(self._budget):
+            uniform = None if draws is None else draws[rows, step]
+            tokens = self._choose(self._lm.logits(encoded.hidden), uniform)
+            going = []
+            for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+                if token == self._end:
+                    continue
+                written[row].append(token)
+                chain = self._finished(written[row])
+                if chain is None:
+                    going.append(place)
+                else:
+                    chains[row] = chain
+            rows = [rows[place] for place in going]
+            if not rows or step + 1 == self._budget:
+                break
+            if len(rows) < len(tokens):
+                kept = torch.tensor(going, device=tokens.device)
+                encoded.keep(kept)
+                tokens = tokens[kept]
+            self._lm.extend(encoded, tokens)
+        return [chains.get(row) or self._forced(written[row]) for row in range(len(prompts))]
+
+    def _draws(self, keys: Sequence[int]) -> torch.Tensor | None:
+        """Uniform numbers, float64 ``[N, budget]``: one per token, by seed and key alone."""
+        if self._sampling is None:
+            return None
+        rows = [np.random.default_rng([self._sampling.seed, key]).random(self._budget) for key in keys]
+        return torch.from_numpy(np.stack(rows)).to(self._lm.device)
+
+    def _choose(self, logits: torch.Tensor, uniform: torch.Tensor | None) -> torch.Tensor:
+        """The next token of each row, int64 ``[N]``: the likeliest, or the one its uniform number hits."""
+        if self._sampling is None or uniform is None:
+            return logits.argmax(1)
+        cumulative = (logits.double() / self._sampling.temperature).softmax(1).cumsum(1)  # [N, vocabulary]
+        # Rounding may leave the last sum below a draw close to 1.
+        drawn = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
+        return drawn[:, 0].clamp(max=logits.shape[1] - 1)
+
+    def _finished(self, tokens: list[int]) -> Chain | None:
+        # Each token holds a byte or more, so that the last ones cover the mark, whatever pieces it was
+        # written in.
+        tail = self._decode(tokens[-len(ANSWER_OPEN) :])
+        if ANSWER_OPEN not in tail:
+            return None
+        text = self._decode(tokens)
+        if text.endswith(ANSWER_OPEN):
+            return Chain(tuple(tokens), text, complete=True)
+        # The last token runs past the mark: the chain is what stands before, in the tokenizer's own pieces.
+        text = text[: text.index(ANSWER_OPEN) + len(ANSWER_OPEN)]
+        return Chain(tuple(_encode(self._tokenizer, text)), text, complete=True)
+
+    def _forced(self, tokens: list[int]) -> Chain:
+        return Chain((*tokens, *self._open), self._decode(tokens) + ANSWER_OPEN, complete=False)
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(
+            tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids

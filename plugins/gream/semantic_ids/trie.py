@@ -1,0 +1,86 @@
+"""The prefix trie of a catalog over token ids, in CSR arrays: which token may follow which prefix, and which item ends.
+
+Nodes are numbered breadth first from the root, 0. The children of node v are ``child_token[start[v]:start[v+1]]``
+(sorted), and the child behind edge e is node e + 1: in breadth-first order every edge leads to the next new node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gream.errors import GreamError
+
+
+@dataclass(frozen=True)
+class PrefixTrie:
+    """CSR prefix trie.
+
+    Attributes:
+        start: int64 ``[nodes + 1]``, offsets into ``child_token``.
+        child_token: int64 ``[nodes - 1]``, token ids.
+        item: int64 ``[nodes]``, the item that ends at the node, or -1.
+        depth: Length of the longest id.
+    """
+
+    start: npt.NDArray[np.int64]
+    child_token: npt.NDArray[np.int64]
+    item: npt.NDArray[np.int64]
+    depth: int
+
+    @staticmethod
+    def build(ids: Sequence[Sequence[int]]) -> PrefixTrie:
+        """Build the trie of the token ids of each item, item 0 first; lengths may differ.
+
+        Raises:
+            GreamError: There is no item, an id is empty, or two items share one.
+        """
+        if not ids or min(map(len, ids)) == 0:
+            raise GreamError("a prefix trie needs at least one item, and no empty id")
+        lengths = np.array([len(tokens) for tokens in ids], dtype=np.int64)  # [n]
+        depth = int(lengths.max())
+        codes = np.full((len(ids), depth), -1, dtype=np.int64)  # [n, depth]; -1 ends an id
+        for item, tokens in enumerate(ids):
+            codes[item, : len(tokens)] = tokens
+        # Items in lexicographic order: the items below one node are neighbours, and children come out sorted.
+        order = np.lexsort(codes.T[::-1])
+        codes, lengths = codes[order], lengths[order]
+        node_of = np.zeros(len(ids), dtype=np.int64)  # [n] node reached so far by each item
+        item_at: dict[int, int] = {}
+        parents: list[npt.NDArray[np.int64]] = []
+        tokens_of: list[npt.NDArray[np.int64]] = []
+        nodes = 1
+        for level in range(depth):
+            alive = np.flatnonzero(lengths > level)
+            pairs = np.stack([node_of[alive], codes[alive, level]], axis=1)
+            new = np.ones(len(alive), dtype=bool)
+            new[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
+            node_of[alive] = nodes + np.cumsum(new) - 1
+            parents.append(pairs[new, 0])
+            tokens_of.append(pairs[new, 1])
+            nodes += int(new.sum())
+            for row in alive[lengths[alive] == level + 1]:
+                other = item_at.setdefault(int(node_of[row]), int(order[row]))
+                if other != order[row]:
+                    raise GreamError(f"items {other} and {int(order[row])} share one semantic id")
+        parent = np.concatenate(parents)
+        start = np.zeros(nodes + 1, dtype=np.int64)
+        np.cumsum(np.bincount(parent, minlength=nodes), out=start[1:])
+        item_of = np.full(nodes, -1, dtype=np.int64)
+        item_of[list(item_at)] = list(item_at.values())
+        return PrefixTrie(start, np.concatenate(tokens_of), item_of, depth)
+
+    def children(self, node: int) -> npt.NDArray[np.int64]:
+        """Tokens that may follow ``node``, sorted."""
+        return self.child_token[self.start[node] : self.start[node + 1]]
+
+    def child(self, node: int, token: int) -> int | None:
+        """The node reached from ``node`` by ``token``, or None."""
+        children = self.children(node)
+        at = int(np.searchsorted(children, token))
+        if at == len(children) or children[at] != token:
+            return None
+        return int(self.start[node]) + at + 1

@@ -1,0 +1,74 @@
+"""Registers GREAM's template and dataset converter with LLaMA-Factory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from gream.errors import GreamError
+from gream.tasks import render_task
+
+NAME = "gream"
+TESTED_VERSION = "0.9.5"
+
+
+def register() -> None:
+    """Register template and converter under the name "gream"; again in the same process it does nothing.
+
+    Raises:
+        GreamError: The installed LLaMA-Factory lacks a place that the plugin uses.
+    """
+    try:
+        from llamafactory.data.converter import (
+            DATASET_CONVERTERS,
+            DatasetConverter,
+            register_dataset_converter,
+        )
+        from llamafactory.data.formatter import EmptyFormatter, StringFormatter
+        from llamafactory.data.template import TEMPLATES, register_template
+    except ImportError as error:
+        raise GreamError(
+            f"llamafactory {version('llamafactory')} has moved a place the plugin uses ({error}); "
+            f"install llamafactory=={TESTED_VERSION}, the version it is tested with"
+        ) from None
+
+    @dataclass
+    class TaskRecordConverter(DatasetConverter):
+        """One compact record to one aligned row."""
+
+        def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
+            # Rows of one file share their columns: slots that another task uses arrive as None.
+            slots = {name: value for name, value in example["slots"].items() if value is not None}
+            system, question, answer = render_task(example["task"], example["template"], slots)
+            return {
+                "_prompt": [question],
+                "_response": [answer],
+                "_system": system["content"],
+                "_tools": "",
+                "_images": None,
+                "_videos": None,
+                "_audios": None,
+            }
+
+    if NAME not in DATASET_CONVERTERS:
+        register_dataset_converter(NAME, TaskRecordConverter)
+    if NAME not in TEMPLATES:
+        # Renders what gream.dialogue.render_prompt renders, for tokenizers whatever their own chat template says.
+        register_template(
+            name=NAME,
+            format_user=StringFormatter(slots=["<|im_start|>user\n{{content}}<|im_end|>\n<|im_start|>assistant\n"]),
+            format_assistant=StringFormatter(slots=["{{content}}<|im_end|>\n"]),
+            format_system=StringFormatter(slots=["<|im_start|>system\n{{content}}<|im_end|>\n"]),
+            format_prefix=EmptyFormatter(),
+            stop_words=["<|im_end|>"],
+            replace_eos=True,
+        )
+
+
+def registered() -> dict[str, bool]:
+    """Which parts LLaMA-Factory knows in this process."""
+    from llamafactory.data.converter import DATASET_CONVERTERS
+    from llamafactory.data.template import TEMPLATES
+
+    return {"converter": NAME in DATASET_CONVERTERS, "template": NAME in TEMPLATES}

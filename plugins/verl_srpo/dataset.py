@@ -1,0 +1,50 @@
+"""The rows of the RL parquet files: each must name the item that its prompt should lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gream.errors import GreamError
+from verl_srpo.reward import ResidualReward
+
+
+def ground_truth_of(row: Mapping[str, Any], *, source: str) -> str:
+    """The semantic id that ``row["reward_model"]["ground_truth"]`` holds.
+
+    Raises:
+        GreamError: There is none; ``source`` names the row.
+    """
+    reward_model = row.get("reward_model")
+    truth = reward_model.get("ground_truth") if isinstance(reward_model, Mapping) else None
+    if not isinstance(truth, str) or not truth:
+        raise GreamError(f"{source}: has no reward_model.ground_truth; make the RL data again")
+    return truth
+
+
+def check_ground_truths(files: Sequence[Path], reward: ResidualReward) -> None:
+    """Check every row of ``files`` before a run spends time on them.
+
+    Args:
+        files: Parquet files.
+        reward: Knows the catalogue.
+
+    Raises:
+        GreamError: A file cannot be read, or a row's ground truth is missing or no item; names file and row (from 0).
+    """
+    # Imported here: pyarrow comes with verl's environment, and nothing else in the plugin needs it.
+    import pyarrow
+    import pyarrow.parquet
+
+    for path in files:
+        try:
+            table = pyarrow.parquet.read_table(path, columns=["reward_model"])
+        except (OSError, pyarrow.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise GreamError(f"{path}: cannot be read as a parquet file of RL rows ({reason})") from None
+        if not table.column_names:
+            raise GreamError(f"{path}: has no column reward_model; make the RL data again")
+        for number, value in enumerate(table.column("reward_model").to_pylist()):
+            source = f"{path}: row {number}"
+            reward.check_truth(ground_truth_of({"reward_model": value}, source=source), source=source)

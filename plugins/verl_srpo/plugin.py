@@ -1,0 +1,65 @@
+"""The entry point: verl imports this module in each of its processes, and SRPO is registered by that import alone.
+
+verl finds it through the entry-point group ``verl.plugins`` or the variable ``VERL_USE_EXTERNAL_MODULES``. It swallows
+what an entry point raises, so a plugin that cannot load says why and ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+from gream.errors import GreamError
+
+NAME = "srpo"
+TRAINER_NAME = "srpo_sync"
+
+
+def registered() -> dict[str, bool]:
+    """Whether this process's verl knows the reward manager, the advantage estimator and the trainer."""
+    from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+    return {
+        "reward manager": NAME in REWARD_MANAGER,
+        "advantage estimator": NAME in ADV_ESTIMATOR_REGISTRY,
+        "trainer": TRAINER_NAME in TRAINER_REGISTRY,
+    }
+
+
+def _register() -> None:
+    import verl
+
+    from verl_srpo.seams import ALGORITHM_SEAMS, CPU_SEAMS, check_seams
+
+    on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+    if on_cpu:
+        # Before anything else: verl's modules ask for the platform while they are imported.
+        import verl_srpo.cpu.platform
+    check_seams(ALGORITHM_SEAMS, version=verl.__version__)
+
+    from verl.trainer.ppo.core_algos import register_adv_est
+
+    import verl_srpo.reward_manager
+    import verl_srpo.trainer
+    from verl_srpo.advantage import srpo_advantage
+
+    register_adv_est(NAME)(srpo_advantage)
+    if on_cpu:
+        check_seams(CPU_SEAMS, version=verl.__version__)
+        import verl_srpo.cpu.engine
+        import verl_srpo.cpu.rollout  # noqa: F401
+
+
+try:
+    _register()
+except GreamError as error:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(2) from error
+except Exception as error:
+    # SystemExit, because verl catches every Exception of an entry point and goes on without the plugin.
+    traceback.print_exc()
+    print("error: verl_srpo could not be loaded into verl; the cause is above", file=sys.stderr, flush=True)
+    raise SystemExit(1) from error

@@ -1,0 +1,143 @@
+"""The residual-sensitive verifiable reward: how many leading levels of the right semantic id a response names.
+
+Paper section 3.4. With H levels, of which the first L agree with the truth:
+
+- 1 for the id of the truth itself;
+- 0.95 where all H levels agree and only the disambiguation token is wrong, missing or superfluous;
+- sqrt(L / H) otherwise, or the configured table;
+- 0 where L = 0, and where there is no closed ``<think>`` block followed by one closed ``<answer>``.
+
+What a response may do beside that:
+
+- Text around the id inside the answer is passed over; the id's tokens are read in the order they stand in.
+- Two answers, or an answer that is not closed before the response ends, are no answer: 0, not well-formed.
+- More tokens than an id has (a second id, say) never earn more than H - 1 levels, so that naming items on a hunch
+  does not pay.
+- An id that no item has earns the levels it shares with the truth, which is never more than the catalogue's own
+  prefixes allow, since the truth is an item; it is marked as invalid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gream.dialogue import extract_answer
+from gream.errors import GreamError
+from gream.semantic_ids.catalog import Catalog
+from gream.semantic_ids.vocabulary import find_tokens
+
+# All levels right, only the disambiguation token wrong (paper section 3.4).
+NEAR_MISS = 0.95
+
+_NOTHING = -1  # no token at this position
+_UNKNOWN = -2  # a token that no item uses
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """Rewards of a batch, and what they were given for.
+
+    Attributes:
+        reward: float64 ``[B]``, in 0..1.
+        match_level: int64 ``[B]``, leading levels that agree with the truth, 0..H.
+        exact: bool ``[B]``, the answer is the truth.
+        format_ok: bool ``[B]``, there is a thought and one answer.
+        invalid_id: bool ``[B]``, there is an answer, and no item has its id.
+    """
+
+    reward: npt.NDArray[np.float64]
+    match_level: npt.NDArray[np.int64]
+    exact: npt.NDArray[np.bool_]
+    format_ok: npt.NDArray[np.bool_]
+    invalid_id: npt.NDArray[np.bool_]
+
+
+class ResidualReward:
+    """The reward over one catalogue.
+
+    Attributes:
+        levels: H, the number of levels without the disambiguation token.
+    """
+
+    def __init__(self, catalog: Catalog, table: Sequence[float] | None = None) -> None:
+        """Prepare the reward.
+
+        Args:
+            catalog: The items. Where ids differ in length, by one token, the last token of the longer ones is the
+                disambiguation token.
+            table: Rewards of 1, 2, ... H-1 agreeing levels; None for sqrt(L / H).
+
+        Raises:
+            GreamError: Ids differ in length by more than one token, or the table has not H-1 entries.
+        """
+        lengths = {len(tokens) for tokens in catalog.ids}
+        self.levels = min(lengths)
+        if max(lengths) > self.levels + 1:
+            raise GreamError(
+                f"catalogue: ids have {min(lengths)} to {max(lengths)} tokens; "
+                "only a disambiguation token may make an id longer than another, by one"
+            )
+        self._disambiguated = max(lengths) > self.levels
+        if table is None:
+            table = [math.sqrt(level / self.levels) for level in range(1, self.levels)]
+        if len(table) != self.levels - 1:
+            raise GreamError(
+                f"algorithm.srpo.reward_table has {len(table)} entries; ids of {self.levels} levels need "
+                f"{self.levels - 1}, the rewards of 1 to {self.levels - 1} agreeing levels"
+            )
+        self._value_of_level = np.array([0.0, *table, NEAR_MISS])  # [H + 1]
+        self._catalog = catalog
+        self._code_of_token = {token: code for code, token in enumerate(catalog.tokens)}
+
+    def check_truth(self, truth: str, *, source: str) -> None:
+        """Make sure that ``truth`` is the id of an item.
+
+        Raises:
+            GreamError: It is not; ``source`` names where it stands.
+        """
+        if self._catalog.item_in(truth) is None:
+            raise GreamError(
+                f"{source}: ground truth '{truth}' is no item of the catalogue; make the RL data and the catalogue "
+                "(algorithm.srpo.catalog) in the same run"
+            )
+
+    def __call__(self, responses: Sequence[str], truths: Sequence[str]) -> Rewards:
+        """Reward a batch of responses.
+
+        Args:
+            responses: Generated texts, B of them.
+            truths: The semantic id each of them should have named, as text; checked by `check_truth`.
+        """
+        answers = [extract_answer(response) for response in responses]
+        tokens = [find_tokens(answer) if answer is not None else [] for answer in answers]
+        answered = self._encode(tokens)  # [B, H + 2]
+        wanted = self._encode([find_tokens(truth) for truth in truths])
+        agree = answered == wanted
+        match_level = np.cumprod(agree[:, : self.levels], axis=1).sum(axis=1)
+        exact = agree.all(axis=1)
+        # One token beyond the levels is a disambiguation token; more of them, or any where ids have none, are junk.
+        limit = self.levels + int(self._disambiguated)
+        junk = (answered[:, limit:] != _NOTHING).any(axis=1)
+        paid_level = np.where(junk | ~np.bool_(self._disambiguated), np.minimum(match_level, self.levels - 1), match_level)
+        format_ok = np.array([answer is not None for answer in answers], dtype=bool)
+        known = np.array([self._catalog.item_of(item) is not None for item in tokens], dtype=bool)
+        return Rewards(
+            reward=np.where(exact, 1.0, self._value_of_level[paid_level]),
+            match_level=match_level,
+            exact=exact,
+            format_ok=format_ok,
+            invalid_id=format_ok & ~known,
+        )
+
+    def _encode(self, ids: Sequence[Sequence[str]]) -> npt.NDArray[np.int64]:
+        """Tokens as numbers, ``[B, H + 2]``: one position more than any id has shows that there are too many."""
+        codes = np.full((len(ids), self.levels + 2), _NOTHING, dtype=np.int64)
+        for row, tokens in enumerate(ids):
+            for position, token in enumerate(tokens[: self.levels + 2]):
+                codes[row, position] = self._code_of_token.get(token, _UNKNOWN)
+        return codes

@@ -1,0 +1,87 @@
+"""verl's insides that this plugin holds on to, checked by name before anything is built on them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from gream.errors import GreamError
+
+TESTED_VERSION = "0.9.1"
+
+
+@dataclass(frozen=True)
+class Seam:
+    """One name inside verl.
+
+    Attributes:
+        module: Module that holds it.
+        path: Dotted name inside the module.
+        parameters: Parameters that we pass by name, where it is a function.
+    """
+
+    module: str
+    path: str
+    parameters: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.path}"
+
+
+_TRAINER = "verl.trainer.ppo.v1.trainer_base"
+
+ALGORITHM_SEAMS = (
+    Seam("verl.trainer.ppo.core_algos", "ADV_ESTIMATOR_REGISTRY"),
+    Seam("verl.trainer.ppo.core_algos", "register_adv_est", ("name_or_enum",)),
+    Seam("verl.experimental.reward_loop.reward_manager.registry", "REWARD_MANAGER"),
+    Seam("verl.experimental.reward_loop.reward_manager.base", "RewardManagerBase.run_single", ("data",)),
+    Seam(_TRAINER, "TRAINER_REGISTRY"),
+    Seam(_TRAINER, "PPOTrainer._build_replay_buffer"),
+    Seam(_TRAINER, "PPOTrainer._init_dataloader"),
+    Seam(_TRAINER, "PPOTrainer._compute_advantage", ("batch", "metrics")),
+    Seam(_TRAINER, "PPOTrainer.on_train_begin"),
+    Seam("verl.trainer.ppo.v1.trainer_sync", "PPOTrainerSync.on_init_end"),
+    Seam("verl.trainer.ppo.v1.replay_buffer", "ReplayBuffer.sample", ("global_steps", "partition_id", "batch_size")),
+    Seam("verl.utils.tracking", "Tracking.log", ("data", "step", "backend")),
+)
+
+CPU_SEAMS = (
+    Seam("verl.plugin.platform", "PlatformRegistry.register", ("platform",)),
+    Seam("verl.utils.distributed", "initialize_global_process_group_ray", ("timeout_second", "backend")),
+    Seam("verl.workers.engine.base", "EngineRegistry.register", ("model_type", "backend", "device")),
+    Seam("verl.workers.engine.fsdp.transformer_impl", "CPUOffloadPolicy"),
+    Seam("verl.workers.engine.fsdp.transformer_impl", "FSDPEngineWithLMHead._build_fsdp_module", ("module",)),
+    Seam("verl.workers.rollout.base", "_ROLLOUT_REGISTRY"),
+    Seam("verl.workers.rollout.replica", "RolloutReplicaRegistry.register", ("name", "loader")),
+)
+
+
+def check_seams(seams: Sequence[Seam], *, version: str) -> None:
+    """Import every seam and look at its parameters.
+
+    Args:
+        seams: What is needed.
+        version: The installed version of verl, for the error line.
+
+    Raises:
+        GreamError: A seam is not where it was in the tested version.
+    """
+    for seam in seams:
+        try:
+            value = import_module(seam.module)
+            for name in seam.path.split("."):
+                value = getattr(value, name)
+            missing = set(seam.parameters) - set(inspect.signature(value).parameters) if seam.parameters else set()
+        except (ImportError, AttributeError) as error:
+            raise _moved(seam, version, str(error)) from error
+        if missing:
+            raise _moved(seam, version, f"no parameter {', '.join(sorted(missing))}")
+
+
+def _moved(seam: Seam, version: str, problem: str) -> GreamError:
+    return GreamError(
+        f"verl {version}: {seam} has moved ({problem}); "
+        f"verl_srpo was tested with verl {TESTED_VERSION}: pip install verl=={TESTED_VERSION}"
+    )

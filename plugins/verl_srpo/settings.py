@@ -1,0 +1,46 @@
+"""What SRPO is configured by: the section ``algorithm.srpo`` of verl's configuration, typed and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from gream.config import Config, parse_config
+from gream.errors import GreamError
+
+SECTION = "algorithm.srpo"
+
+
+class SrpoSettings(Config):
+    """SRPO hyper-parameters (paper section 3.4).
+
+    Attributes:
+        catalog: Path of the ``index.json`` whose items are the possible answers.
+        reward_table: Rewards of 1, 2, ... H-1 matching levels; None means sqrt(L / H).
+        pass_at: K of the pass@K bonus.
+        bonus_weight: What the bonus is multiplied by before it is added; 0 leaves plain GRPO.
+        epsilon: Added to standard deviations that divide.
+    """
+
+    catalog: str
+    reward_table: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] | None = None
+    pass_at: int = Field(default=4, ge=1)
+    bonus_weight: float = Field(default=1.0, ge=0.0)
+    epsilon: float = Field(default=1e-6, gt=0.0)
+
+
+def read_settings(algorithm: Mapping[str, Any]) -> SrpoSettings:
+    """The SRPO settings inside verl's ``algorithm`` section.
+
+    Args:
+        algorithm: verl's ``config.algorithm`` (a DictConfig, or any mapping).
+
+    Raises:
+        GreamError: The section ``algorithm.srpo`` is missing or wrong.
+    """
+    section = algorithm.get("srpo")
+    if section is None:
+        raise GreamError(f"{SECTION} is missing; it needs at least catalog, the path of an index.json")
+    return parse_config(SrpoSettings, {str(key): section[key] for key in section}, source=SECTION)

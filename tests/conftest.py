@@ -1,0 +1,19 @@
+"""Fixtures that several test files use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real Amazon data; tests that need it are skipped where it is not named."""
+    folder = os.environ.get("GREAM_REAL_DATA")
+    if not folder:
+        pytest.skip("GREAM_REAL_DATA names no folder with real data")
+    return Path(folder)
