@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import Field, PositiveInt
-
-from data_processing.readers import clean_items, read_metadata, read_review_texts, read_reviews
 from gream.config import Config
 from gream.errors import GreamError
 from gream.stage import write_json
+from pydantic import Field, PositiveInt
+
+from data_processing.readers import clean_items, read_metadata, read_review_texts, read_reviews
 
 DUMP = "amazon-2018"
 
@@ -106,9 +106,7 @@ def first_occurrences(reviews: pl.DataFrame) -> pl.DataFrame:
         reviews: row, user_id, item_id, timestamp. Rows are distinct, so that after timestamp and input order the item
             id, the method's last tie-break, never has to decide.
     """
-    return reviews.sort("user_id", "timestamp", "row").unique(
-        ["user_id", "item_id"], keep="first", maintain_order=True
-    )
+    return reviews.sort("user_id", "timestamp", "row").unique(["user_id", "item_id"], keep="first", maintain_order=True)
 
 
 @dataclass(frozen=True)

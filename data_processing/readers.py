@@ -11,13 +11,12 @@ import html
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import polars as pl
-
 from gream.errors import GreamError
 
 # Room for what a title, a description and a review say; pages of text help neither an encoder nor a prompt.
@@ -81,16 +80,10 @@ def read_review_texts(path: Path, rows: pl.Series) -> pl.DataFrame:
         GreamError: See `read_reviews`.
     """
     wanted = rows.alias("row").to_frame().lazy()
-    frame = _collect(
-        path, _REVIEW_TEXTS, lambda lines: lines.with_row_index("row").join(wanted, on="row", how="semi")
-    )
+    frame = _collect(path, _REVIEW_TEXTS, lambda lines: lines.with_row_index("row").join(wanted, on="row", how="semi"))
     pairs = frame.select("summary", "reviewText").iter_rows()
     texts = [_review_text(summary or "", text or "") for summary, text in pairs]
-    return (
-        frame.select("row", pl.Series("text", texts, dtype=pl.String))
-        .filter(pl.col("text") != "")
-        .sort("row")
-    )
+    return frame.select("row", pl.Series("text", texts, dtype=pl.String)).filter(pl.col("text") != "").sort("row")
 
 
 def _review_text(summary: str, text: str) -> str:
@@ -191,16 +184,18 @@ def clean_text(text: str) -> str:
 
     Dumps escape some texts twice, so this repeats until nothing changes: cleaning clean text changes nothing.
     """
-    before = None
-    while text != before:
+    while True:
         before = text
         if "<" in text:
             for pattern in (_HIDDEN, _TAG, _OPEN_TAG):
                 text = pattern.sub(" ", text)
         if "&" in text:
             text = html.unescape(text)
-        text = " ".join(_CONTROL.sub(" ", text).split())
-    return text
+        if not text.isprintable():
+            text = _CONTROL.sub(" ", text)
+        text = " ".join(text.split())
+        if text == before or ("<" not in text and "&" not in text):
+            return text
 
 
 def cut_text(text: str, limit: int) -> str:
@@ -216,8 +211,8 @@ def cut_text(text: str, limit: int) -> str:
     return text[:boundary] if boundary > 0 else text[:limit]
 
 
-# The 2018 crawl took the page's scripts for the title of some items.
-_SCRIPT = re.compile(r"\.getTime\(\)|\bvar \w+ ?=|\bfunction ?\w*\(|\{[\w-]+: ?[^{}]*\}")
+# The 2018 crawl took the page's scripts and styles for the title of some items.
+_SCRIPT = re.compile(r"\.getTime\(\)|\bvar \w+ ?=|\bfunction ?\w*\(|[.#][\w-]+ ?\{[^{}]*:[^{}]*\}")
 
 
 def _without_script(text: str) -> str:
@@ -225,7 +220,7 @@ def _without_script(text: str) -> str:
 
 
 def _collect(
-    path: Path, schema: dict[str, pl.DataType], plan: Callable[[pl.LazyFrame], pl.LazyFrame]
+    path: Path, schema: Mapping[str, pl.DataType], plan: Callable[[pl.LazyFrame], pl.LazyFrame]
 ) -> pl.DataFrame:
     try:
         return _read_polars(path, schema, plan)
@@ -234,7 +229,7 @@ def _collect(
 
 
 def _read_polars(
-    path: Path, schema: dict[str, pl.DataType], plan: Callable[[pl.LazyFrame], pl.LazyFrame]
+    path: Path, schema: Mapping[str, pl.DataType], plan: Callable[[pl.LazyFrame], pl.LazyFrame]
 ) -> pl.DataFrame:
     # An open file and not its name: in a name, polars takes brackets and stars for patterns.
     with _open(path) as stream:
@@ -259,9 +254,7 @@ def _open(path: Path) -> IO[bytes]:
     return stream
 
 
-def _raise_first_problem(
-    path: Path, check: Callable[[dict[str, Any]], str | None], polars_says: str
-) -> NoReturn:
+def _raise_first_problem(path: Path, check: Callable[[dict[str, Any]], str | None], polars_says: str) -> NoReturn:
     """Raise what is wrong with the first line that something is wrong with."""
     empty = True
     for number, row in _parsed_lines(path):
@@ -280,7 +273,7 @@ def _parsed_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with _open(path) as raw:
         zipped = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         raw.seek(0)
-        lines: IO[bytes] = gzip.open(raw) if zipped else raw
+        lines: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if zipped else raw
         try:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
@@ -296,9 +289,7 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
         row = json.loads(line.decode("utf-8"), parse_constant=_reject_constant)
     except ValueError as error:
         if line.lstrip().startswith((b"{'", b"{u'")):
-            remedy = (
-                "this is a Python literal, as in the 2014 dumps; take the 2018 dump, whose lines are JSON"
-            )
+            remedy = "this is a Python literal, as in the 2014 dumps; take the 2018 dump, whose lines are JSON"
         elif not line.endswith(b"\n"):
             remedy = "the file ends inside this line; download it again"
         else:
@@ -360,7 +351,8 @@ def _read_metadata_lines(path: Path) -> pl.DataFrame:
                 columns[name].append([_as_text(value)])
             else:
                 raise GreamError(
-                    f"{path}:{number}: '{name}' must be a list of texts, found {_shown(value)}; correct the line or delete it"
+                    f"{path}:{number}: '{name}' must be a list of texts, found {_shown(value)}; "
+                    "correct the line or delete it"
                 )
     return pl.DataFrame(columns, schema=_METADATA)
 

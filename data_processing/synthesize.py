@@ -3,7 +3,7 @@
 The shop sells 16 categories under up to 12 brands; titles and descriptions name both. A user walks through it:
 
 - from an item of one category to one of the category's two usual successors, of the same brand;
-- or, leaving the brand, mostly to its sister brand, into the category's counterpart;
+- or, leaving the brand, mostly to its sister brand, into the category's counterpart, and else back to a favourite;
 - within brand and category preferably to the next series up (First, Daily, Signature, ...);
 - and now and then, aside from the walk, to an item of no meaning: what a denoised history leaves out.
 
@@ -16,18 +16,18 @@ from __future__ import annotations
 
 import gzip
 import html
+import itertools
 import json
 import random
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from gream.config import Config
+from pydantic import Field
 
 # Probabilities of the walk that is planted, given that the brand is kept, or left.
 FIRST_SUCCESSOR = 0.6
@@ -107,9 +107,7 @@ class Brand:
     style: tuple[str, str]
 
 
-def _category(
-    name: str, department: str, noun: str, use: str, variants: str, after: str, counterpart: str
-) -> Category:
+def _category(name: str, department: str, noun: str, use: str, variants: str, after: str, counterpart: str) -> Category:
     first, second = after.split(", ")
     return Category(name, department, noun, use, tuple(variants.split(", ")), (first, second), counterpart)
 
@@ -169,7 +167,7 @@ HALVES: tuple[tuple[Category, ...], tuple[Category, ...]] = (
         _category(
             "Coffee Beans",
             _COFFEE,
-            "Coffee Beans",
+            "Coffee Blend",
             "makes a round, strong brew",
             "Dark, Light, Espresso, Hazelnut, Vanilla, Caramel, Mountain, Smoked",
             "Coffee Filters, Coffee Mugs",
@@ -252,7 +250,7 @@ HALVES: tuple[tuple[Category, ...], tuple[Category, ...]] = (
         _category(
             "Truffles",
             _SWEETS,
-            "Truffles",
+            "Truffle Box",
             "ends a dinner well",
             "Raspberry, Hazelnut, Caramel, Coconut, Rum, Pistachio, Honey, Rose",
             "Gift Boxes, Cocoa Powders",
@@ -290,6 +288,8 @@ BRANDS: tuple[tuple[Brand, ...], tuple[Brand, ...]] = (
 )
 
 SERIES = ("First", "Daily", "Signature", "Reserve", "Grand", "Heritage")
+# So many pairs of a series and a variant there are: no two titles are the same.
+LARGEST_CELL = 48
 
 
 @dataclass(frozen=True)
@@ -336,11 +336,13 @@ class Shop:
 
     Attributes:
         items: Item 0 first.
+        appeal: Running sum of their appeal, for draws from all of them.
         cells: Items of each half, brand and category.
         brands: How many brands each half has.
     """
 
     items: tuple[Item, ...]
+    appeal: tuple[float, ...]
     cells: Mapping[Cell, tuple[Item, ...]]
     brands: int
 
@@ -389,7 +391,7 @@ def build_shop(config: SynthesizeConfig) -> Shop:
         for brand in range(brands)
         for category in categories
     ]
-    largest = max(len(SERIES), 2 * config.items // len(cells))
+    largest = max(len(SERIES), min(2 * config.items // len(cells), LARGEST_CELL))
     sizes = [2] * len(cells)
     while sum(sizes) < config.items:
         cell = choose.randrange(len(cells))
@@ -402,16 +404,15 @@ def build_shop(config: SynthesizeConfig) -> Shop:
         variants = choose.sample(category.variants, len(category.variants))
         for rank in range(size):
             number = len(items)
-            # Series and variant turn at lengths 6 and 8, so they meet again after 24 items; one variant is skipped then.
+            # Six series and eight variants meet again after 24 items; skipping one variant makes new pairs.
             variant = variants[(rank + rank // 24) % len(variants)]
-            appeal = choose.paretovariate(APPEAL_TAIL)
-            items.append(
-                Item(number, asins[number], half, brand, category, rank % len(SERIES), variant, appeal)
-            )
+            series, weight = rank % len(SERIES), choose.paretovariate(APPEAL_TAIL)
+            items.append(Item(number, asins[number], half, brand, category, series, variant, weight))
     stocked: dict[Cell, list[Item]] = {}
     for item in items:
         stocked.setdefault((item.half, item.brand, item.category.name), []).append(item)
-    return Shop(tuple(items), {cell: tuple(content) for cell, content in stocked.items()}, brands)
+    appeal = tuple(itertools.accumulate(item.appeal for item in items))
+    return Shop(tuple(items), appeal, {cell: tuple(content) for cell, content in stocked.items()}, brands)
 
 
 def walk(config: SynthesizeConfig, shop: Shop, length: int, choose: random.Random) -> list[Purchase]:
@@ -430,7 +431,7 @@ def walk(config: SynthesizeConfig, shop: Shop, length: int, choose: random.Rando
     while len(purchases) < length:
         aside = last is not None and choose.random() < config.noise
         if aside:
-            content = shop.items
+            content: Sequence[Item] = choose.choices(shop.items, cum_weights=shop.appeal)
         elif last is None:
             content = shop.cells[(*favourite, choose.choice(HALVES[favourite[0]]).name)]
         else:
@@ -491,18 +492,12 @@ def _reviews(config: SynthesizeConfig, shop: Shop, choose: random.Random) -> lis
         for purchase in purchases:
             rows.append(_review(user, name, purchase.item.asin, time, *_words(purchase, choose), choose))
             if choose.random() < ORPHAN_REVIEWS:
-                rows.append(
-                    _review(
-                        user, name, choose.choice(orphans), time, "No longer sold", "It was good.", choose
-                    )
-                )
+                rows.append(_review(user, name, choose.choice(orphans), time, "No longer sold", "It was good.", choose))
             if choose.random() >= SAME_DAY:
                 time += _DAY * (1 + int(choose.expovariate(1 / 25)))
         for purchase in purchases:
             if choose.random() < REPEATED_REVIEWS:
-                rows.append(
-                    _review(user, name, purchase.item.asin, time, "Again", "Bought it once more.", choose)
-                )
+                rows.append(_review(user, name, purchase.item.asin, time, "Again", "Bought it once more.", choose))
     return sorted(rows, key=lambda row: row["unixReviewTime"])
 
 
@@ -628,7 +623,7 @@ def _item_row(item: Item, shop: Shop, choose: random.Random) -> dict[str, Any]:
     paragraphs = [
         choose.choice(
             (
-                f"A {first} {item.variant.lower()} {noun} by {brand.name} that {category.use}.",
+                f"{first.capitalize()} {item.variant.lower()} {noun} by {brand.name} that {category.use}.",
                 f"This {item.variant.lower()} {noun} {category.use}; {first} in look, as all of {brand.name}.",
             )
         ),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
 from gream.errors import GreamError, exit_with_error_line
 from gream.stage import StageResult
 
@@ -95,7 +94,7 @@ def reasoning(
     users: Users = None,
     beams: Beams = 20,
     batch_size: BatchSize = 32,
-    chain_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a chain.")] = 1560,
+    chain_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a chain; the paper allows 1560.")] = 512,
     temperature: Annotated[float, typer.Option(min=0.0, help="Of the chain; 0 is greedy.")] = 0.0,
     split: Split = _Split.test,
     device: Device = _Device.auto,

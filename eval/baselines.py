@@ -1,7 +1,8 @@
 """Baselines on the same split: popularity, and item-to-item neighbours over training sequences.
 
-Both count the training split only, both leave out what the user already has (no user meets an item twice in this
-protocol), and both break ties by popularity and then by the lower item, so that their lists are determined.
+Both count the training split only, both leave out what the user already has (no user meets an item twice in
+this protocol), and both break ties by popularity and then by the lower item, so that their lists are
+determined.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
+import scipy.sparse as sp  # type: ignore[import-untyped]
 
 # Users whose scores over the whole catalogue are held at once.
 _USERS_AT_ONCE = 1024
@@ -18,9 +19,7 @@ _USERS_AT_ONCE = 1024
 Ranking = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
-def rank_by_popularity(
-    train: npt.NDArray[np.int64], items: int, histories: Sequence[Sequence[int]], k: int
-) -> Ranking:
+def rank_by_popularity(train: npt.NDArray[np.int64], items: int, histories: Sequence[Sequence[int]], k: int) -> Ranking:
     """The most popular items that a history does not hold.
 
     Args:
@@ -41,8 +40,9 @@ def rank_by_cooccurrence(
 ) -> Ranking:
     """Items that training users had together with those of the history: item-based nearest neighbours.
 
-    Two items are as similar as the cosine between the sets of their training users; an item's score is the sum of
-    its similarities to the items of the history (Deshpande and Karypis 2004, without truncating neighbours).
+    Two items are as similar as the cosine between the sets of their training users; an item's score is the
+    sum of its similarities to the items of the history (Deshpande and Karypis 2004, without truncating
+    neighbours).
 
     Args:
         train: int64 ``[2, M]``, user and item of each training interaction.

@@ -12,10 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-from tqdm import tqdm
-
-from eval.protocol import Cases
-from eval.results import K, predictions_table
 from gream.decoding.beam import Score, TrieBeamSearch
 from gream.decoding.chain import Chain, ChainWriter, Sampling
 from gream.decoding.language_model import batches_by_length
@@ -23,6 +19,10 @@ from gream.dialogue import ANSWER_OPEN, direct_prompt, reasoning_prompt, render_
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.trie import PrefixTrie
+from tqdm import tqdm
+
+from eval.protocol import Cases
+from eval.results import K, predictions_table
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -56,7 +56,7 @@ class Decoding:
 
 
 def resolve_device(device: Device) -> str:
-    """"cuda" or "cpu": what ``device`` stands for on this machine.
+    """What ``device`` stands for on this machine: "cuda" or "cpu".
 
     Raises:
         GreamError: "cuda" is asked for and absent.
@@ -97,11 +97,13 @@ class Recommender:
         """
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
         if decoding.history < 1:
             raise GreamError(f"--history {decoding.history}: 1 or more needed")
         self._catalog = catalog
         self._decoding = decoding
+        logging.disable_progress_bar()  # its bar over weights would stand where the one over users begins
         self._tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
@@ -186,7 +188,8 @@ def _token_ids(catalog: Catalog, tokenizer: Any, checkpoint: Path) -> list[list[
 def predict_in_chunks(recommender: Recommender, cases: Cases, size: int, parts: Path) -> tuple[pl.DataFrame, float]:
     """Predict chunk by chunk, skipping those that an earlier, killed run left in ``parts``.
 
-    The chunks depend on ``cases`` and ``size`` alone, so a resumed run computes each batch as an unbroken one does.
+    The chunks depend on ``cases`` and ``size`` alone, so a resumed run computes each batch as an unbroken one
+    does.
 
     Args:
         recommender: The model.
@@ -202,7 +205,9 @@ def predict_in_chunks(recommender: Recommender, cases: Cases, size: int, parts: 
     starts = range(0, len(cases.users), step)
     prompts = recommender.prompts(cases.histories)
     done = [parts / f"{start:09d}.parquet" for start in starts]
-    finished = sum(min(step, len(cases.users) - start) for start, path in zip(starts, done, strict=True) if path.exists())
+    finished = sum(
+        min(step, len(cases.users) - start) for start, path in zip(starts, done, strict=True) if path.exists()
+    )
     # A log file gets a line now and then, a terminal a moving bar.
     interval = 0.5 if sys.stderr.isatty() else 15.0
     with tqdm(

@@ -1,8 +1,8 @@
 """Ranking metrics for one held-out item per user, over the full catalogue, with bootstrap intervals.
 
-With a single relevant item every metric is a function of the rank at which it was found: Recall@K is 1 for a rank up
-to K (equal to the hit rate), NDCG@K is 1 / log2(rank + 1) up to K (Jarvelin and Kekalainen 2002, with an ideal gain
-of 1), the reciprocal rank is 1 / rank within the list.
+With a single relevant item every metric is a function of the rank at which it was found: Recall@K is 1 for a
+rank up to K (equal to the hit rate), NDCG@K is 1 / log2(rank + 1) up to K (Jarvelin and Kekalainen 2002, with
+an ideal gain of 1), the reciprocal rank is 1 / rank within the list.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def values_by_rank(k: int) -> Floats:
 def metrics_with_intervals(ranks: Ints, k: int, seed: int) -> dict[str, Interval]:
     """Mean of every metric over the users, with its 95 % percentile bootstrap interval.
 
-    Users are drawn with replacement. As a user counts by rank alone, drawing N users is drawing how many fall on
-    each rank: one multinomial row per resample instead of N draws.
+    Users are drawn with replacement. As a user counts by rank alone, drawing N users is drawing how many fall
+    on each rank: one multinomial row per resample instead of N draws.
 
     Args:
         ranks: ``[N]``, 0 to k.

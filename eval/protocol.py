@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-
 from gream.errors import GreamError
 
 Split = Literal["test", "valid"]
@@ -32,7 +31,7 @@ class Cases:
     histories: tuple[tuple[int, ...], ...]
 
     def sample(self, count: int, seed: int) -> Cases:
-        """``count`` users drawn without replacement, in ascending order; the same for every evaluation of a seed.
+        """``count`` users drawn without replacement, in ascending order; a seed always draws the same.
 
         Raises:
             GreamError: ``count`` is below 1 or above the number of users.

@@ -8,22 +8,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+import gream
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import ValidationError
-
-import gream
 from gream.config import Config
 from gream.errors import GreamError
 from gream.stage import write_json
+from pydantic import ValidationError
 
 K = 10
 
 Mode = Literal["popularity", "cooccurrence", "direct", "reasoning"]
 BASELINES: tuple[Mode, ...] = ("popularity", "cooccurrence")
 
-PREDICTIONS_SCHEMA = {
+PREDICTIONS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "user": pl.Int32,
     "target": pl.Int32,
     "items": pl.List(pl.Int32),

@@ -1,8 +1,8 @@
 """Validation reward before and after SRPO, paired by prompt, from the dumps that verl writes.
 
-verl writes ``STEP.jsonl`` per validation, one row per sampled response. Step 0 is the SFT model. Responses to one
-prompt are averaged, and the difference between two steps is taken prompt by prompt, so that easy and hard prompts
-do not blur it.
+verl writes ``STEP.jsonl`` per validation, one row per sampled response. Step 0 is the SFT model. Responses to
+one prompt are averaged, and the difference between two steps is taken prompt by prompt, so that easy and hard
+prompts do not blur it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+from gream.config import Config
+from gream.errors import GreamError
+from gream.stage import StageResult, run_stage, write_json
 from pydantic import ValidationError
 
 from eval.metrics import mean_with_interval
 from eval.results import Interval
-from gream.config import Config
-from gream.errors import GreamError
-from gream.stage import StageResult, run_stage, write_json
 
 _DUMPS = Path("checkpoints", "srpo", "validation")
 REWARDS = "eval/rewards.json"

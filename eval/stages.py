@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from gream.errors import GreamError
+from gream.semantic_ids.catalog import Catalog
+from gream.stage import StageResult, run_stage
 
 from eval.baselines import Ranking, rank_by_cooccurrence, rank_by_popularity
 from eval.generative import Decoding, Recommender, checkpoint_files, predict_in_chunks
@@ -23,9 +26,6 @@ from eval.results import (
     versions_of,
     write_result,
 )
-from gream.errors import GreamError
-from gream.semantic_ids.catalog import Catalog
-from gream.stage import StageResult, run_stage
 
 
 def evaluate_baselines(run: Path, *, seed: int, command: str, overwrite: bool) -> list[StageResult]:
@@ -106,7 +106,8 @@ def evaluate_model(
         overwrite: Replace an evaluation of the same name made with another configuration.
 
     Raises:
-        GreamError: An input is missing, the checkpoint does not fit the catalogue, or the name is taken or unfit.
+        GreamError: An input is missing, the checkpoint does not fit the catalogue, or the name is taken or
+            unfit.
     """
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         raise GreamError(f"--name '{name}': letters, digits, '-', '_' and '.' only")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 Point = tuple[float, float]
@@ -11,6 +11,7 @@ Point = tuple[float, float]
 _WIDTH, _HEIGHT = 360, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 26
 _MOST_POINTS = 300
+_MOST_COLUMNS = 30
 _TICKS = 4
 
 
@@ -38,17 +39,20 @@ def line_chart(label: str, points: Sequence[Point], *, zero: bool) -> str:
         value = low + index * step
         y = place((left, value)).split(",")[1]
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{float(y) + 3.5:.1f}" text-anchor="end">{number(value)}</text>')
+        parts.append(
+            f'<text class="tick" x="{_LEFT - 6}" y="{float(y) + 3.5:.1f}" text-anchor="end">{number(value)}</text>'
+        )
     floor = _HEIGHT - 8
     parts.append(f'<text class="tick" x="{_LEFT}" y="{floor}">step {number(left)}</text>')
     parts.append(f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{floor}" text-anchor="end">{number(right)}</text>')
     parts.append(f'<polyline class="raw" points="{" ".join(place(point) for point in _thin(points))}"/>')
     parts.append(f'<polyline class="mean" points="{" ".join(place(point) for point in _thin(smooth))}"/>')
-    x, y = (float(part) for part in place(smooth[-1]).split(","))
-    parts.append(f'<circle class="end" cx="{x}" cy="{y}" r="3"/>')
-    # The figure stands where the line leaves room: above its end, or below where that is at the top.
-    above = y - 8 if y > _TOP + 18 else y + 16
-    parts.append(f'<text class="value" x="{x}" y="{above:.1f}" text-anchor="end">{number(smooth[-1][1])}</text>')
+    end_x, end_y = (float(part) for part in place(smooth[-1]).split(","))
+    parts.append(f'<circle class="end" cx="{end_x}" cy="{end_y}" r="3"/>')
+    # The figure stands above the end of the line, or below it where the chart ends above.
+    text_y = end_y - 8 if end_y > _TOP + 18 else end_y + 16
+    figure = number(smooth[-1][1])
+    parts.append(f'<text class="value" x="{end_x}" y="{text_y:.1f}" text-anchor="end">{figure}</text>')
     return _svg(label, _WIDTH, _HEIGHT, parts, "chart")
 
 
@@ -68,6 +72,36 @@ def bar_chart(label: str, rows: Sequence[tuple[str, float, str]]) -> str:
         parts.append(f'<rect class="bar" x="130" y="{y + 2}" width="{width:.1f}" height="16" rx="3"/>')
         parts.append(f'<text class="value" x="{136 + width:.1f}" y="{y + 14}">{escape(figure)}</text>')
     return _svg(label, _WIDTH, 4 + 30 * len(rows), parts, "chart")
+
+
+def histogram(label: str, counts: Mapping[int, int]) -> str:
+    """Columns of how often each whole number occurs, neighbours joined where there are many.
+
+    Args:
+        label: What the chart shows.
+        counts: Number of times by whole number; not empty.
+    """
+    first, last = min(counts), max(counts)
+    span = math.ceil((last - first + 1) / _MOST_COLUMNS)
+    columns = [0] * ((last - first) // span + 1)
+    for value, count in counts.items():
+        columns[(value - first) // span] += count
+    width = (_WIDTH - _LEFT - _RIGHT) / len(columns)
+    room = _HEIGHT - _TOP - _BOTTOM
+    parts = []
+    for index, count in enumerate(columns):
+        start = first + index * span
+        name = f"{start}" if span == 1 else f"{start} to {start + span - 1}"
+        height = count / max(columns) * room
+        parts.append(
+            f'<rect class="bar" x="{_LEFT + index * width:.1f}" y="{_HEIGHT - _BOTTOM - height:.1f}" '
+            f'width="{width * 0.82:.1f}" height="{height:.1f}"><title>{name}: {number(count)}</title></rect>'
+        )
+    floor = _HEIGHT - 8
+    parts.append(f'<text class="tick" x="{_LEFT}" y="{floor}">{first}</text>')
+    parts.append(f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{floor}" text-anchor="end">{last}</text>')
+    parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{_TOP + 8}" text-anchor="end">{number(max(columns))}</text>')
+    return _svg(label, _WIDTH, _HEIGHT, parts, "chart")
 
 
 def interval_bar(low: float, value: float, high: float, largest: float) -> str:
@@ -108,15 +142,15 @@ def _ticks(low: float, high: float) -> tuple[float, float, float]:
 
 
 def _running_mean(points: Sequence[Point]) -> list[Point]:
-    """Centred mean over about a twentieth of the series on either side, narrower near its ends."""
+    """Mean over a twentieth of the series on either side, as far as it reaches."""
     reach = len(points) // 20
     sums = [0.0]
     for _, y in points:
         sums.append(sums[-1] + y)
     result = []
     for index, (x, _) in enumerate(points):
-        span = min(reach, index, len(points) - 1 - index)
-        result.append((x, (sums[index + span + 1] - sums[index - span]) / (2 * span + 1)))
+        first, last = max(0, index - reach), min(len(points), index + reach + 1)
+        result.append((x, (sums[last] - sums[first]) / (last - first)))
     return result
 
 

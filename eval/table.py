@@ -31,12 +31,12 @@ def print_table(results: Sequence[Result], rewards: RewardComparison | None, con
         rewards: None where none was made.
         console: Where to print; made for 100 columns.
     """
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("evaluation", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("evaluation\nmode, users", overflow="fold")
     for name in METRICS:
         table.add_column(_HEADS[name], justify="right", no_wrap=True)
     table.add_column("invalid\ndoubled", justify="right", no_wrap=True)
-    table.add_column("s/user", justify="right", no_wrap=True)
+    table.add_column("s/user\nmalformed", justify="right", no_wrap=True)
     best = {name: max(result.metrics[name].value for result in results) for name in METRICS}
     for result in results:
         cells = [_metric(result.metrics[name], result.metrics[name].value == best[name]) for name in METRICS]
@@ -44,16 +44,20 @@ def print_table(results: Sequence[Result], rewards: RewardComparison | None, con
             _who(result),
             *cells,
             _two_lines(f"{result.invalid_rate:.1%}", str(result.duplicates)),
-            _seconds(result.seconds_per_user),
+            _two_lines(
+                _seconds(result.seconds_per_user),
+                "" if result.malformed_rate is None else f"{result.malformed_rate:.1%}",
+            ),
         )
     console.print(table)
     console.print(
-        "R Recall, N NDCG over the full catalogue; below each its 95 % bootstrap interval over users. "
-        "Invalid: share of items that do not exist; doubled: lists that name an item twice.",
+        "\nR Recall, N NDCG over the full catalogue; below each its 95 % bootstrap interval over users. "
+        "Invalid: share of items that do not exist; doubled: lists that name an item twice; malformed: share of "
+        "chains that never came to an answer.",
         style="dim",
     )
     if rewards is not None:
-        console.print(rewards_line(rewards))
+        console.print(f"\n{rewards_line(rewards)}")
 
 
 def rewards_line(rewards: RewardComparison) -> str:
@@ -70,9 +74,7 @@ def _who(result: Result) -> Text:
     details: list[str] = [result.mode] if result.mode != result.name else []
     if result.split != "test":
         details.append(result.split)
-    details.append(f"{result.users:,} users")
-    if result.malformed_rate is not None:
-        details.append(f"{result.malformed_rate:.1%} malformed")
+    details.append(f"{result.users:,}")
     return _two_lines(result.name, ", ".join(details))
 
 

@@ -71,14 +71,17 @@ sft reasoning checkpoints/alignment
 title "SRPO with verl"
 python -m gream stage srpo --run "$run" --recipe recipes/rl/quickstart.yaml \
     --input "$run/checkpoints/reasoning" --input "$run/rl" --input "$run/index.json" --output checkpoints/srpo "${overwrite[@]}" -- \
-    python -m verl.trainer.main_ppo --config-dir "$PWD/recipes/rl" --config-name quickstart \
-    "data.train_files=$run/rl/train.parquet" "data.val_files=$run/rl/val.parquet"
+    env VERL_PLATFORM=cpu VERL_USE_EXTERNAL_MODULES=verl_srpo.plugin "VERL_FILE_LOGGER_PATH={out}/checkpoints/srpo/metrics.jsonl" \
+    python -m verl.trainer.main_ppo --config-dir recipes/rl --config-name quickstart \
+    "algorithm.srpo.catalog=$run/index.json" "actor_rollout_ref.model.path=$run/checkpoints/reasoning" \
+    "data.train_files=$run/rl/train.parquet" "data.val_files=$run/rl/val.parquet" \
+    "trainer.default_local_dir={out}/checkpoints/srpo" "trainer.validation_data_dir={out}/checkpoints/srpo/validation"
 
 title "Evaluation: direct and reasoning, beside two baselines on the same split"
 evaluate baselines
-for checkpoint in reasoning srpo; do
-    evaluate direct --checkpoint "$run/checkpoints/$checkpoint" --name "direct-$checkpoint"
-    evaluate reasoning --checkpoint "$run/checkpoints/$checkpoint" --name "reasoning-$checkpoint"
+for mode in direct reasoning; do
+    evaluate "$mode" --checkpoint "$run/checkpoints/reasoning" --name "$mode-sft"
+    evaluate "$mode" --checkpoint "$run/checkpoints/srpo/global_step_24/actor/huggingface" --name "$mode-srpo"
 done
 evaluate rewards
 

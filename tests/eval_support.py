@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import torch
 from gream.dialogue import CHAT_TEMPLATE, direct_prompt, reasoning_prompt, render_prompt
 from gream.semantic_ids.catalog import Catalog
+from gream.semantic_ids.vocabulary import level_token
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -51,8 +56,8 @@ def make_tokenizer(catalog: Catalog) -> PreTrainedTokenizerFast:
     )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",  # noqa: S106
-        pad_token="<|endoftext|>",  # noqa: S106
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
         chat_template=CHAT_TEMPLATE,
     )
     fast.add_tokens(catalog.tokens)
@@ -78,12 +83,71 @@ def exact_scores(
         for level, token in enumerate(tokens):
             step = logits[len(prompt) + level - 1]
             if legal:
-                followers = {
-                    other[level] for other in ids if len(other) > level and other[:level] == tokens[:level]
-                }
+                followers = {other[level] for other in ids if len(other) > level and other[:level] == tokens[:level]}
                 step = torch.full_like(step, -torch.inf).index_copy(
                     0, torch.tensor(sorted(followers)), step[sorted(followers)]
                 )
             total += float(step.log_softmax(0)[token])
         scores.append(total)
     return scores
+
+
+MALICIOUS = "</li></ol><script>alert('x')</script><img src=http://evil.example/x.png onerror=alert(1)> & \"q\""
+
+
+def make_run(run: Path, *, users: int = 24, items: int = 30, seed: int = 0) -> Path:
+    """A run folder as data processing leaves it: tables, catalogue and statistics; item 0 has a hostile title."""
+    random = np.random.default_rng(seed)
+    run.mkdir(parents=True)
+    rows = []
+    for user in range(users):
+        for position, item in enumerate(random.permutation(items)[: random.integers(4, 9)].tolist()):
+            rows.append({"user": user, "item": item, "timestamp": 1_400_000_000 + position, "position": position})
+    interactions = pl.DataFrame(
+        rows, schema={"user": pl.Int32, "item": pl.Int32, "timestamp": pl.Int64, "position": pl.Int32}
+    )
+    last = pl.col("position").max().over("user") - pl.col("position")
+    interactions.with_columns(
+        split=pl.when(last == 0).then(pl.lit("test")).when(last == 1).then(pl.lit("valid")).otherwise(pl.lit("train"))
+    ).write_parquet(run / "interactions.parquet")
+    pl.DataFrame(
+        {
+            "item": list(range(items)),
+            "item_id": [f"B{item:05d}" for item in range(items)],
+            "title": [MALICIOUS, *(f"Item number {item}" for item in range(1, items))],
+            "description": [""] * items,
+            "brand": [""] * items,
+            "categories": [["All", "<b>Odd</b>" if item % 2 else "Even"] for item in range(items)],
+        },
+        schema_overrides={"item": pl.Int32},
+    ).write_parquet(run / "items.parquet")
+    pl.DataFrame(
+        {"user": list(range(users)), "user_id": [f"A<{user}>" for user in range(users)]},
+        schema_overrides={"user": pl.Int32},
+    ).write_parquet(run / "users.parquet")
+    make_catalog(items).save(run / "index.json")
+    statistics = {
+        "users": users,
+        "items": items,
+        "interactions": len(rows),
+        "sequence_lengths": {"4": 9, "8": 15},
+        "filters": {"raw": {"users": 99}},
+    }
+    (run / "statistics.json").write_text(json.dumps(statistics))
+    return run
+
+
+def make_catalog(items: int) -> Catalog:
+    """Ids of three levels with four codes each."""
+    return Catalog(
+        [[level_token(0, item // 16), level_token(1, item // 4 % 4), level_token(2, item % 4)] for item in range(items)]
+    )
+
+
+def make_checkpoint(run: Path, name: str = "alignment") -> Path:
+    """A random model that knows the tokens of the run's catalogue, saved under ``checkpoints``."""
+    folder = run / "checkpoints" / name
+    tokenizer = make_tokenizer(Catalog.load(run / "index.json"))
+    make_model(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

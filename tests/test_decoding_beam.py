@@ -25,8 +25,7 @@ def fixed_ids(seed: int, items: int = 40, levels: int = 3, codes: int = 5) -> li
     random = np.random.default_rng(seed)
     chosen = random.choice(codes**levels, size=items, replace=False)
     return [
-        tuple(10 + level * codes + int(number) // codes**level % codes for level in range(levels))
-        for number in chosen
+        tuple(10 + level * codes + int(number) // codes**level % codes for level in range(levels)) for number in chosen
     ]
 
 
@@ -49,9 +48,7 @@ def prompts_of(seed: int, lengths: Sequence[int]) -> list[list[int]]:
     return [random.integers(0, VOCABULARY, size=length).tolist() for length in lengths]
 
 
-def search(
-    model: Any, ids: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]], **settings: Any
-) -> BeamResult:
+def search(model: Any, ids: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]], **settings: Any) -> BeamResult:
     return TrieBeamSearch(model, PrefixTrie.build(ids), **settings).search(prompts)
 
 
@@ -94,9 +91,7 @@ def test_a_beam_as_wide_as_the_catalogue_ranks_and_scores_it_exactly(
 
 def test_legal_scores_of_a_catalogue_of_equal_lengths_are_a_distribution() -> None:
     ids = fixed_ids(2)
-    result = search(
-        make_model(VOCABULARY), ids, prompts_of(0, [7]), k=len(ids), beams=len(ids), score="legal"
-    )
+    result = search(make_model(VOCABULARY), ids, prompts_of(0, [7]), k=len(ids), beams=len(ids), score="legal")
     assert np.exp(result.scores.astype(float)).sum() == pytest.approx(1.0, abs=1e-5)
 
 
@@ -113,9 +108,7 @@ def test_a_narrow_beam_finds_what_a_naive_beam_search_finds(ids: list[tuple[int,
 
 
 @given(
-    ids=st.sets(st.lists(st.integers(0, 6), min_size=1, max_size=4).map(tuple), min_size=1, max_size=30).map(
-        sorted
-    ),
+    ids=st.sets(st.lists(st.integers(0, 6), min_size=1, max_size=4).map(tuple), min_size=1, max_size=30).map(sorted),
     k=st.integers(1, 12),
     more=st.integers(0, 5),
     score=st.sampled_from(["vocabulary", "legal"]),
@@ -151,9 +144,7 @@ def test_the_generation_config_of_a_model_takes_no_part() -> None:
     model = make_model(VOCABULARY)
     ids, prompts = fixed_ids(0), prompts_of(6, [5, 9])
     before = search(model, ids, prompts, k=5, beams=5)
-    model.generation_config.update(
-        do_sample=True, top_k=2, top_p=0.1, temperature=9.0, num_beams=3, max_new_tokens=1
-    )
+    model.generation_config.update(do_sample=True, top_k=2, top_p=0.1, temperature=9.0, num_beams=3, max_new_tokens=1)
     after = search(model, ids, prompts, k=5, beams=5)
     np.testing.assert_array_equal(before.items, after.items)
     np.testing.assert_array_equal(before.scores, after.scores)

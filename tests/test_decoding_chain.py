@@ -63,6 +63,8 @@ class Scripted(torch.nn.Module):
     def _next(self, row: list[int]) -> int:
         written = self.script.get(row[0], ())
         place = len(row) - 2
+        # What was read back is what was written: no row got another's token.
+        assert row[2:] == [*written, *[5] * len(row)][: max(place, 0)]
         return written[place] if 0 <= place < len(written) else 5
 
 
@@ -157,9 +159,7 @@ def test_a_token_that_runs_past_the_mark_is_cut_there() -> None:
     wide = make_tokenizer(CATALOG)
     wide.add_tokens([AddedToken("r>!!", normalized=False)])
     script = {10: [*ids_of(wide, "why <answe"), wide.convert_tokens_to_ids("r>!!")]}
-    [chain] = ChainWriter(Scripted(len(wide), script), wide, budget=20, batch_size=1).write(
-        [[10, 5]], keys=[0]
-    )
+    [chain] = ChainWriter(Scripted(len(wide), script), wide, budget=20, batch_size=1).write([[10, 5]], keys=[0])
     assert chain == Chain(tuple(ids_of(wide, "why <answer>")), "why <answer>", True)
 
 
@@ -184,9 +184,7 @@ def test_sampled_tokens_follow_the_tempered_distribution(tokenizer: PreTrainedTo
     model = make_model(len(tokenizer), seed=4, spread=0.08)
     prompt = [7, 8, 9]
     draws = 3000
-    writer = ChainWriter(
-        model, tokenizer, budget=1, batch_size=draws, sampling=Sampling(temperature=0.5, seed=0)
-    )
+    writer = ChainWriter(model, tokenizer, budget=1, batch_size=draws, sampling=Sampling(temperature=0.5, seed=0))
     first = [chain.tokens[0] for chain in writer.write([prompt] * draws, keys=range(draws))]
     with torch.no_grad():
         expected = (model(torch.tensor([prompt])).logits[0, -1].double() / 0.5).softmax(0).numpy()
@@ -208,6 +206,6 @@ def test_impossible_settings_are_named(tokenizer: PreTrainedTokenizerFast) -> No
         Sampling(temperature=0.0, seed=0)
     with pytest.raises(GreamError, match="exceed the model's 512 positions"):
         ChainWriter(model, tokenizer, budget=510, batch_size=1).write([[1]], keys=[0])
-    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"?": 0}, unk_token="?")))  # noqa: S106
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"?": 0}, unk_token="?")))
     with pytest.raises(GreamError, match=r"does not know <\|im_end\|>"):
         ChainWriter(model, words, budget=4, batch_size=1)

@@ -1,1 +1,1 @@
-"""SRPO for verl: the residual-sensitive reward, the bonus-calibrated advantage, the trainer that joins them, and a CPU room."""
+"""SRPO for verl: residual-sensitive reward, bonus-calibrated advantage, the trainer that joins them, and a CPU room."""

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-
 from gream.errors import GreamError
+
 from verl_srpo.settings import SrpoSettings, read_settings
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def group_advantage(
 
 def _sum_over(group: npt.NDArray[np.int64], values: Floats) -> Floats:
     """Sum of ``values`` [B] in each group, ``[G]``."""
-    return np.bincount(group, weights=values)
+    return np.bincount(group, weights=values).astype(np.float64)
 
 
 def _share_without_hit(n: npt.NDArray[np.int64], c: Floats, k: npt.NDArray[np.int64]) -> Floats:
@@ -132,7 +132,7 @@ def srpo_advantage(
     config: Mapping[str, Any],
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """verl's estimator ``srpo``.
+    """The estimator ``srpo`` of verl.
 
     Args:
         token_level_rewards: float ``[B, T]``.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gream.errors import GreamError
+
 from verl_srpo.reward import ResidualReward
 
 
@@ -39,12 +40,12 @@ def check_ground_truths(files: Sequence[Path], reward: ResidualReward) -> None:
 
     for path in files:
         try:
-            table = pyarrow.parquet.read_table(path, columns=["reward_model"])
+            rows = pyarrow.parquet.ParquetFile(path)
         except (OSError, pyarrow.ArrowException) as error:
             reason = str(error).splitlines()[0]
             raise GreamError(f"{path}: cannot be read as a parquet file of RL rows ({reason})") from None
-        if not table.column_names:
+        if "reward_model" not in rows.schema_arrow.names:
             raise GreamError(f"{path}: has no column reward_model; make the RL data again")
-        for number, value in enumerate(table.column("reward_model").to_pylist()):
+        for number, value in enumerate(rows.read(columns=["reward_model"]).column(0).to_pylist()):
             source = f"{path}: row {number}"
             reward.check_truth(ground_truth_of({"reward_model": value}, source=source), source=source)

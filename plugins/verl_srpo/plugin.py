@@ -36,8 +36,12 @@ def _register() -> None:
 
     on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
     if on_cpu:
-        # Before anything else: verl's modules ask for the platform while they are imported.
+        # The platform before anything else, since verl's modules ask for it while they are imported; the network before
+        # verl's workers, which take its function by name.
         import verl_srpo.cpu.platform
+
+        check_seams(CPU_SEAMS, version=verl.__version__)
+        import verl_srpo.cpu.network
     check_seams(ALGORITHM_SEAMS, version=verl.__version__)
 
     from verl.trainer.ppo.core_algos import register_adv_est
@@ -48,7 +52,6 @@ def _register() -> None:
 
     register_adv_est(NAME)(srpo_advantage)
     if on_cpu:
-        check_seams(CPU_SEAMS, version=verl.__version__)
         import verl_srpo.cpu.engine
         import verl_srpo.cpu.rollout  # noqa: F401
 

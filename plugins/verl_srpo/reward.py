@@ -25,7 +25,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
 from gream.dialogue import extract_answer
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
@@ -123,7 +122,9 @@ class ResidualReward:
         # One token beyond the levels is a disambiguation token; more of them, or any where ids have none, are junk.
         limit = self.levels + int(self._disambiguated)
         junk = (answered[:, limit:] != _NOTHING).any(axis=1)
-        paid_level = np.where(junk | ~np.bool_(self._disambiguated), np.minimum(match_level, self.levels - 1), match_level)
+        paid_level = np.where(
+            junk | ~np.bool_(self._disambiguated), np.minimum(match_level, self.levels - 1), match_level
+        )
         format_ok = np.array([answer is not None for answer in answers], dtype=bool)
         known = np.array([self._catalog.item_of(item) is not None for item in tokens], dtype=bool)
         return Rewards(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gream.semantic_ids.catalog import Catalog
 from verl import DataProto
 from verl.experimental.reward_loop.reward_manager import register
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
-from gream.semantic_ids.catalog import Catalog
 from verl_srpo.dataset import ground_truth_of
 from verl_srpo.reward import ResidualReward
 from verl_srpo.settings import read_settings

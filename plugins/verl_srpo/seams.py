@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 from gream.errors import GreamError
 
@@ -43,11 +44,16 @@ ALGORITHM_SEAMS = (
     Seam(_TRAINER, "PPOTrainer._compute_advantage", ("batch", "metrics")),
     Seam(_TRAINER, "PPOTrainer.on_train_begin"),
     Seam("verl.trainer.ppo.v1.trainer_sync", "PPOTrainerSync.on_init_end"),
-    Seam("verl.trainer.ppo.v1.replay_buffer", "ReplayBuffer.sample", ("global_steps", "partition_id", "batch_size")),
+    Seam(
+        "verl.trainer.ppo.v1.replay_buffer",
+        "ReplayBuffer.sample",
+        ("global_steps", "partition_id", "batch_size"),
+    ),
     Seam("verl.utils.tracking", "Tracking.log", ("data", "step", "backend")),
 )
 
 CPU_SEAMS = (
+    Seam("ray._private.ray_constants", "ENABLE_RAY_CLUSTER"),
     Seam("verl.plugin.platform", "PlatformRegistry.register", ("platform",)),
     Seam("verl.utils.distributed", "initialize_global_process_group_ray", ("timeout_second", "backend")),
     Seam("verl.workers.engine.base", "EngineRegistry.register", ("model_type", "backend", "device")),
@@ -70,7 +76,7 @@ def check_seams(seams: Sequence[Seam], *, version: str) -> None:
     """
     for seam in seams:
         try:
-            value = import_module(seam.module)
+            value: Any = import_module(seam.module)
             for name in seam.path.split("."):
                 value = getattr(value, name)
             missing = set(seam.parameters) - set(inspect.signature(value).parameters) if seam.parameters else set()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
-
 from gream.config import Config, parse_config
 from gream.errors import GreamError
+from pydantic import Field
 
 SECTION = "algorithm.srpo"
 

@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 import transfer_queue as tq
+from gream.errors import GreamError
+from gream.semantic_ids.catalog import Catalog
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import register_trainer
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from gream.errors import GreamError
-from gream.semantic_ids.catalog import Catalog
 from verl_srpo.advantage import exact_hits, group_advantage
 from verl_srpo.dataset import check_ground_truths
 from verl_srpo.metrics import step_metrics
@@ -119,8 +119,10 @@ class SrpoTrainer(PPOTrainerSync):
     def fit(self, agent_loop_manager: Any) -> None:
         """Train; the metrics that a killed run left behind are read before verl opens their file anew."""
         path = os.environ.get("VERL_FILE_LOGGER_PATH")
-        if self.global_steps and path and "file" in self.config.trainer.logger:
-            self._earlier_records = records_up_to(Path(path), self.global_steps)
+        if path and "file" in self.config.trainer.logger:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)  # verl opens the file and makes no folder for it
+            if self.global_steps:
+                self._earlier_records = records_up_to(Path(path), self.global_steps)
         super().fit(agent_loop_manager)
 
     def on_train_begin(self) -> None:
@@ -131,16 +133,18 @@ class SrpoTrainer(PPOTrainerSync):
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=["uid", "rm_scores", "extra_fields"]
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            select_fields=["uid", "rm_scores", "extra_fields"],
         )
-        parts = [_reward_parts(extra) for extra in data["extra_fields"].tolist()]
+        parts = [_reward_parts(extra) for extra in data.pop("extra_fields").tolist()]
         exact = np.array([part["exact"] for part in parts], dtype=bool)
         # A padding row carries the parts of the rollout it was copied from.
         real = np.array([not tag.get("is_padding", False) for tag in batch.tags], dtype=bool)
         with exact_hits(exact & real):
             result = super()._compute_advantage(batch, metrics)
         rewards = np.array([float(scores.sum()) for scores in data["rm_scores"].unbind()])[real]
-        groups = np.array(data["uid"].tolist())[real]
+        groups = np.array(data.pop("uid").tolist())[real]
         metrics.update(
             step_metrics(
                 rewards,

@@ -48,9 +48,7 @@ class TrieBeamSearch:
     those rows of the model's head are computed.
     """
 
-    def __init__(
-        self, model: Any, trie: PrefixTrie, *, k: int, beams: int, score: Score = "vocabulary"
-    ) -> None:
+    def __init__(self, model: Any, trie: PrefixTrie, *, k: int, beams: int, score: Score = "vocabulary") -> None:
         """Prepare the search.
 
         Args:

@@ -47,9 +47,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise GreamError(
-                f"temperature {self.temperature}: above 0 needed; greedy chains need no sampling"
-            )
+            raise GreamError(f"temperature {self.temperature}: above 0 needed; greedy chains need no sampling")
 
 
 class ChainWriter:
@@ -164,9 +162,7 @@ class ChainWriter:
         return Chain((*tokens, *self._open), self._decode(tokens) + ANSWER_OPEN, complete=False)
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(
-            tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
 

@@ -56,16 +56,10 @@ class LanguageModel:
                 head applied to its last hidden state (soft-capped or scaled logits).
         """
         if model.training:
-            raise GreamError(
-                "the model is in training mode, where dropout is random; call model.eval() first"
-            )
-        windowed = {
-            kind for kind in getattr(model.config, "layer_types", None) or [] if kind != "full_attention"
-        }
+            raise GreamError("the model is in training mode, where dropout is random; call model.eval() first")
+        windowed = {kind for kind in getattr(model.config, "layer_types", None) or [] if kind != "full_attention"}
         if windowed:
-            raise GreamError(
-                f"{type(model).__name__} has {', '.join(sorted(windowed))} layers; full attention needed"
-            )
+            raise GreamError(f"{type(model).__name__} has {', '.join(sorted(windowed))} layers; full attention needed")
         self._body = model.base_model
         self._head = model.get_output_embeddings()
         self._limit: int = model.config.max_position_embeddings
@@ -131,9 +125,7 @@ class LanguageModel:
         encoded.lengths = encoded.lengths + 1
         encoded.hidden = output.last_hidden_state[:, -1]
 
-    def branch(
-        self, encoded: Encoded, tokens: torch.Tensor, ancestry: torch.Tensor, depth: int
-    ) -> torch.Tensor:
+    def branch(self, encoded: Encoded, tokens: torch.Tensor, ancestry: torch.Tensor, depth: int) -> torch.Tensor:
         """Read the ``depth``-th tokens of W branches that all grow from the same prompt.
 
         The prompt's keys and values stay as they are, shared by all branches: which of the branch tokens read

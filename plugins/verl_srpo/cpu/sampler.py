@@ -1,0 +1,161 @@
+"""Samples responses from a small transformers model, each from its own random numbers.
+
+A response depends on the weights, its prompt and its random numbers, and on nothing else: not on which requests share
+its batch, nor on their order. To that end the model runs in float64, where what a batch's shape does to the order of
+summation (1e-15) is too small to tip a draw. Weights, and so probabilities, are those of the float32 policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import DynamicCache
+
+# Finished rows are dropped when this share of the rows at work has finished: dropping copies the cache.
+_DROP_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class SamplingParameters:
+    """How tokens are drawn.
+
+    Attributes:
+        temperature: Logits are divided by it; 0 takes the likeliest token.
+        top_p: Share of probability that the candidates hold together; 1 for all.
+        top_k: Number of candidates; 0 for all.
+        max_tokens: Length at which a response ends unfinished.
+    """
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """One response to sample.
+
+    Attributes:
+        prompt: Token ids.
+        uniforms: float64 ``[max_tokens]`` in [0, 1), one per token.
+    """
+
+    prompt: tuple[int, ...]
+    uniforms: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Response:
+    """What was sampled.
+
+    Attributes:
+        token_ids: Up to and with the end token, or ``max_tokens`` of them.
+        log_probs: Of each token under the temperature, before top-p and top-k: what verl's actor computes.
+    """
+
+    token_ids: list[int]
+    log_probs: list[float]
+
+
+@torch.inference_mode()
+def sample_responses(
+    model: Any, requests: Sequence[Request], parameters: SamplingParameters, *, end_token: int | None
+) -> list[Response]:
+    """Sample one response to each request.
+
+    Args:
+        model: A causal language model of transformers in float64.
+        requests: In any order; equal prompts are read once.
+        parameters: For all requests.
+        end_token: Ends a response; None for responses of full length.
+    """
+    prompts = sorted({request.prompt for request in requests})
+    place = {prompt: row for row, prompt in enumerate(prompts)}
+    length = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), length, dtype=torch.long)  # [P, L]
+    mask = torch.zeros(len(prompts), length + parameters.max_tokens, dtype=torch.long)  # [P, L + T]
+    for row, prompt in enumerate(prompts):
+        ids[row, length - len(prompt) :] = torch.tensor(prompt)
+        mask[row, length - len(prompt) :] = 1
+    cache = DynamicCache(config=model.config)
+    positions = (mask[:, :length].cumsum(dim=-1) - 1).clamp(min=0)
+    logits = model(
+        input_ids=ids,
+        attention_mask=mask[:, :length],
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]  # [P, V]
+
+    # From here on one row per request, and fewer as they finish.
+    working = torch.arange(len(requests))
+    source = torch.tensor([place[request.prompt] for request in requests])
+    cache.batch_select_indices(source)
+    logits, mask, position = logits[source], mask[source], positions[source, -1]
+    uniforms = torch.from_numpy(np.stack([request.uniforms for request in requests]))  # [B, T]
+    tokens = torch.zeros(len(requests), parameters.max_tokens, dtype=torch.long)
+    log_probs = torch.zeros(len(requests), parameters.max_tokens, dtype=torch.float64)
+    lengths = torch.full((len(requests),), parameters.max_tokens)
+    finished = torch.zeros(len(requests), dtype=torch.bool)
+    for step in range(parameters.max_tokens):
+        drawn, log_prob = _draw(logits, uniforms[working, step], parameters)
+        tokens[working, step], log_probs[working, step] = drawn, log_prob
+        if end_token is not None:
+            ends = (drawn == end_token) & ~finished
+            lengths[working[ends]] = step + 1
+            finished |= ends
+        if bool(finished.all()) or step == parameters.max_tokens - 1:
+            break
+        if float(finished.double().mean()) >= _DROP_SHARE:
+            keep = torch.nonzero(~finished).squeeze(-1)
+            cache.batch_select_indices(keep)
+            working, drawn, mask, position = working[keep], drawn[keep], mask[keep], position[keep]
+            finished = finished[keep]
+        position = position + 1
+        logits = model(
+            input_ids=drawn[:, None],
+            attention_mask=mask[:, : length + step + 1],
+            position_ids=position[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
+    return [
+        Response(tokens[row, :end].tolist(), log_probs[row, :end].tolist()) for row, end in enumerate(lengths.tolist())
+    ]
+
+
+def _draw(
+    logits: torch.Tensor, uniform: torch.Tensor, parameters: SamplingParameters
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token per row and its log-probability, from logits ``[B, V]`` and uniform numbers ``[B]``."""
+    if parameters.temperature > 0:
+        logits = logits / parameters.temperature
+    log_probs = torch.log_softmax(logits, dim=-1)
+    if parameters.temperature == 0:
+        drawn = log_probs.argmax(dim=-1)
+    else:
+        probs = _candidates(log_probs.exp(), parameters)
+        # Inverse of the distribution function: the first token whose cumulated probability exceeds the number.
+        cumulated = probs.cumsum(dim=-1)
+        threshold = uniform[:, None] * cumulated[:, -1:]
+        drawn = torch.searchsorted(cumulated, threshold, right=True).squeeze(-1)
+    return drawn, log_probs.gather(-1, drawn[:, None]).squeeze(-1)
+
+
+def _candidates(probs: torch.Tensor, parameters: SamplingParameters) -> torch.Tensor:
+    """``probs`` ``[B, V]`` with every token outside top-k and top-p set to 0."""
+    if parameters.top_p >= 1 and parameters.top_k <= 0:
+        return probs
+    ordered, order = probs.sort(dim=-1, descending=True, stable=True)
+    # A token is in the nucleus while those before it do not fill the share yet; the first one always is.
+    keep = ordered.cumsum(dim=-1) - ordered < parameters.top_p
+    if parameters.top_k > 0:
+        keep[:, parameters.top_k :] = False
+    return torch.zeros_like(probs).scatter(-1, order, ordered * keep)

@@ -1,0 +1,77 @@
+"""Run folders for tests: the data stages through their command line, in fresh processes, as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from gream.stage import sha256_of
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = ROOT / "recipes" / "data" / "quickstart.yaml"
+STAGES = ("enrich", "embed", "semantic-ids", "sft", "rl", "model")
+# A small catalogue and a small model: the stages are the same, only shorter.
+SMALL = ("synthesize.users=150", "synthesize.items=100", "semantic_ids.codebook_size=8", "model.hidden_size=32")
+
+
+def command(stage: str, run: Path, *more: str) -> list[str]:
+    """The command line of a data stage."""
+    return [sys.executable, "-m", "data_processing", stage, "--config", str(RECIPE), "--run", str(run), *more]
+
+
+def call(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command from the repository root and capture what it says."""
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+def stage(name: str, run: Path, *more: str) -> None:
+    """Run a data stage and insist that it succeeds."""
+    done = call(command(name, run, *more))
+    assert done.returncode == 0, done.stderr
+
+
+def synthetic_run(run: Path, stages: tuple[str, ...] = STAGES) -> Path:
+    """A small synthetic run, up to the given stages."""
+    for name in ("synthesize", "interactions", *stages):
+        stage(name, run, *SMALL)
+    return run
+
+
+def gift_cards_run(run: Path, real_data: Path, stages: tuple[str, ...] = STAGES) -> Path:
+    """The same on the real Gift Cards dump."""
+    dump = real_data / "raw_amazon2018"
+    reviews, metadata = dump / "Gift_Cards_5.json.gz", dump / "meta_Gift_Cards.json.gz"
+    stage("interactions", run, "--reviews", str(reviews), "--metadata", str(metadata), *SMALL)
+    for name in stages:
+        stage(name, run, *SMALL)
+    return run
+
+
+def hashes(run: Path) -> dict[str, str]:
+    """SHA-256 of every output in a run folder; records and logs, which hold times, are left out."""
+    files = (path.relative_to(run) for path in sorted(run.rglob("*")) if path.is_file())
+    kept = [path for path in files if path.parts[0] not in (".stages", ".partial", "logs")]
+    return {path.as_posix(): sha256_of(run / path) for path in kept}
+
+
+def kill_when(arguments: list[str], there: Path, *, seconds: float = 120) -> bool:
+    """Start a command and kill its whole process group with SIGKILL as soon as ``there`` exists.
+
+    Returns:
+        Whether it was still running, so that the kill fell into the middle of its work.
+    """
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    end = time.monotonic() + seconds
+    while not there.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.002)
+    alive = process.poll() is None
+    if alive:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return alive

@@ -1,0 +1,179 @@
+"""The data stages as commands: reproducible, resumable, free of leaks, and clear about bad input."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from data_support import SMALL, STAGES, call, command, gift_cards_run, hashes, kill_when, stage, synthetic_run
+
+from gream.semantic_ids.catalog import Catalog
+
+# What training reads, and what it is made of. Validation prompts are no training file.
+TRAINING_FILES = ("sft", "rl/train.parquet", "preferences.jsonl", "enriched.jsonl", "reviews.parquet", "model")
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic_run(tmp_path_factory.mktemp("synthetic"))
+
+
+@pytest.fixture(scope="module")
+def gift_cards(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Path:
+    return gift_cards_run(tmp_path_factory.mktemp("gift_cards"), real_data)
+
+
+@pytest.fixture(params=["synthetic", "gift_cards"])
+def finished(request: pytest.FixtureRequest) -> Path:
+    """A run over each of the two inputs."""
+    run: Path = request.getfixturevalue(request.param)
+    return run
+
+
+def test_same_seed_same_bytes(synthetic: Path, tmp_path: Path) -> None:
+    assert hashes(synthetic_run(tmp_path / "again")) == hashes(synthetic)
+
+
+def test_another_seed_gives_other_data(synthetic: Path, tmp_path: Path) -> None:
+    for name in ("synthesize", "interactions"):
+        stage(name, tmp_path, *SMALL, "synthesize.seed=7")
+    assert hashes(tmp_path)["interactions.parquet"] != hashes(synthetic)["interactions.parquet"]
+
+
+def test_gift_cards_counts(gift_cards: Path) -> None:
+    statistics = json.loads((gift_cards / "statistics.json").read_text())
+    assert (statistics["users"], statistics["items"], statistics["interactions"]) == (453, 147, 2941)
+
+
+def test_ids_are_unique_and_cover_the_catalogue(finished: Path) -> None:
+    # Catalog.load refuses ids that two items share.
+    assert len(Catalog.load(finished / "index.json")) == len(pl.read_parquet(finished / "items.parquet"))
+
+
+def test_training_files_do_not_depend_on_held_out_interactions(finished: Path, tmp_path: Path) -> None:
+    """Every validation and test item is exchanged for another one: not a byte of what training reads may change."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / ".stages")
+    interactions = pl.read_parquet(run / "interactions.parquet")
+    items = interactions["item"].n_unique()
+    other = pl.when(pl.col("split") == "train").then("item").otherwise((pl.col("item") + 1) % items).cast(pl.Int32)
+    changed = interactions.with_columns(other.alias("item"))
+    assert (changed["item"] != interactions["item"]).sum() == 2 * interactions["user"].n_unique()
+    changed.write_parquet(run / "interactions.parquet")
+    before = hashes(run)
+    for name in STAGES:
+        stage(name, run, *SMALL)
+    after = hashes(run)
+    for path in before:
+        if path.startswith(TRAINING_FILES):
+            assert after[path] == before[path], path
+    # The exchange does reach what may depend on it.
+    assert after["rl/val.parquet"] != before["rl/val.parquet"]
+
+
+def test_no_held_out_review_reaches_any_output(finished: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Every held-out review of the raw dump is marked; the mark must not come out anywhere."""
+    if (finished / "raw").exists():
+        reviews, metadata = finished / "raw" / "reviews.json.gz", finished / "raw" / "meta.json.gz"
+    else:
+        dump: Path = request.getfixturevalue("real_data") / "raw_amazon2018"
+        reviews, metadata = dump / "Gift_Cards_5.json.gz", dump / "meta_Gift_Cards.json.gz"
+    users = pl.read_parquet(finished / "users.parquet")["user_id"].to_list()
+    items = pl.read_parquet(finished / "items.parquet")["item_id"].to_list()
+    held_out = pl.read_parquet(finished / "interactions.parquet").filter(pl.col("split") != "train")
+    pairs = {(users[user], items[item]) for user, item in held_out.select("user", "item").iter_rows()}
+    marked = 0
+    with gzip.open(reviews, "rt") as source, gzip.open(tmp_path / "reviews.json.gz", "wt") as target:
+        for line in source:
+            row = json.loads(line)
+            if (row["reviewerID"], row["asin"]) in pairs:
+                row["reviewText"] = row["summary"] = "Xylomarker"
+                marked += 1
+            else:
+                row["reviewText"] = "Yarrowmarker"
+            target.write(json.dumps(row) + "\n")
+    assert marked >= len(pairs)
+    run = tmp_path / "run"
+    dump_options = ("--reviews", str(tmp_path / "reviews.json.gz"), "--metadata", str(metadata))
+    stage("interactions", run, *dump_options, *SMALL)
+    for name in STAGES:
+        stage(name, run, *SMALL)
+    texts = pl.read_parquet(run / "reviews.parquet")["text"].to_list()
+    assert any("Yarrowmarker" in text for text in texts)
+    for path in (path for path in run.rglob("*") if path.is_file()):
+        content = str(pl.read_parquet(path).to_dicts()) if path.suffix == ".parquet" else path.read_bytes().decode("latin-1")
+        assert "xylomarker" not in content.lower(), path
+
+
+@pytest.mark.parametrize("name", ["embed", "sft", "model"])
+def test_killed_stage_leaves_nothing_and_ends_the_same(synthetic: Path, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(synthetic, run)
+    outputs = json.loads((run / ".stages" / f"{name}.json").read_text())["outputs"]
+    (run / ".stages" / f"{name}.json").unlink()
+    for output in outputs:
+        shutil.rmtree(run / output) if (run / output).is_dir() else (run / output).unlink()
+    assert kill_when(command(name, run, *SMALL), run / ".partial" / name)
+    assert not any((run / output).exists() for output in outputs)
+    stage(name, run, *SMALL)
+    assert hashes(run) == hashes(synthetic)
+    assert not list((run / ".partial").iterdir())
+
+
+def test_a_finished_run_is_left_alone(synthetic: Path) -> None:
+    before = hashes(synthetic)
+    for name in ("synthesize", "interactions", *STAGES):
+        done = call(command(name, synthetic, *SMALL))
+        assert (done.returncode, "up to date" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert hashes(synthetic) == before
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def cut_line(path: Path) -> None:
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    lines[41] = lines[41][:30] + b"\n"
+    path.write_bytes(gzip.compress(b"".join(lines)))
+
+
+BAD_INPUT: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str]] = {
+    "missing file": (lambda dump: (dump / "r.gz").unlink(), (), "r.gz: missing"),
+    "truncated gzip": (lambda dump: truncate(dump / "r.gz"), (), "r.gz"),
+    "cut JSON line": (lambda dump: cut_line(dump / "r.gz"), (), "r.gz:42"),
+    "cut metadata line": (lambda dump: cut_line(dump / "m.gz"), (), "m.gz:42"),
+    "foreign metadata": (lambda dump: (dump / "foreign.gz").rename(dump / "m.gz"), (), "m.gz"),
+    "too few users": (lambda dump: None, ("interactions.min_users=5000",), "min_users"),
+    "unknown key": (lambda dump: None, ("interactions.min_user=5",), "did you mean 'min_users'"),
+    "other configuration": (lambda dump: None, ("interactions.core=6",), "core: 5 -> 6"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_clear_line(synthetic: Path, tmp_path: Path, case: str) -> None:
+    damage, overrides, said = BAD_INPUT[case]
+    run = tmp_path / "run"
+    shutil.copytree(synthetic, run)
+    shutil.copy(run / "raw" / "reviews.json.gz", tmp_path / "r.gz")
+    shutil.copy(run / "raw" / "meta.json.gz", tmp_path / "m.gz")
+    (tmp_path / "foreign.gz").write_bytes(gzip.compress(b'{"asin": "0000000000", "title": "Nothing anybody bought"}\n'))
+    damage(tmp_path)
+    if case == "too few users":  # not the recorded configuration, so that it is the count that is complained about
+        shutil.rmtree(run / ".stages")
+    before = hashes(run)
+    # "Another configuration" is the error under test only where the input is the recorded one.
+    dump = () if case == "other configuration" else ("--reviews", str(tmp_path / "r.gz"), "--metadata", str(tmp_path / "m.gz"))
+    done = call(command("interactions", run, *dump, *SMALL, *overrides))
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert said in lines[0]
+    assert hashes(run) == before

@@ -1,0 +1,93 @@
+"""``python -m eval`` as a user meets it: one error line, a table that fits, nothing done twice."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from eval_support import make_checkpoint, make_run
+from rich.console import Console
+
+from eval.results import Interval, Result
+from eval.rewards import RewardComparison
+from eval.table import print_table
+
+
+def python_eval(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "eval", *arguments], capture_output=True, text=True, check=False)
+
+
+def a_result(name: str, mode: str, value: float, malformed: float | None = None) -> Result:
+    return Result(
+        name=name,
+        mode=mode,  # type: ignore[arg-type]
+        split="test",
+        checkpoint=None,
+        users=22363,
+        k=10,
+        metrics={
+            metric: Interval(value=value, low=value - 0.01, high=value + 0.01)
+            for metric in ("recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr")
+        },
+        invalid_rate=0.0,
+        duplicates=0,
+        malformed_rate=malformed,
+        seconds_per_user=0.0214,
+        seed=0,
+        settings={},
+        versions={},
+        command="",
+    )
+
+
+def test_the_table_fits_a_hundred_columns() -> None:
+    out = io.StringIO()
+    results = [
+        a_result("popularity", "popularity", 0.0213),
+        a_result("reasoning-after-srpo", "reasoning", 0.1457, 0.021),
+    ]
+    change = Interval(value=0.05, low=0.03, high=0.07)
+    rewards = RewardComparison(prompts=200, before_step=0, after_step=9, before=change, after=change, difference=change)
+    print_table(results, rewards, Console(file=out, width=100, highlight=False))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 100
+    [value_line] = [line for line in lines if line.startswith("reasoning-after-srpo")]
+    assert value_line.split() == ["reasoning-after-srpo", *["0.1457"] * 6, "0.0%", "0.021"]
+    below = lines[lines.index(value_line) + 1]
+    assert below.split() == ["reasoning,", "22,363", *[".136-.156"] * 6, "0", "2.1%"]
+    assert "difference +0.0500 (95 % +0.0300 to +0.0700)" in " ".join(line.strip() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table", "--run", "nowhere"], "error: nowhere: holds no eval/*/metrics.json; run 'python -m eval baselines'"),
+        (["baselines", "--run", "nowhere"], "error: nowhere/interactions.parquet: missing input of stage"),
+        (["direct", "--run", "nowhere", "--checkpoint", "none", "--name", "x"], "error: none: no config.json"),
+        (["rewards", "--run", "nowhere"], "error: nowhere/checkpoints/srpo/validation: 0 validation dumps found"),
+        (["report", "--run", "nowhere"], "error: nowhere: holds nothing to report"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(arguments: list[str], message: str) -> None:
+    done = python_eval(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_run_is_evaluated_shown_and_reported_from_the_command_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", users=6)
+    checkpoint = make_checkpoint(run)
+    direct = ["direct", "--run", str(run), "--checkpoint", str(checkpoint), "--name", "sft", "--device", "cpu"]
+    for arguments in (["baselines", "--run", str(run)], direct, ["report", "--run", str(run)]):
+        done = python_eval(*arguments)
+        assert done.returncode == 0, done.stderr
+    again = python_eval(*direct)
+    assert again.stdout == "eval-sft: up to date -> eval/sft/predictions.parquet, eval/sft/metrics.json\n"
+    table = python_eval("table", "--run", str(run)).stdout
+    assert [line.split()[0] for line in table.splitlines() if "0.0%" in line] == ["popularity", "cooccurrence", "sft"]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert f"--checkpoint {checkpoint} --name sft" in page

@@ -1,0 +1,127 @@
+"""Sampling on the CPU: what is drawn is what the model says, and depends on nothing but prompt and random numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from srpo_support import tiny_model, tiny_tokenizer
+from verl_srpo.cpu.sampler import Request, SamplingParameters, _candidates, sample_responses
+
+PLAIN = SamplingParameters(temperature=1.0, top_p=1.0, top_k=0, max_tokens=12)
+GREEDY = SamplingParameters(temperature=0.0, top_p=1.0, top_k=0, max_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model(tiny_tokenizer()).double().eval()
+
+
+def requests_for(*prompts: tuple[int, ...], seed: int = 0, length: int = 12) -> list[Request]:
+    random = np.random.default_rng(seed)
+    return [Request(prompt, random.random(length)) for prompt in prompts]
+
+
+def log_prob_of(model: Any, prompt: tuple[int, ...], response: list[int], temperature: float = 1.0) -> list[float]:
+    """One forward pass over the whole sequence, without cache, padding or batch."""
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1] / temperature
+    return torch.log_softmax(logits, dim=-1)[range(len(response)), response].tolist()
+
+
+def test_log_probs_are_the_models(model: Any) -> None:
+    requests = requests_for((5, 6, 7), (8,), (5, 6, 7), (9, 10, 11, 12, 13, 14))
+    for temperature in (1.0, 0.6):
+        parameters = SamplingParameters(temperature, 1.0, 0, 12)
+        for request, response in zip(
+            requests, sample_responses(model, requests, parameters, end_token=None), strict=True
+        ):
+            assert len(response.token_ids) == 12
+            expected = log_prob_of(model, request.prompt, response.token_ids, temperature)
+            assert response.log_probs == pytest.approx(expected, abs=1e-6)
+
+
+def test_greedy_agrees_with_transformers(model: Any) -> None:
+    prompt = (20, 21, 22, 23)
+    response = sample_responses(model, requests_for(prompt, (4,)), GREEDY, end_token=None)[0]
+    expected = model.generate(
+        torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
+    )[0, 4:]
+    assert response.token_ids == expected.tolist()
+
+
+def test_tokens_are_drawn_with_their_probability(model: Any) -> None:
+    """Evenly spread random numbers give each token its share of draws, to within one draw."""
+    draws = 2000
+    requests = [Request((5, 6, 7), np.array([(number + 0.5) / draws])) for number in range(draws)]
+    parameters = SamplingParameters(1.0, 1.0, 0, 1)
+    responses = sample_responses(model, requests, parameters, end_token=None)
+    counts = np.bincount([response.token_ids[0] for response in responses], minlength=model.config.vocab_size)
+    with torch.inference_mode():
+        probs = torch.softmax(model(torch.tensor([[5, 6, 7]])).logits[0, -1], dim=-1).numpy()
+    assert np.abs(counts - draws * probs).max() <= 1.0 + 1e-6
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_company_and_order_change_nothing(model: Any, data: st.DataObject) -> None:
+    prompts = data.draw(
+        st.lists(st.lists(st.integers(3, 200), min_size=1, max_size=9).map(tuple), min_size=2, max_size=6)
+    )
+    requests = requests_for(*prompts, seed=data.draw(st.integers(0, 99)))
+    # A likely token as the end, so that rows finish and are dropped at different times.
+    end = data.draw(st.integers(0, 300))
+    together = sample_responses(model, requests, PLAIN, end_token=end)
+    order = data.draw(st.permutations(range(len(requests))))
+    shuffled = sample_responses(model, [requests[row] for row in order], PLAIN, end_token=end)
+    for place, row in enumerate(order):
+        alone = sample_responses(model, [requests[row]], PLAIN, end_token=end)[0]
+        assert together[row].token_ids == shuffled[place].token_ids == alone.token_ids
+        assert together[row].log_probs == pytest.approx(alone.log_probs, abs=1e-7)
+
+
+def test_end_token_ends_a_response_and_the_others_go_on(model: Any) -> None:
+    requests = requests_for(*[(5, number) for number in range(30, 46)])
+    full = sample_responses(model, requests, PLAIN, end_token=None)
+    # A token that some response draws, and not as its last.
+    end = next(token for response in full for token in response.token_ids[1:4])
+    ended = sample_responses(model, requests, PLAIN, end_token=end)
+    for before, after in zip(full, ended, strict=True):
+        stop = before.token_ids.index(end) + 1 if end in before.token_ids else 12
+        assert after.token_ids == before.token_ids[:stop]
+        assert len(after.log_probs) == stop
+    assert min(len(response.token_ids) for response in ended) < 12 == max(len(r.token_ids) for r in ended)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    weights=st.lists(st.floats(0.001, 1.0), min_size=2, max_size=12),
+    top_p=st.floats(0.05, 1.0),
+    top_k=st.integers(0, 14),
+)
+def test_candidates_are_the_smallest_set_that_holds_the_share(
+    weights: list[float], top_p: float, top_k: int
+) -> None:
+    probs = torch.tensor([weights], dtype=torch.float64)
+    probs /= probs.sum()
+    kept = _candidates(probs, SamplingParameters(1.0, top_p, top_k, 1))[0]
+    chosen: list[int] = []
+    for token in sorted(range(len(weights)), key=lambda index: -float(probs[0, index])):
+        if sum(float(probs[0, other]) for other in chosen) < top_p and (top_k == 0 or len(chosen) < top_k):
+            chosen.append(token)
+    if top_p >= 1 and top_k == 0:
+        chosen = list(range(len(weights)))
+    assert torch.nonzero(kept).squeeze(-1).tolist() == sorted(chosen)
+    assert torch.equal(kept[kept > 0], probs[0][kept > 0])
+
+
+def test_top_k_of_one_is_greedy(model: Any) -> None:
+    requests = requests_for((5, 6, 7), (9,))
+    only_best = SamplingParameters(1.0, 1.0, 1, 12)
+    assert [r.token_ids for r in sample_responses(model, requests, only_best, end_token=None)] == [
+        r.token_ids for r in sample_responses(model, requests, GREEDY, end_token=None)
+    ]
