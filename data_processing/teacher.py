@@ -115,7 +115,7 @@ def argue(
         if index == len(history) - 1 or (brand and item.brand == brand) or (category and item.category == category)
     ]
     return ReasonedAnswer(
-        evidence=_evidence(history, brand, category, random_),
+        evidence=_evidence(history, history_ids[-1], brand, category, random_),
         preference=_preference(history, brand, category, random_),
         intent=_intent(last, category, after, random_),
         recommendation=_recommendation(brand, category, random_),
@@ -124,34 +124,31 @@ def argue(
     )
 
 
-def _evidence(history: Sequence[Item], brand: str, category: str, random_: random.Random) -> str:
-    total = len(history)
-    facts = []
-    if brand:
-        facts.append(f"{sum(item.brand == brand for item in history)} of {total} items are by {brand}")
-    in_category = sum(item.category == category for item in history) if category else 0
-    if in_category:
-        facts.append(f"{in_category} of {total} are {category}")
-    last = history[-1]
-    latest = last.category or last.title
-    if last.brand:
-        latest += f" by {last.brand}"
-    facts.append(random_.choice(("the latest is {}", "the last one bought is {}", "most recent is {}")).format(latest))
+def kind_of(item: Item) -> str:
+    """An item in the words that chains use: category and brand, its title where it has no category."""
+    what = item.category or item.title
+    return f"{what} by {item.brand}" if item.brand else what
+
+
+def _evidence(history: Sequence[Item], latest_id: str, brand: str, category: str, random_: random.Random) -> str:
+    latest = random_.choice(("the latest, {}, is {}", "last came {}, {}", "most recent is {}, {}"))
+    facts = [latest.format(latest_id, kind_of(history[-1]))]
+    counts = ((brand, sum(item.brand == brand for item in history)), (category, _count(history, category)))
+    facts += [f"{name} in {count} of {len(history)}" for name, count in counts if name and count]
     return "; ".join(facts) + "."
 
 
+def _count(history: Sequence[Item], category: str) -> int:
+    return sum(item.category == category for item in history)
+
+
 def _preference(history: Sequence[Item], brand: str, category: str, random_: random.Random) -> str:
-    recent = history[-3:]
     if brand:
-        steady = any(item.brand == brand for item in recent)
-        time = random_.choice(("still now", "up to now")) if steady else random_.choice(("earlier on", "in the past"))
-        return f"{brand}, {time}."
-    if any(item.category == category for item in history):
-        return (
-            f"{category}, {random_.choice(('more than once', 'again and again'))}."
-            if (sum(item.category == category for item in history) > 1)
-            else f"{category}, once so far."
-        )
+        lately = any(item.brand == brand for item in history[-3:])
+        return f"{brand}, {random_.choice(('still now', 'up to now') if lately else ('earlier on', 'in the past'))}."
+    seen = _count(history, category)
+    if seen:
+        return f"{category}, {random_.choice(('more than once', 'again and again')) if seen > 1 else 'once so far'}."
     return random_.choice(("no fixed brand.", "open to any brand."))
 
 

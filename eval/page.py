@@ -188,7 +188,7 @@ def _seconds(value: float) -> str:
 def _training(data: ReportData) -> str:
     figures = "".join(_curve_figure(curve) for curve in data.curves if curve.points)
     absent = "".join(
-        missing(f"{curve.title}: no value of {curve.key} in {curve.source}", "train this stage first")
+        missing(f"{curve.title}: no value of {curve.key} in {curve.source}", "not trained yet, or not logged")
         for curve in data.curves
         if not curve.points
     )

@@ -121,7 +121,9 @@ RIGHT = semantic_id(0, 0, 0, 0)
         pytest.param(reasoned(f"It is {RIGHT}, I think."), 1.0, True, False, id="text around the id"),
         pytest.param(reasoned(f"\n{RIGHT}\n"), 1.0, True, False, id="blanks around the id"),
         pytest.param(reasoned(RIGHT) + " and more", 1.0, True, False, id="text behind the answer"),
-        pytest.param(reasoned(RIGHT + semantic_id(1, 0, 0, 0)), math.sqrt(3 / 4), True, True, id="two ids, right first"),
+        pytest.param(
+            reasoned(RIGHT + semantic_id(1, 0, 0, 0)), math.sqrt(3 / 4), True, True, id="two ids, right first"
+        ),
         pytest.param(reasoned(semantic_id(1, 0, 0, 0) + RIGHT), 0.0, True, True, id="two ids, right second"),
         pytest.param(reasoned(RIGHT + level_token(4, 0)), math.sqrt(3 / 4), True, True, id="one token too many"),
         pytest.param(reasoned(semantic_id(0, 0, 0)), math.sqrt(3 / 4), True, True, id="one token too few"),

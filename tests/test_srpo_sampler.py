@@ -10,15 +10,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from srpo_support import tiny_model, tiny_tokenizer
-from verl_srpo.cpu.sampler import Request, SamplingParameters, _candidates, sample_responses
+from verl_srpo.cpu.sampler import Request, SamplingParameters, _candidates, load_sampling_model, sample_responses
 
 PLAIN = SamplingParameters(temperature=1.0, top_p=1.0, top_k=0, max_tokens=12)
 GREEDY = SamplingParameters(temperature=0.0, top_p=1.0, top_k=0, max_tokens=12)
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    return tiny_model(tiny_tokenizer()).double().eval()
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model(tiny_tokenizer()).save_pretrained(folder)
+    return load_sampling_model(str(folder))
+
+
+@pytest.fixture(scope="module")
+def plain_model(model: Any) -> Any:
+    """The same weights behind transformers' own attention."""
+    plain = tiny_model(tiny_tokenizer()).double().eval()
+    plain.load_state_dict(model.state_dict())
+    return plain
 
 
 def requests_for(*prompts: tuple[int, ...], seed: int = 0, length: int = 12) -> list[Request]:
@@ -33,7 +43,7 @@ def log_prob_of(model: Any, prompt: tuple[int, ...], response: list[int], temper
     return torch.log_softmax(logits, dim=-1)[range(len(response)), response].tolist()
 
 
-def test_log_probs_are_the_models(model: Any) -> None:
+def test_log_probs_are_the_models(model: Any, plain_model: Any) -> None:
     requests = requests_for((5, 6, 7), (8,), (5, 6, 7), (9, 10, 11, 12, 13, 14))
     for temperature in (1.0, 0.6):
         parameters = SamplingParameters(temperature, 1.0, 0, 12)
@@ -41,14 +51,14 @@ def test_log_probs_are_the_models(model: Any) -> None:
             requests, sample_responses(model, requests, parameters, end_token=None), strict=True
         ):
             assert len(response.token_ids) == 12
-            expected = log_prob_of(model, request.prompt, response.token_ids, temperature)
+            expected = log_prob_of(plain_model, request.prompt, response.token_ids, temperature)
             assert response.log_probs == pytest.approx(expected, abs=1e-6)
 
 
-def test_greedy_agrees_with_transformers(model: Any) -> None:
+def test_greedy_agrees_with_transformers(model: Any, plain_model: Any) -> None:
     prompt = (20, 21, 22, 23)
     response = sample_responses(model, requests_for(prompt, (4,)), GREEDY, end_token=None)[0]
-    expected = model.generate(
+    expected = plain_model.generate(
         torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
     )[0, 4:]
     assert response.token_ids == expected.tolist()
@@ -103,9 +113,7 @@ def test_end_token_ends_a_response_and_the_others_go_on(model: Any) -> None:
     top_p=st.floats(0.05, 1.0),
     top_k=st.integers(0, 14),
 )
-def test_candidates_are_the_smallest_set_that_holds_the_share(
-    weights: list[float], top_p: float, top_k: int
-) -> None:
+def test_candidates_are_the_smallest_set_that_holds_the_share(weights: list[float], top_p: float, top_k: int) -> None:
     probs = torch.tensor([weights], dtype=torch.float64)
     probs /= probs.sum()
     kept = _candidates(probs, SamplingParameters(1.0, top_p, top_k, 1))[0]

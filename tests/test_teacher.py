@@ -40,7 +40,8 @@ def test_a_chain_says_only_what_is_true_of_the_history(history: list[Item], targ
         assert (category in said) <= (category in known)
     for brand in BRANDS[:-1]:
         assert (brand in said) <= (brand in brands)
-    for count, total, what in re.findall(r"(\d+) of (\d+) (?:items are by|are) (\w+)", answer.evidence):
+    assert ids[-1] in answer.evidence
+    for what, count, total in re.findall(r"(\w+) in (\d+) of (\d+)", answer.evidence):
         assert int(total) == len(history)
         assert int(count) == sum(what in (entry.brand, entry.category) for entry in history)
     # Denoised: in order, the latest kept, nothing invented, everything else of the argued brand or category.

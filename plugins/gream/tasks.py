@@ -34,7 +34,7 @@ TEMPLATES: dict[Task, tuple[Template, ...]] = {
     "next_item": (Template(DIRECT_QUESTION, "{target}"),),
     "id_to_text": (
         Template("What is {item}?", "{title}"),
-        Template("Name the brand and the category of {item}.", "{brand}, {category}"),
+        Template("What kind of item is {item}?", "{category} by {brand}"),
         Template("Describe {item} in a few words.", "{description}"),
     ),
     "text_to_id": (

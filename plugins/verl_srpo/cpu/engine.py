@@ -12,12 +12,9 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 
 
-def use_own_share_of_cores(processes: int) -> None:
-    """Let torch use the cores this machine has, divided among ``processes`` workers.
-
-    Rollout and training take turns, so each may have all of them; Ray, for its part, grants a process one thread.
-    """
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+def _train_on_own_share_of_cores(workers: int) -> None:
+    # Ray grants a process one thread. While workers train, nothing else works, so the cores are theirs to share.
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
 
 
 def _unpinned_offload(pin_memory: bool = True) -> CPUOffloadPolicy:
@@ -30,6 +27,6 @@ class CpuFsdpEngine(transformer_impl.FSDPEngineWithLMHead):
     """FSDP2 over gloo; with one process, plain training."""
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> Any:
-        use_own_share_of_cores(torch.distributed.get_world_size())
+        _train_on_own_share_of_cores(torch.distributed.get_world_size())
         with patch.object(transformer_impl, "CPUOffloadPolicy", _unpinned_offload):
             return super()._build_fsdp_module(module)

@@ -9,7 +9,6 @@ from datetime import timedelta
 import ray._private.ray_constants
 import torch.distributed
 import verl.utils.distributed
-from torch.distributed import TCPStore
 
 _LOOPBACK_INTERFACE = "lo"
 
@@ -31,12 +30,16 @@ def join_process_group(timeout_second: int | None = None, backend: str | None = 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     timeout = timedelta(seconds=timeout_second) if timeout_second is not None else None
     listener = socket.create_server((host, port)).detach() if rank == 0 else None
-    store = TCPStore(host, port, world_size=size, is_master=rank == 0, master_listen_fd=listener)
-    torch.distributed.init_process_group(backend or "cpu:gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+    store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+        host, port, world_size=size, is_master=rank == 0, master_listen_fd=listener
+    )
+    torch.distributed.init_process_group(
+        backend or "cpu:gloo", store=store, rank=rank, world_size=size, timeout=timeout
+    )
 
 
 verl.utils.distributed.initialize_global_process_group_ray = join_process_group
 
-# Ray binds to all interfaces unless this switch tells it that it will not form a cluster; asked for 127.0.0.1 by address
-# it takes an address that others reach.
+# Ray binds to all interfaces unless this switch tells it that it will not form a cluster; asked for the address
+# 127.0.0.1, it takes one that others reach.
 ray._private.ray_constants.ENABLE_RAY_CLUSTER = False

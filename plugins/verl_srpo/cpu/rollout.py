@@ -18,15 +18,13 @@ import numpy as np
 import ray
 import torch
 from gream.errors import GreamError
-from transformers import AutoModelForCausalLM
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import HFModelConfig
 from verl.workers.rollout import base
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
-from verl_srpo.cpu.engine import use_own_share_of_cores
-from verl_srpo.cpu.sampler import Request, Response, SamplingParameters, sample_responses
+from verl_srpo.cpu.sampler import Request, Response, SamplingParameters, load_sampling_model, sample_responses
 
 NAME = "hf_cpu"
 
@@ -63,20 +61,19 @@ class RequestNumbers:
 class SamplingServer:
     """A Ray actor that answers verl's generation requests."""
 
-    def __init__(self, config: Any, model_config: Any, replicas: int) -> None:
+    def __init__(self, config: Any, model_config: Any) -> None:
         """Load the model.
 
         Args:
             config: verl's rollout section.
             model_config: verl's model section.
-            replicas: How many servers share this machine's cores.
         """
-        use_own_share_of_cores(replicas)
+        # Decoding is a long chain of small operations, which a second thread hardly shortens; the other cores are
+        # busy with the agent loop and the rewards.
+        torch.set_num_threads(1)
         self._config = config
         model: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
-        self._model = AutoModelForCausalLM.from_pretrained(
-            model.local_path, dtype=torch.float64, attn_implementation="sdpa"
-        ).eval()
+        self._model = load_sampling_model(model.local_path)
         self._tied = set(self._model.all_tied_weights_keys)
         self._end_token = None if config.ignore_eos else model.tokenizer.eos_token_id
         self._numbers = RequestNumbers(config.seed)
@@ -205,7 +202,7 @@ class HfCpuReplica(RolloutReplica):
                 num_cpus=0,
                 max_concurrency=self.max_concurrency,
             )
-            .remote(self.config, self.model_config, self.gpus_per_node)
+            .remote(self.config, self.model_config)
         )
         self.servers = [server]
         self._server_handle = server

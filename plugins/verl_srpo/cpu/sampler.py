@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import DynamicCache
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, DynamicCache
+from transformers.masking_utils import sdpa_mask
+
+_ATTENTION = "grouped_sdpa"
 
 # Finished rows are dropped when this share of the rows at work has finished: dropping copies the cache.
 _DROP_SHARE = 0.25
@@ -63,6 +67,38 @@ class Response:
     log_probs: list[float]
 
 
+def load_sampling_model(path: str) -> Any:
+    """The model in the folder ``path``, ready for `sample_responses`."""
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64, attn_implementation=_ATTENTION).eval()
+
+
+def _grouped_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    # The kernel lets the query heads of a group share keys and values; transformers' "sdpa", given a mask, would copy
+    # them out for each head and token, which takes longer than the attention.
+    output = scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=attention_mask,
+        scale=scaling,
+        is_causal=attention_mask is None and query.shape[2] > 1,
+        enable_gqa=True,
+    )
+    return output.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(_ATTENTION, _grouped_attention)
+AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
+
+
 @torch.inference_mode()
 def sample_responses(
     model: Any, requests: Sequence[Request], parameters: SamplingParameters, *, end_token: int | None
@@ -70,7 +106,7 @@ def sample_responses(
     """Sample one response to each request.
 
     Args:
-        model: A causal language model of transformers in float64.
+        model: From `load_sampling_model`.
         requests: In any order; equal prompts are read once.
         parameters: For all requests.
         end_token: Ends a response; None for responses of full length.
