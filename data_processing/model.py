@@ -46,6 +46,8 @@ def build_model(
     Raises:
         GreamError: ``base`` cannot be loaded.
     """
+    import transformers
+
     catalog = Catalog.load(index)
     if base is None:
         tokenizer, model = _tiny(config, seed, _texts(items, enriched, sft))
@@ -58,6 +60,7 @@ def build_model(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     folder = out / "model"
+    transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

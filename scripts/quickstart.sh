@@ -81,12 +81,12 @@ title "Evaluation: direct and reasoning, beside two baselines on the same split"
 evaluate baselines
 for mode in direct reasoning; do
     evaluate "$mode" --checkpoint "$run/checkpoints/reasoning" --name "$mode-sft"
-    evaluate "$mode" --checkpoint "$run/checkpoints/srpo/global_step_24/actor/huggingface" --name "$mode-srpo"
+    evaluate "$mode" --checkpoint "$run/checkpoints/srpo/global_step_20/actor/huggingface" --name "$mode-srpo"
 done
 evaluate rewards
 
 title "Results"
 evaluate report
-evaluate table
+show python -m eval table --run "$run"
 echo
 echo "report: $run/report.html    (whole run: $((SECONDS - began)) s)"

@@ -11,7 +11,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 from data_support import SMALL, STAGES, call, command, gift_cards_run, hashes, kill_when, stage, synthetic_run
-
 from gream.semantic_ids.catalog import Catalog
 
 # What training reads, and what it is made of. Validation prompts are no training file.
@@ -107,7 +106,8 @@ def test_no_held_out_review_reaches_any_output(finished: Path, tmp_path: Path, r
     texts = pl.read_parquet(run / "reviews.parquet")["text"].to_list()
     assert any("Yarrowmarker" in text for text in texts)
     for path in (path for path in run.rglob("*") if path.is_file()):
-        content = str(pl.read_parquet(path).to_dicts()) if path.suffix == ".parquet" else path.read_bytes().decode("latin-1")
+        table = path.suffix == ".parquet"
+        content = str(pl.read_parquet(path).to_dicts()) if table else path.read_bytes().decode("latin-1")
         assert "xylomarker" not in content.lower(), path
 
 
@@ -169,7 +169,8 @@ def test_bad_input_is_one_clear_line(synthetic: Path, tmp_path: Path, case: str)
         shutil.rmtree(run / ".stages")
     before = hashes(run)
     # "Another configuration" is the error under test only where the input is the recorded one.
-    dump = () if case == "other configuration" else ("--reviews", str(tmp_path / "r.gz"), "--metadata", str(tmp_path / "m.gz"))
+    named = ("--reviews", str(tmp_path / "r.gz"), "--metadata", str(tmp_path / "m.gz"))
+    dump = () if case == "other configuration" else named
     done = call(command("interactions", run, *dump, *SMALL, *overrides))
     assert done.returncode == 2
     lines = done.stderr.strip().splitlines()

@@ -1,4 +1,4 @@
-"""The LLaMA-Factory plugin: compact records give the rows that the exported messages give, through LLaMA-Factory itself."""
+"""The LLaMA-Factory plugin: compact records give the rows that the exported messages give."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import yaml
 from data_support import ROOT, synthetic_run
-
 from gream.stage import sha256_of
 
 RECIPE = ROOT / "recipes" / "sft" / "quickstart_alignment.yaml"
@@ -37,7 +36,8 @@ from llamafactory.data.parser import get_dataset_list
 from llamafactory.hparams import get_train_args
 model, data, training, _, _ = get_train_args(dict(
     model_name_or_path={str(run / "model")!r}, stage="sft", do_train=True, finetuning_type="full", use_cpu=True,
-    dataset_dir={str(run / "sft")!r}, dataset={dataset!r}, template="gream", output_dir={str(run / "none")!r}, bf16=False,
+    dataset_dir={str(run / "sft")!r}, dataset={dataset!r}, template="gream", bf16=False,
+    output_dir={str(run / "none")!r},
 ))
 for attributes in get_dataset_list(data.dataset, data.dataset_dir):
     for row in _load_single_dataset(attributes, model, data, training):
@@ -104,7 +104,8 @@ def test_killed_training_resumes_to_the_same_weights(run: Path, tmp_path: Path) 
         inputs = [f"--input={run / 'model'}", f"--input={run / 'sft'}"]
         settings = ["max_steps=12", "save_steps=4", "per_device_train_batch_size=4"]
         trainer = train("llamafactory-cli", run, Path("{out}/trained"), *settings)
-        return [sys.executable, "-m", "gream", "stage", "s", f"--run={folder}", *inputs, "--output=trained", "--", *trainer]
+        gream = [sys.executable, "-m", "gream", "stage", "s"]
+        return [*gream, f"--run={folder}", *inputs, "--output=trained", "--", *trainer]
 
     undisturbed = tmp_path / "undisturbed"
     done = subprocess.run(stage(undisturbed), capture_output=True, text=True, timeout=300, cwd=ROOT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_canonical_order_forgets_who_came_first() -> None:
     assert len(orders) == 1
     prompts = [prompt for prompt, _ in orders.pop()]
     # Rollouts of a prompt stay together.
-    assert sum(before != after for before, after in zip(prompts, prompts[1:], strict=False)) == 2
+    assert sum(before != after for before, after in pairwise(prompts)) == 2
 
 
 def test_earlier_records_end_at_the_checkpoint(tmp_path: Path) -> None:

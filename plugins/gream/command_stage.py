@@ -113,7 +113,8 @@ def _run_logged(command: list[str], name: str, log: Path) -> None:
                 stream.write(chunk)
                 stream.flush()
                 text = (text + chunk.decode("utf-8", errors="replace"))[-4000:]
-                matches = _STEP.findall(text)
+                # A bar of one step, as for a file being written, is not what is waited for.
+                matches = [match for match in _STEP.findall(text) if match[1] != "1"]
                 if matches:
                     step = f"step {matches[-1][0]}/{matches[-1][1]}"
             elif process.poll() is not None:

@@ -1,0 +1,98 @@
+"""The promise of the README's first screen: one command, from raw reviews to recommendations, on two CPU cores."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from data_support import ROOT, hashes
+
+RUN = ROOT / "runs" / "quickstart"
+EVALUATIONS = ("direct-sft", "direct-srpo", "reasoning-sft", "reasoning-srpo")
+STEPS = 20
+
+
+def quickstart(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(ROOT / "scripts" / "quickstart.sh"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1500)
+
+
+@pytest.fixture(scope="module")
+def finished() -> Path:
+    """The default run; where it is finished already, this only checks that every output is as it was recorded."""
+    done = quickstart()
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return RUN
+
+
+def metrics(run: Path, name: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((run / "eval" / name / "metrics.json").read_text())
+    return result
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1600)
+def test_direct_recommendations_beat_both_baselines(finished: Path) -> None:
+    recall = metrics(finished, "direct-sft")["metrics"]["recall@10"]["value"]
+    assert recall >= 2 * metrics(finished, "popularity")["metrics"]["recall@10"]["value"]
+    assert recall > metrics(finished, "cooccurrence")["metrics"]["recall@10"]["value"]
+
+
+@pytest.mark.e2e
+def test_every_list_is_full_of_distinct_items_that_exist(finished: Path) -> None:
+    items = set(pl.read_parquet(finished / "items.parquet")["item"])
+    users = pl.read_parquet(finished / "users.parquet")["user"].to_list()
+    for name in EVALUATIONS:
+        predictions = pl.read_parquet(finished / "eval" / name / "predictions.parquet")
+        assert sorted(predictions["user"]) == users
+        for row in predictions["items"].to_list():
+            assert len(row) == len(set(row)) == 10
+            assert set(row) <= items
+        reported = metrics(finished, name)
+        assert (reported["invalid_rate"], reported["duplicates"]) == (0, 0)
+
+
+@pytest.mark.e2e
+def test_srpo_ran_and_was_compared_on_the_same_prompts(finished: Path) -> None:
+    rows = [json.loads(line) for line in (finished / "checkpoints/srpo/metrics.jsonl").read_text().splitlines()]
+    trained = [row for row in rows if "srpo/reward" in row["data"]]
+    assert [row["step"] for row in trained] == list(range(1, STEPS + 1))
+    for row in trained:
+        assert {"srpo/exact_hits", "srpo/zero_variance_groups"} <= set(row["data"])
+        # Rollout and actor are two implementations of one policy.
+        assert row["data"]["training/rollout_probs_diff_max"] < 1e-4
+    comparison = json.loads((finished / "eval" / "rewards.json").read_text())
+    assert comparison["prompts"] == len(pl.read_parquet(finished / "rl" / "val.parquet"))
+
+
+@pytest.mark.e2e
+def test_run_again_it_only_prints_the_table(finished: Path) -> None:
+    before = hashes(finished)
+    again = quickstart()
+    assert again.returncode == 0, again.stderr[-3000:]
+    stages = re.findall(r"^[a-z-]+: (.+) ->", again.stdout, flags=re.MULTILINE)
+    assert len(stages) >= 15
+    assert set(stages) == {"up to date"}
+    assert "cooccurrence" in again.stdout
+    assert "report.html" in again.stdout
+    assert hashes(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--revews", "x"), "unknown option '--revews'"),
+        (("--reviews", "r.gz"), "--reviews, --meta and --name go together"),
+        (("--name",), "--name needs a value"),
+    ],
+)
+def test_wrong_options_are_one_clear_line(arguments: tuple[str, ...], said: str) -> None:
+    done = quickstart(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert said in done.stderr
