@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "data" / "quickstart.yaml"
 STAGES = ("enrich", "embed", "semantic-ids", "sft", "rl", "model")
 # A small catalogue and a small model: the stages are the same, only shorter.
-SMALL = ("synthesize.users=150", "synthesize.items=100", "semantic_ids.codebook_size=8", "model.hidden_size=32")
+SMALL = ("synthesize.users=150", "synthesize.items=100", "semantic_ids.codebook_size=6", "model.hidden_size=32")
 
 
 def command(stage: str, run: Path, *more: str) -> list[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from gream.dialogue import CHAT_TEMPLATE, ReasonedAnswer, reasoning_prompt, render_prompt
 from gream.semantic_ids.catalog import Catalog
-from gream.semantic_ids.vocabulary import Vocabulary
+from gream.semantic_ids.vocabulary import level_token
 
-VOCABULARY = Vocabulary((4, 4, 4))
+LEVELS = 3
+CODES = 4
 THOUGHT = ("seen", "liked", "wanted", "so")
 
 
@@ -33,7 +35,7 @@ def tiny_tokenizer() -> Any:
     )
     tokenizer.train_from_iterator([render_prompt(reasoning_prompt([])), answer] * 20, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    fast.add_tokens(VOCABULARY.tokens())
+    fast.add_tokens([level_token(level, code) for level in range(LEVELS) for code in range(CODES)])
     fast.chat_template = CHAT_TEMPLATE
     return fast
 
@@ -62,13 +64,11 @@ def tiny_model(tokenizer: Any, seed: int = 0) -> Any:
 
 
 def tiny_catalog() -> Catalog:
-    """All 64 ids of the vocabulary."""
+    """An item for each of the 64 combinations of codes."""
     return Catalog(
         [
-            [VOCABULARY.tokens()[4 * level + code] for level, code in enumerate((a, b, c))]
-            for a in range(4)
-            for b in range(4)
-            for c in range(4)
+            [level_token(level, code) for level, code in enumerate(codes)]
+            for codes in product(range(CODES), repeat=LEVELS)
         ]
     )
 

@@ -37,7 +37,6 @@ def test_catalog_round_trip(tmp_path: Path) -> None:
     assert again.item_in("so: <|a_1|><|b_10|><|c_1|>.") == 1
     assert again.item_in("<|a_1|><|b_10|>") is None
     assert again.tokens == ["<|a_1|>", "<|a_2|>", "<|b_1|>", "<|b_10|>", "<|c_1|>"]
-    assert again.levels == 3
 
 
 @pytest.mark.parametrize(

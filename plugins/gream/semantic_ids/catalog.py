@@ -71,11 +71,6 @@ class Catalog:
         distinct = {token for tokens in self.ids for token in tokens}
         return sorted(distinct, key=_level_and_code)
 
-    @property
-    def levels(self) -> int:
-        """Length of the longest id."""
-        return max(map(len, self.ids))
-
     def save(self, path: Path) -> None:
         """Write ``index.json``."""
         write_json(path, {str(item): list(tokens) for item, tokens in enumerate(self.ids)})

@@ -1,4 +1,4 @@
-"""verl's FSDP2 engine, registered for the device ``cpu``."""
+"""The FSDP2 engine of verl, registered for the device ``cpu``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import torch
 from torch.distributed.fsdp import CPUOffloadPolicy
+from verl.utils import torch_functional
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 
@@ -30,3 +31,8 @@ class CpuFsdpEngine(transformer_impl.FSDPEngineWithLMHead):
         _train_on_own_share_of_cores(torch.distributed.get_world_size())
         with patch.object(transformer_impl, "CPUOffloadPolicy", _unpinned_offload):
             return super()._build_fsdp_module(module)
+
+
+# To save memory verl takes the log-probabilities of one row after the other. In its engine a row is one token, and on a
+# small model the loop takes longer than the model.
+torch_functional.logprobs_from_logits_v2 = torch_functional.logprobs_from_logits_naive

@@ -1,0 +1,13 @@
+.PHONY: install test quickstart doctor
+
+install:
+	bash scripts/install.sh
+
+test:
+	bash scripts/test.sh
+
+quickstart:
+	bash scripts/quickstart.sh
+
+doctor:
+	.venv/bin/python -m gream doctor
