@@ -180,7 +180,8 @@ def test_metrics_are_there_and_rewards_go_up(finished: Run) -> None:
     assert sum(rewards[-2:]) / 2 > sum(rewards[:2]) / 2 + 0.1
     validation = f"val-core/gream/reward/mean@{VALIDATION_RESPONSES}"
     assert records[STEPS][validation] > records[0][validation] + 0.1
-    assert records[1]["actor/kl_loss"] == pytest.approx(0, abs=1e-6) < records[STEPS]["actor/kl_loss"]
+    assert records[1]["actor/kl_loss"] == pytest.approx(0, abs=1e-6)
+    assert records[STEPS]["actor/kl_loss"] > 1e-6
 
 
 def test_validation_responses_are_dumped_before_and_after(finished: Run) -> None:
@@ -246,16 +247,12 @@ def test_killed_and_resumed_it_does_what_an_uninterrupted_run_does(finished: Run
     assert all(after[step] == before[step] for step in range(CHECKPOINT + 1))
 
 
-@pytest.mark.parametrize(
-    ("file", "message"),
-    [("other.parquet", r"other.parquet: row 0: ground truth"), ("none.parquet", r"none.parquet: cannot be read")],
-)
-def test_bad_rows_end_the_run_with_the_error_line(task: Path, tmp_path: Path, file: str, message: str) -> None:
+def test_bad_rows_end_the_run_with_the_error_line(task: Path, tmp_path: Path) -> None:
     import polars as pl
 
     rows = pl.DataFrame({"reward_model": [{"style": "rule", "ground_truth": "<|z_9|>"}]})
     rows.write_parquet(tmp_path / "other.parquet")
     run = Run(task, tmp_path / "run")
-    status = run.wait(run.start(f"data.train_files={tmp_path / file}"))
+    status = run.wait(run.start(f"data.train_files={tmp_path}/other.parquet"))
     assert status not in (0, None)
-    assert f"GreamError: {tmp_path}/{message}" in run.log
+    assert f"GreamError: {tmp_path}/other.parquet: row 0: ground truth '<|z_9|>' is no item" in run.log
