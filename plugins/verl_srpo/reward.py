@@ -120,11 +120,8 @@ class ResidualReward:
         match_level = np.cumprod(agree[:, : self.levels], axis=1).sum(axis=1)
         exact = agree.all(axis=1)
         # One token beyond the levels is a disambiguation token; more of them, or any where ids have none, are junk.
-        limit = self.levels + int(self._disambiguated)
-        junk = (answered[:, limit:] != _NOTHING).any(axis=1)
-        paid_level = np.where(
-            junk | ~np.bool_(self._disambiguated), np.minimum(match_level, self.levels - 1), match_level
-        )
+        junk = (answered[:, self.levels + int(self._disambiguated) :] != _NOTHING).any(axis=1)
+        paid_level = np.where(junk, np.minimum(match_level, self.levels - 1), match_level)
         format_ok = np.array([answer is not None for answer in answers], dtype=bool)
         known = np.array([self._catalog.item_of(item) is not None for item in tokens], dtype=bool)
         return Rewards(
