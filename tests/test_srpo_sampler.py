@@ -83,8 +83,9 @@ def test_company_and_order_change_nothing(model: Any, data: st.DataObject) -> No
         st.lists(st.lists(st.integers(3, 200), min_size=1, max_size=9).map(tuple), min_size=2, max_size=6)
     )
     requests = requests_for(*prompts, seed=data.draw(st.integers(0, 99)))
-    # A likely token as the end, so that rows finish and are dropped at different times.
-    end = data.draw(st.integers(0, 300))
+    # An end that one of them draws early, so that rows finish and are dropped while others go on.
+    full = sample_responses(model, requests, PLAIN, end_token=None)
+    end = full[data.draw(st.integers(0, len(full) - 1))].token_ids[data.draw(st.integers(0, 5))]
     together = sample_responses(model, requests, PLAIN, end_token=end)
     order = data.draw(st.permutations(range(len(requests))))
     shuffled = sample_responses(model, [requests[row] for row in order], PLAIN, end_token=end)
@@ -95,11 +96,12 @@ def test_company_and_order_change_nothing(model: Any, data: st.DataObject) -> No
 
 
 def test_end_token_ends_a_response_and_the_others_go_on(model: Any) -> None:
+    # Cold enough for tokens to come again: a response must end at the first of them.
+    cold = SamplingParameters(temperature=0.25, top_p=1.0, top_k=0, max_tokens=12)
     requests = requests_for(*[(5, number) for number in range(30, 46)])
-    full = sample_responses(model, requests, PLAIN, end_token=None)
-    # A token that some response draws, and not as its last.
-    end = next(token for response in full for token in response.token_ids[1:4])
-    ended = sample_responses(model, requests, PLAIN, end_token=end)
+    full = sample_responses(model, requests, cold, end_token=None)
+    end = next(token for response in full for token in response.token_ids[1:4] if response.token_ids.count(token) > 1)
+    ended = sample_responses(model, requests, cold, end_token=end)
     for before, after in zip(full, ended, strict=True):
         stop = before.token_ids.index(end) + 1 if end in before.token_ids else 12
         assert after.token_ids == before.token_ids[:stop]
