@@ -130,7 +130,8 @@ def test_candidates_are_the_smallest_set_that_holds_the_share(weights: list[floa
 
 
 def test_top_k_of_one_is_greedy(model: Any) -> None:
-    requests = requests_for((5, 6, 7), (9,))
+    # A random number of exactly 0 must not fall on a token that is no candidate.
+    requests = [*requests_for((5, 6, 7), (9,)), Request((5, 6, 7), np.zeros(12))]
     only_best = SamplingParameters(1.0, 1.0, 1, 12)
     assert [r.token_ids for r in sample_responses(model, requests, only_best, end_token=None)] == [
         r.token_ids for r in sample_responses(model, requests, GREEDY, end_token=None)
