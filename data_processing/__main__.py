@@ -85,10 +85,10 @@ def plan(stage: Stage, recipe: DataRecipe, run: Path, reviews: Path, metadata: P
         from data_processing.enrich import enrich
 
         return Plan(
-            {},
+            {"seed": seed, "rl": recipe.rl.model_dump(mode="json")},
             [interactions, items],
             ["enriched.jsonl", "preferences.jsonl"],
-            lambda out: enrich(interactions, items, out),
+            lambda out: enrich(recipe.rl, seed, interactions, items, out),
         )
     if stage is Stage.embed:
         from data_processing.embed import embed
@@ -112,11 +112,12 @@ def plan(stage: Stage, recipe: DataRecipe, run: Path, reviews: Path, metadata: P
         from data_processing.sft import build_sft
 
         return Plan(
-            {"seed": seed, "sft": recipe.sft.model_dump(mode="json")},
+            {"seed": seed, "sft": recipe.sft.model_dump(mode="json"), "rl": recipe.rl.model_dump(mode="json")},
             [interactions, items, enriched, preferences, index],
             ["sft"],
             lambda out: build_sft(
                 recipe.sft,
+                recipe.rl,
                 seed,
                 interactions=interactions,
                 items=items,
@@ -190,8 +191,7 @@ def main(
         build=todo.build,
         overwrite=overwrite,
     )
-    outputs = ", ".join(result.outputs)
-    print(f"{stage.value}: {f'{result.seconds:.1f} s' if result.ran else 'up to date'} -> {outputs}", flush=True)
+    print(result, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gream.config import Config
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from data_processing.interactions import InteractionsConfig
 from data_processing.synthesize import SynthesizeConfig
@@ -69,7 +69,8 @@ class SftConfig(Config):
         search: Rows per user.
         preference: Rows per user.
         reasoning_min_history: Shortest history that a chain may argue from.
-        reasoning_passes: How often each reasoning example is written, each time in other words.
+        reasoning_rows: Reasoning rows to aim at: every example is written as often, each time in other words, as comes
+            nearest to it, and at least once.
     """
 
     history: PositiveInt = 20
@@ -80,7 +81,7 @@ class SftConfig(Config):
     search: NonNegativeInt = 1
     preference: NonNegativeInt = 1
     reasoning_min_history: PositiveInt = 4
-    reasoning_passes: PositiveInt = 1
+    reasoning_rows: NonNegativeInt = 0
 
 
 class RlConfig(Config):
@@ -88,10 +89,13 @@ class RlConfig(Config):
 
     Attributes:
         min_history: Shortest history of a prompt; the paper's targets start at position 4.
+        reserved: Share of users whose last training item SFT never sees; SRPO is trained on these targets alone, and
+            so on nothing that the model has learned by heart. 0, as in the paper: on all targets, known to SFT.
         validation_users: Users whose validation item is a validation prompt; all where there are fewer.
     """
 
     min_history: PositiveInt = 4
+    reserved: float = Field(default=0.0, ge=0.0, le=1.0)
     validation_users: PositiveInt = 200
 
 

@@ -12,7 +12,8 @@ from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 
 from data_processing.config import RlConfig
-from data_processing.tables import read_sequences
+from data_processing.reserve import reserved_users
+from data_processing.tables import read_sequences, read_training_sequences
 
 
 def build_rl(config: RlConfig, history: int, seed: int, interactions: Path, index: Path, out: Path) -> None:
@@ -43,12 +44,15 @@ def build_rl(config: RlConfig, history: int, seed: int, interactions: Path, inde
             "extra_info": {"index": number, "user": user, "split": split},
         }
 
-    # The last two items of a sequence are the validation and the test target.
-    places = [
-        (user, position)
-        for user, sequence in sequences.items()
-        for position in range(config.min_history, len(sequence) - 2)
-    ]
+    training = read_training_sequences(interactions)
+    if config.reserved:
+        places = [(user, len(training[user]) - 1) for user in sorted(reserved_users(config, seed, training))]
+    else:
+        places = [
+            (user, position)
+            for user, sequence in training.items()
+            for position in range(config.min_history, len(sequence))
+        ]
     if not places:
         raise GreamError(
             f"{interactions}: no training target has {config.min_history} items before it; lower rl.min_history"

@@ -18,7 +18,8 @@ from gream.semantic_ids.catalog import Catalog
 from gream.stage import write_json
 from gream.tasks import TEMPLATES, Task, render_task
 
-from data_processing.config import SftConfig
+from data_processing.config import RlConfig, SftConfig
+from data_processing.reserve import without_reserved
 from data_processing.tables import Item, read_items, read_jsonl, read_training_sequences, write_jsonl
 from data_processing.teacher import argue, usual_successors
 
@@ -41,6 +42,7 @@ _MESSAGES: Row = {
 
 def build_sft(
     config: SftConfig,
+    rl: RlConfig,
     seed: int,
     *,
     interactions: Path,
@@ -55,7 +57,7 @@ def build_sft(
     folder.mkdir(exist_ok=True)
     catalog = Catalog.load(index)
     catalogue = read_items(items)
-    sequences = read_training_sequences(interactions)
+    sequences = without_reserved(rl, seed, read_training_sequences(interactions))
     descriptions = [row["description"] for row in read_jsonl(enriched)]
     random_ = random.Random(seed)
 
@@ -171,29 +173,33 @@ def _reasoning_rows(
 ) -> tuple[list[Row], int]:
     """Reasoning rows, short histories first, and how many targets no chain could be argued for."""
     successors = usual_successors([[catalogue[item] for item in sequence] for sequence in sequences.values()])
+    examples = [
+        (sequence, position)
+        for sequence in sequences.values()
+        for position in range(config.reasoning_min_history, len(sequence))
+    ]
     rows: list[tuple[float, Row]] = []
-    unsupported = 0
-    for sequence in sequences.values():
-        for position in range(config.reasoning_min_history, len(sequence)):
+    unsupported: set[int] = set()
+    for repeat in range(max(1, round(config.reasoning_rows / max(1, len(examples))))):
+        for number, (sequence, position) in enumerate(examples):
             history = sequence[max(0, position - config.history) : position]
             ids = [catalog.text(item) for item in history]
-            for repeat in range(config.reasoning_passes):
-                answer = argue(
-                    [catalogue[item] for item in history],
-                    catalogue[sequence[position]],
-                    ids,
-                    catalog.text(sequence[position]),
-                    successors,
-                    random_,
-                )
-                if answer is None:
-                    unsupported += 1
-                    break
-                row = {"messages": [*reasoning_prompt(ids), {"role": "assistant", "content": answer.render()}]}
-                # Every pass goes from short to long; the fraction shuffles histories of one length.
-                rows.append((repeat * (config.history + 1) + len(history) + random_.random(), row))
+            answer = argue(
+                [catalogue[item] for item in history],
+                catalogue[sequence[position]],
+                ids,
+                catalog.text(sequence[position]),
+                successors,
+                random_,
+            )
+            if answer is None:
+                unsupported.add(number)
+                continue
+            row = {"messages": [*reasoning_prompt(ids), {"role": "assistant", "content": answer.render()}]}
+            # Every pass goes from short to long; the fraction shuffles histories of one length.
+            rows.append((repeat * (config.history + 1) + len(history) + random_.random(), row))
     rows.sort(key=lambda pair: pair[0])
-    return [row for _, row in rows], unsupported
+    return [row for _, row in rows], len(unsupported)
 
 
 def ramp(direct: Sequence[T], reasoning: Sequence[T]) -> list[T]:

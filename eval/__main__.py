@@ -6,11 +6,13 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from gream.errors import GreamError, exit_with_error_line
-from gream.stage import StageResult
+
+if TYPE_CHECKING:
+    from eval.generative import Decoding
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -51,7 +53,7 @@ def baselines(run: Run, seed: Seed = 0, overwrite: Overwrite = False) -> None:
     from eval.stages import evaluate_baselines
 
     for result in evaluate_baselines(run, seed=seed, command=_command(), overwrite=overwrite):
-        _say(result)
+        print(result, flush=True)
 
 
 @app.command()
@@ -70,20 +72,8 @@ def direct(
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a model for the next item at once."""
-    from eval.generative import Decoding, resolve_device
-    from eval.stages import evaluate_model
-
-    decoding = Decoding(
-        beams=beams,
-        batch_size=batch_size,
-        score=score.value,
-        history=history,
-        device=resolve_device(device.value),
-        chain_tokens=None,
-        temperature=0.0,
-        seed=seed,
-    )
-    _say(evaluate_model(run, checkpoint, name, decoding, split.value, users, _command(), overwrite=overwrite))
+    decoding = _decoding(beams, batch_size, score, history, device, seed)
+    _evaluate(run, checkpoint, name, decoding, split, users, overwrite)
 
 
 @app.command()
@@ -104,20 +94,10 @@ def reasoning(
     overwrite: Overwrite = False,
 ) -> None:
     """Let a model reason, then ask it for items given its chain."""
-    from eval.generative import Decoding, resolve_device
-    from eval.stages import evaluate_model
-
-    decoding = Decoding(
-        beams=beams,
-        batch_size=batch_size,
-        score=score.value,
-        history=history,
-        device=resolve_device(device.value),
-        chain_tokens=chain_tokens,
-        temperature=temperature,
-        seed=seed,
+    decoding = _decoding(
+        beams, batch_size, score, history, device, seed, chain_tokens=chain_tokens, temperature=temperature
     )
-    _say(evaluate_model(run, checkpoint, name, decoding, split.value, users, _command(), overwrite=overwrite))
+    _evaluate(run, checkpoint, name, decoding, split, users, overwrite)
 
 
 @app.command()
@@ -126,7 +106,7 @@ def rewards(run: Run, seed: Seed = 0, overwrite: Overwrite = False) -> None:
     from eval.rewards import compare_rewards, read_rewards
     from eval.table import rewards_line
 
-    _say(compare_rewards(run, seed=seed, overwrite=overwrite))
+    print(compare_rewards(run, seed=seed, overwrite=overwrite), flush=True)
     comparison = read_rewards(run)
     if comparison is not None:
         print(rewards_line(comparison), flush=True)
@@ -150,12 +130,41 @@ def report(run: Run, overwrite: Overwrite = False) -> None:
     """Write RUN/report.html: everything about a run on one page."""
     from eval.report import write_report
 
-    _say(write_report(run, overwrite=overwrite))
+    print(write_report(run, overwrite=overwrite), flush=True)
 
 
-def _say(result: StageResult) -> None:
-    made = ", ".join(result.outputs)
-    print(f"{result.name}: {f'{result.seconds:.1f} s' if result.ran else 'up to date'} -> {made}", flush=True)
+def _decoding(
+    beams: int,
+    batch_size: int,
+    score: _Score,
+    history: int,
+    device: _Device,
+    seed: int,
+    *,
+    chain_tokens: int | None = None,
+    temperature: float = 0.0,
+) -> Decoding:
+    from eval.generative import Decoding, resolve_device
+
+    return Decoding(
+        beams=beams,
+        batch_size=batch_size,
+        score=score.value,
+        history=history,
+        device=resolve_device(device.value),
+        chain_tokens=chain_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+
+
+def _evaluate(
+    run: Path, checkpoint: Path, name: str, decoding: Decoding, split: _Split, users: int | None, overwrite: bool
+) -> None:
+    from eval.stages import evaluate_model
+
+    result = evaluate_model(run, checkpoint, name, decoding, split.value, users, _command(), overwrite=overwrite)
+    print(result, flush=True)
 
 
 def _command() -> str:

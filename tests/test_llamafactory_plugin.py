@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from data_support import ROOT, synthetic_run
+from data_support import ROOT, call, kill_when, synthetic_run
 from gream.stage import sha256_of
 
 RECIPE = ROOT / "recipes" / "sft" / "quickstart_alignment.yaml"
@@ -43,7 +39,7 @@ for attributes in get_dataset_list(data.dataset, data.dataset_dir):
     for row in _load_single_dataset(attributes, model, data, training):
         print("ROW" + json.dumps([row["_system"], row["_prompt"], row["_response"]]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = call([sys.executable, "-c", code])
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line[3:]) for line in done.stdout.splitlines() if line.startswith("ROW")]
 
@@ -89,7 +85,7 @@ def test_both_programs_train_alike(run: Path, tmp_path: Path) -> None:
         ),
     }
     for arguments in commands.values():
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, cwd=ROOT)
+        done = call(arguments)
         assert done.returncode == 0, done.stderr[-3000:]
     plain = losses(tmp_path / "plain")
     assert len(plain) == 3
@@ -108,18 +104,13 @@ def test_killed_training_resumes_to_the_same_weights(run: Path, tmp_path: Path) 
         return [*gream, f"--run={folder}", *inputs, "--output=trained", "--", *trainer]
 
     undisturbed = tmp_path / "undisturbed"
-    done = subprocess.run(stage(undisturbed), capture_output=True, text=True, timeout=300, cwd=ROOT)
+    done = call(stage(undisturbed))
     assert done.returncode == 0, done.stderr[-3000:]
 
     killed = tmp_path / "killed"
-    partial = killed / ".partial" / "s" / "trained"
-    process = subprocess.Popen(stage(killed), cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (partial / "checkpoint-4" / "trainer_state.json").exists():
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    assert kill_when(stage(killed), killed / ".partial" / "s" / "trained" / "checkpoint-4" / "trainer_state.json")
     assert not (killed / "trained").exists()
-    done = subprocess.run(stage(killed), capture_output=True, text=True, timeout=300, cwd=ROOT)
+    done = call(stage(killed))
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Resuming training from" in (killed / "logs" / "s.log").read_text()
     weights = "trained/model.safetensors"
@@ -135,14 +126,14 @@ get_train_args({**yaml.safe_load(open(recipe)), "model_name_or_path": model})
 """
     for recipe in sorted((ROOT / "recipes" / "sft").glob("*.yaml")):
         arguments = [sys.executable, "-c", code, str(recipe), str(run / "model")]
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+        done = call(arguments)
         assert done.returncode == 0, f"{recipe.name}: {done.stderr[-2000:]}"
         assert yaml.safe_load(recipe.read_text())["template"] == "qwen3_nothink"
 
 
 def test_failing_command_names_its_log(tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "gream", "stage", "s", f"--run={tmp_path}", "--output=x", "--"]
-    done = subprocess.run([*arguments, "bash", "-c", "echo why it failed; exit 3"], capture_output=True, text=True)
+    done = call([*arguments, "bash", "-c", "echo why it failed; exit 3"])
     assert done.returncode == 2
     assert "why it failed" in done.stderr
     assert "ended with status 3" in done.stderr.splitlines()[-1]

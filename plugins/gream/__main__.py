@@ -47,8 +47,7 @@ def stage(
     result = run_command_stage(
         run, name, command, inputs=input or [], outputs=output, recipe=recipe, overwrite=overwrite
     )
-    made = ", ".join(result.outputs)
-    print(f"{name}: {f'{result.seconds:.1f} s' if result.ran else 'up to date'} -> {made}", flush=True)
+    print(result, flush=True)
 
 
 if __name__ == "__main__":

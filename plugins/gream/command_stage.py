@@ -17,13 +17,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
+from gream.config import read_yaml
 from gream.errors import GreamError
 from gream.stage import StageResult, run_stage
 
-# How both frameworks count steps: a tqdm bar, "| 12/300 [00:05<01:20".
-_STEP = re.compile(r"(\d+)/(\d+) \[(\d+(?::\d+)+)<")
+# How both frameworks count: a tqdm bar, "Training Progress:   4%|4   | 12/300 [00:05<01:20"; training itself may have
+# no name before its bar.
+_STEP = re.compile(r"(?:([A-Za-z][\w ]*): +)?\d+%\|[^|]*\| (\d+)/(\d+) \[\d+(?::\d+)+<")
 _TAIL_LINES = 15
 _LINE_SECONDS = 5.0  # between two step counts where the terminal cannot rewrite a line
 
@@ -50,14 +50,11 @@ def run_command_stage(
         overwrite: Rebuild although the configuration differs from the recorded one.
 
     Raises:
-        GreamError: The command fails; the message names the log.
+        GreamError: The command fails; the message names the log. Or the recipe cannot be read.
     """
     config: dict[str, object] = {"command": [argument.replace(str(run), "RUN") for argument in command]}
     if recipe is not None:
-        try:
-            config["recipe"] = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise GreamError(f"{recipe}: cannot be read as YAML ({error})") from None
+        config["recipe"] = read_yaml(recipe)
 
     def build(out: Path) -> None:
         print(f"$ {shlex.join(argument.replace('{out}', str(run)) for argument in command)}", flush=True)
@@ -114,9 +111,10 @@ def _run_logged(command: list[str], name: str, log: Path) -> None:
                 stream.flush()
                 text = (text + chunk.decode("utf-8", errors="replace"))[-4000:]
                 # A bar of one step, as for a file being written, is not what is waited for.
-                matches = [match for match in _STEP.findall(text) if match[1] != "1"]
+                matches = [match for match in _STEP.findall(text) if match[2] != "1"]
                 if matches:
-                    step = f"step {matches[-1][0]}/{matches[-1][1]}"
+                    what, done, total = matches[-1]
+                    step = f"{what.lower() or 'step'} {done}/{total}"
             elif process.poll() is not None:
                 break
             else:

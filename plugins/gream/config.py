@@ -34,6 +34,18 @@ def load_config(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
         GreamError: The file is missing or no YAML mapping, a key is unknown (the nearest valid key is named),
             or a value has the wrong type.
     """
+    raw = read_yaml(path)
+    for override in overrides:
+        _apply_override(raw, override)
+    return parse_config(model, raw, source=str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty mapping.
+
+    Raises:
+        GreamError: The file is missing or no YAML mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -47,9 +59,7 @@ def load_config(model: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
         raise GreamError(f"{path}{line}: not valid YAML ({problem})") from None
     if not isinstance(raw, dict):
         raise GreamError(f"{path}: a mapping of keys to values is expected, found {type(raw).__name__}")
-    for override in overrides:
-        _apply_override(raw, override)
-    return parse_config(model, raw, source=str(path))
+    return raw
 
 
 def parse_config(model: type[C], raw: dict[str, Any], *, source: str) -> C:

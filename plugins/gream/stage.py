@@ -36,6 +36,9 @@ class StageResult:
     seconds: float
     outputs: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"{self.name}: {f'{self.seconds:.1f} s' if self.ran else 'up to date'} -> {', '.join(self.outputs)}"
+
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, or of a folder's relative file names and contents in sorted order.
