@@ -54,26 +54,51 @@ def test_ids_are_unique_and_cover_the_catalogue(finished: Path) -> None:
     assert len(Catalog.load(finished / "index.json")) == len(pl.read_parquet(finished / "items.parquet"))
 
 
-def test_training_files_do_not_depend_on_held_out_interactions(finished: Path, tmp_path: Path) -> None:
-    """Every validation and test item is exchanged for another one: not a byte of what training reads may change."""
-    run = tmp_path / "run"
+def exchange_items(finished: Path, run: Path, which: pl.Expr) -> tuple[dict[str, str], dict[str, str]]:
+    """Copy a run, exchange the items of some interactions for others, and make everything after them again.
+
+    Returns:
+        Hashes of all files before and after.
+    """
     shutil.copytree(finished, run)
     shutil.rmtree(run / ".stages")
+    before = hashes(run)
     interactions = pl.read_parquet(run / "interactions.parquet")
     items = interactions["item"].n_unique()
-    other = pl.when(pl.col("split") == "train").then("item").otherwise((pl.col("item") + 1) % items).cast(pl.Int32)
-    changed = interactions.with_columns(other.alias("item"))
-    assert (changed["item"] != interactions["item"]).sum() == 2 * interactions["user"].n_unique()
-    changed.write_parquet(run / "interactions.parquet")
-    before = hashes(run)
+    other = pl.when(which).then((pl.col("item") + 1) % items).otherwise("item").cast(pl.Int32)
+    interactions.with_columns(other.alias("item")).write_parquet(run / "interactions.parquet")
     for name in STAGES:
         stage(name, run, *SMALL)
-    after = hashes(run)
+    return before, hashes(run)
+
+
+def test_training_files_do_not_depend_on_held_out_interactions(finished: Path, tmp_path: Path) -> None:
+    """Every validation and test item is exchanged for another one: not a byte of what training reads may change."""
+    before, after = exchange_items(finished, tmp_path / "run", pl.col("split") != "train")
     for path in before:
         if path.startswith(TRAINING_FILES):
             assert after[path] == before[path], path
     # The exchange does reach what may depend on it.
     assert after["rl/val.parquet"] != before["rl/val.parquet"]
+
+
+def test_reserved_targets_are_unknown_to_sft(synthetic: Path, tmp_path: Path) -> None:
+    """SRPO's prompts ask for the last training item of some users, and nothing that SFT reads depends on those."""
+    prompts = pl.read_parquet(synthetic / "rl" / "train.parquet")
+    reserved = prompts["extra_info"].struct.field("user")
+    training = pl.read_parquet(synthetic / "interactions.parquet").filter(pl.col("split") == "train")
+    last = dict(training.sort("position").group_by("user").agg(pl.last("item")).iter_rows())
+    catalog = Catalog.load(synthetic / "index.json")
+    truths = prompts["reward_model"].struct.field("ground_truth").to_list()
+    assert truths == [catalog.text(last[user]) for user in reserved]
+    assert len(reserved) == reserved.n_unique() == round(0.5 * training["user"].n_unique())
+
+    is_last = (pl.col("split") == "train") & (pl.col("split").shift(-1) == "valid")
+    before, after = exchange_items(synthetic, tmp_path / "run", is_last & pl.col("user").is_in(reserved.to_list()))
+    for path in before:
+        if path.startswith(("sft", "preferences.jsonl", "enriched.jsonl", "index.json", "model")):
+            assert after[path] == before[path], path
+    assert after["rl/train.parquet"] != before["rl/train.parquet"]
 
 
 def test_no_held_out_review_reaches_any_output(finished: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:

@@ -111,7 +111,7 @@ def test_end_token_ends_a_response_and_the_others_go_on(model: Any) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    weights=st.lists(st.floats(0.001, 1.0), min_size=2, max_size=12),
+    weights=st.lists(st.floats(0.001, 1.0), min_size=2, max_size=12, unique=True),
     top_p=st.floats(0.05, 1.0),
     top_k=st.integers(0, 14),
 )
@@ -127,6 +127,18 @@ def test_candidates_are_the_smallest_set_that_holds_the_share(weights: list[floa
         chosen = list(range(len(weights)))
     assert torch.nonzero(kept).squeeze(-1).tolist() == sorted(chosen)
     assert torch.equal(kept[kept > 0], probs[0][kept > 0])
+
+
+@pytest.mark.parametrize("top_p", [0.5, 0.9, 0.9999])
+def test_a_wide_nucleus_is_found_whole(top_p: float) -> None:
+    flat = torch.linspace(1.0, 2.0, 700, dtype=torch.float64)
+    peaked = torch.linspace(-40.0, 0.0, 700, dtype=torch.float64).exp()
+    probs = torch.stack([flat / flat.sum(), peaked / peaked.sum()])
+    kept = _candidates(probs, SamplingParameters(1.0, top_p, 0, 1))
+    for row, before in zip(kept, probs, strict=True):
+        size = int((row > 0).sum())
+        assert row.sum() >= top_p > row.sum() - before[700 - size]
+        assert torch.equal(row[700 - size :], before[700 - size :])
 
 
 def test_top_k_of_one_is_greedy(model: Any) -> None:

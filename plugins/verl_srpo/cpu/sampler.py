@@ -23,6 +23,9 @@ _ATTENTION = "grouped_sdpa"
 # Finished rows are dropped when this share of the rows at work has finished: dropping copies the cache.
 _DROP_SHARE = 0.25
 
+# Tokens among which a nucleus (top-p) is looked for first.
+_NUCLEUS = 64
+
 
 @dataclass(frozen=True)
 class SamplingParameters:
@@ -189,9 +192,12 @@ def _candidates(probs: torch.Tensor, parameters: SamplingParameters) -> torch.Te
     """``probs`` ``[B, V]`` with every token outside top-k and top-p set to 0."""
     if parameters.top_p >= 1 and parameters.top_k <= 0:
         return probs
-    ordered, order = probs.sort(dim=-1, descending=True, stable=True)
+    # The nucleus is small, and to sort a whole vocabulary takes as long as the model does.
+    width = min(parameters.top_k or _NUCLEUS, probs.shape[-1])
+    ordered, order = probs.topk(width, dim=-1)
+    while not parameters.top_k and width < probs.shape[-1] and bool((ordered.sum(dim=-1) < parameters.top_p).any()):
+        width = min(4 * width, probs.shape[-1])
+        ordered, order = probs.topk(width, dim=-1)
     # A token is in the nucleus while those before it do not fill the share yet; the first one always is.
     keep = ordered.cumsum(dim=-1) - ordered < parameters.top_p
-    if parameters.top_k > 0:
-        keep[:, parameters.top_k :] = False
     return torch.zeros_like(probs).scatter(-1, order, ordered * keep)
