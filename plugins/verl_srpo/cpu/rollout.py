@@ -68,9 +68,8 @@ class SamplingServer:
             config: verl's rollout section.
             model_config: verl's model section.
         """
-        # Decoding is a long chain of small operations, which a second thread hardly shortens; the other cores are
-        # busy with the agent loop and the rewards.
-        torch.set_num_threads(1)
+        # Ray grants an actor one thread. Training waits for the responses, so the cores are free for them.
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         self._config = config
         model: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
         self._model = load_sampling_model(model.local_path)
