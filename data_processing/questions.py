@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gream.dialogue import Message
+from gream.errors import GreamError
 from tqdm import tqdm
 
 from data_processing.chat_client import ChatClient, Endpoint
@@ -25,6 +26,8 @@ from data_processing.journal import Journal
 
 # How often a question is put until its answer can be used.
 ASKS = 3
+# So many rejects before the first answer, and the model or its settings are at fault, not the questions.
+HOPELESS = 50
 
 
 class UnusableAnswerError(Exception):
@@ -86,7 +89,7 @@ def ask_questions(
         rejects: Rows of ``subject``, ``model``, ``reason``, ``last_answer`` and tokens.
 
     Raises:
-        GreamError: See `ChatClient.complete`.
+        GreamError: See `ChatClient.complete`; or the model answers nothing that can be used.
     """
     new = {key: asked for key, asked in questions.items() if key not in answers.rows and key not in rejects.rows}
     client = ChatClient(config, endpoint)
@@ -96,7 +99,13 @@ def ask_questions(
         # A log file gets a line now and then, a terminal a moving bar.
         interval = 0.5 if sys.stderr.isatty() else 15.0
         with tqdm(
-            total=len(questions), initial=found, unit=" texts", dynamic_ncols=True, mininterval=interval, delay=interval
+            total=len(questions),
+            initial=found,
+            unit=" texts",
+            dynamic_ncols=True,
+            mininterval=interval,
+            miniters=1,
+            delay=interval,
         ) as progress:
             pool = _Pool(
                 client=client,
@@ -121,6 +130,7 @@ class _Pool:
     rejects: Journal
     progress: tqdm
     tokens: int = 0
+    answered: int = 0
     rejected: int = 0
 
     async def run(self, questions: Mapping[str, Question]) -> None:
@@ -136,7 +146,7 @@ class _Pool:
     async def _work(self, todo: Iterator[tuple[str, Question]]) -> None:
         for key, question in todo:
             await self._ask(key, question)
-            self.progress.set_postfix(tokens=self.tokens, rejected=self.rejected, refresh=False)
+            self.progress.set_postfix(tokens=f"{self.tokens:,}", rejected=self.rejected, refresh=False)
             self.progress.update()
 
     async def _ask(self, key: str, question: Question) -> None:
@@ -158,9 +168,15 @@ class _Pool:
                 messages = [*question.messages, *_complaint(last, reason)]
                 continue
             self.answers.add(key, {**row, "answer": answer})
+            self.answered += 1
             return
-        self.rejected += 1
         self.rejects.add(key, {**row, "reason": reason, "last_answer": last})
+        self.rejected += 1
+        if self.rejected == HOPELESS and not self.answered:
+            raise GreamError(
+                f"{self.rejects.path}: the first {HOPELESS} texts asked for were all rejected (the last: {reason}); "
+                "choose another --model, or correct the recipe's teacher section"
+            )
 
 
 def _complaint(answer: str, reason: str) -> list[Message]:
