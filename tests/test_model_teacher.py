@@ -528,8 +528,9 @@ def test_a_journal_cut_anywhere_loses_the_cut_line_alone(
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "j.jsonl"
     with Journal(path) as journal:
-        for key, row in rows.items():
+        for count, (key, row) in enumerate(rows.items(), start=1):
             journal.add(key, row)
+            assert path.read_bytes().count(b"\n") == count  # on disk at once: a kill may come now
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     complete = path.read_bytes().count(b"\n")
