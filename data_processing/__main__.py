@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from gream.config import load_config
@@ -14,6 +15,9 @@ from gream.errors import GreamError, exit_with_error_line
 from gream.stage import run_stage
 
 from data_processing.config import DataRecipe
+
+if TYPE_CHECKING:
+    from data_processing.chat_client import Endpoint
 
 
 class Stage(StrEnum):
@@ -46,7 +50,15 @@ class Plan:
     build: Callable[[Path], None]
 
 
-def plan(stage: Stage, recipe: DataRecipe, run: Path, reviews: Path, metadata: Path, base: Path | None) -> Plan:
+def plan(
+    stage: Stage,
+    recipe: DataRecipe,
+    run: Path,
+    reviews: Path,
+    metadata: Path,
+    base: Path | None,
+    endpoint: Endpoint | None,
+) -> Plan:
     """How ``stage`` is to be run in the folder ``run``.
 
     Raises:
@@ -80,6 +92,37 @@ def plan(stage: Stage, recipe: DataRecipe, run: Path, reviews: Path, metadata: P
             [reviews, metadata],
             ["interactions.parquet", "users.parquet", "items.parquet", "reviews.parquet", "statistics.json"],
             lambda out: build_interactions(recipe.interactions, reviews, metadata, out),
+        )
+    if stage is Stage.enrich and endpoint is not None:
+        from data_processing.model_teacher import enrich_with_model
+        from data_processing.prompts import wording
+
+        teacher = recipe.teacher
+        return Plan(
+            {
+                "seed": seed,
+                "rl": recipe.rl.model_dump(mode="json"),
+                # Where and how fast it is asked makes no other text.
+                "teacher": {
+                    "model": endpoint.model,
+                    "prompts": wording(),
+                    "on_reject": teacher.on_reject,
+                    "sampling": teacher.sampling(),
+                },
+            },
+            [interactions, items, run / "reviews.parquet"],
+            ["enriched.jsonl", "preferences.jsonl"],
+            lambda out: enrich_with_model(
+                teacher,
+                endpoint,
+                recipe.rl,
+                seed,
+                interactions=interactions,
+                items=items,
+                reviews=run / "reviews.parquet",
+                folder=run / "teacher",
+                out=out,
+            ),
         )
     if stage is Stage.enrich:
         from data_processing.enrich import enrich
@@ -170,10 +213,22 @@ def main(
         Path | None,
         typer.Option(help="Pretrained model folder for 'model'; a tiny Qwen3 is made by default."),
     ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="OpenAI-compatible endpoint that teaches in 'enrich', e.g. http://localhost:8000/v1."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model at --base-url.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")] = False,
 ) -> None:
     """Run one stage of data processing."""
     recipe = load_config(DataRecipe, config, overrides or ())
+    endpoint = None
+    if base_url is not None and model is not None and stage is Stage.enrich:
+        from data_processing.chat_client import Endpoint
+
+        endpoint = Endpoint.parse(base_url, model, os.environ)
+    elif (base_url, model) != (None, None):
+        raise GreamError("--base-url and --model go together, and with the stage 'enrich' alone")
     todo = plan(
         stage,
         recipe,
@@ -181,6 +236,7 @@ def main(
         reviews or run / "raw" / "reviews.json.gz",
         metadata or run / "raw" / "meta.json.gz",
         base,
+        endpoint,
     )
     result = run_stage(
         run,

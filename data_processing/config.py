@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from gream.config import Config
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from data_processing.interactions import InteractionsConfig
 from data_processing.synthesize import SynthesizeConfig
+
+
+class TeacherConfig(Config):
+    """A language model as teacher, where ``--base-url`` and ``--model`` name one.
+
+    Attributes:
+        concurrency: Requests in flight at once.
+        timeout: Seconds that one request may take.
+        retries: Further tries after a dropped connection, a timeout, status 429 or 5xx, or a cut body.
+        backoff: Longest wait before the first further try, in seconds; it doubles from try to try.
+        temperature: Of sampling.
+        max_tokens: Longest answer, in tokens.
+        extra: Further fields of every request, such as ``top_p`` or ``chat_template_kwargs``.
+        on_reject: What becomes of a text for which no usable answer came: the stage fails, or the template teacher
+            writes it.
+        prompt_price: Of a million prompt tokens, in any currency; 0 where unknown.
+        completion_price: Of a million completion tokens.
+    """
+
+    concurrency: PositiveInt = 32
+    timeout: PositiveFloat = 120.0
+    retries: NonNegativeInt = 6
+    backoff: PositiveFloat = 1.0
+    temperature: NonNegativeFloat = 0.7
+    max_tokens: PositiveInt = 512
+    extra: dict[str, Any] = Field(default_factory=dict)
+    on_reject: Literal["fail", "template"] = "fail"
+    prompt_price: NonNegativeFloat = 0.0
+    completion_price: NonNegativeFloat = 0.0
+
+    def sampling(self) -> dict[str, Any]:
+        """The fields of a request that shape its answer, besides model and messages."""
+        return {"temperature": self.temperature, "max_tokens": self.max_tokens, **self.extra}
 
 
 class EmbedConfig(Config):
@@ -109,6 +142,7 @@ class DataRecipe(Config):
     seed: int = 42
     synthesize: SynthesizeConfig | None = None
     interactions: InteractionsConfig
+    teacher: TeacherConfig = TeacherConfig()
     embed: EmbedConfig = EmbedConfig()
     semantic_ids: SemanticIdsConfig = SemanticIdsConfig()
     model: ModelConfig = ModelConfig()

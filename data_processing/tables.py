@@ -55,6 +55,11 @@ def read_training_sequences(path: Path) -> dict[int, list[int]]:
     return _sequences(_read(path).filter(pl.col("split") == "train"))
 
 
+def read_training_reviews(path: Path) -> dict[tuple[int, int], str]:
+    """Text by user and item from ``reviews.parquet``."""
+    return {(user, item): text for user, item, text in _read(path).select("user", "item", "text").iter_rows()}
+
+
 def _sequences(interactions: pl.DataFrame) -> dict[int, list[int]]:
     grouped = interactions.sort("user", "position").group_by("user", maintain_order=True).agg("item")
     return dict(zip(grouped["user"].to_list(), grouped["item"].to_list(), strict=True))
