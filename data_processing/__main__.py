@@ -139,7 +139,11 @@ def plan(stage: Stage, recipe: DataRecipe, run: Path, reviews: Path, metadata: P
     from data_processing.model import build_model
 
     return Plan(
-        {"seed": seed, "model": base.name if base else recipe.model.model_dump(mode="json")},
+        {
+            "seed": seed,
+            "model": base.name if base else recipe.model.model_dump(mode="json"),
+            "initialisation": recipe.model.initialisation,
+        },
         [index, items, enriched, run / "sft", *([base] if base else [])],
         ["model"],
         lambda out: build_model(

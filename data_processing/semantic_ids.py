@@ -28,7 +28,9 @@ def build_semantic_ids(
 
     vectors = load_file(str(embeddings))["embeddings"]
     sizes = (config.codebook_size,) * config.levels
-    codebook, raw = fit_residual_kmeans(vectors, sizes, seed=seed, balanced=config.balanced, restarts=config.restarts)
+    codebook, raw = fit_residual_kmeans(
+        vectors, sizes, seed=seed, balanced=config.balanced, restarts=config.restarts, device=config.device
+    )
     codes = resolve_collisions(raw, vectors, codebook, config.collisions)
     codebook.save(out / "codebook.safetensors")
     ids = [[level_token(level, code) for level, code in enumerate(row) if code >= 0] for row in codes.tolist()]

@@ -24,7 +24,7 @@ Codes = npt.NDArray[np.int64]
 # Rows for which temporary arrays are made at once.
 _CHUNK = 1 << 16
 # Iterations after which starts are compared.
-_TRIAL = 4
+_TRIAL = 10
 # Less than this share of the error gained by an iteration: it was the last one.
 _TOLERANCE = 1e-4
 # Distances between the points that k-means++ draws from are taken in a random projection to so many dimensions.
@@ -45,8 +45,8 @@ class _Effort:
 
 
 # Centroids that still move want no exact assignment. Near the end a precise one gains what rough ones cannot.
-_ROUGH = _Effort(0.3, 100)
-_FINE = _Effort(0.03, 5000)
+_ROUGH = _Effort(0.1, 300)
+_FINE = _Effort(0.01, 5000)
 
 
 @dataclass(frozen=True)
