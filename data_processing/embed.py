@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from gream.errors import GreamError
 
 from data_processing.tables import read_items, read_jsonl
@@ -24,9 +25,6 @@ def embed(items: Path, enriched: Path, dimensions: int, seed: int, out: Path) ->
         GreamError: The texts share no word.
     """
     from safetensors.numpy import save_file
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.preprocessing import normalize
 
     catalogue = read_items(items)
     descriptions = [row["description"] for row in read_jsonl(enriched)]
@@ -34,14 +32,28 @@ def embed(items: Path, enriched: Path, dimensions: int, seed: int, out: Path) ->
         f"{item.title} {item.brand} {' '.join(item.categories)} {description}"
         for item, description in zip(catalogue, descriptions, strict=True)
     ]
+    vectors = lsa_vectors(texts, dimensions, seed, source=str(items))
+    save_file({"embeddings": vectors}, str(out / "embeddings.safetensors"))
+
+
+def lsa_vectors(texts: list[str], dimensions: int, seed: int, *, source: str) -> npt.NDArray[np.float32]:
+    """Unit vectors float32 ``[n, d]`` of the texts, d at most ``dimensions``; ``source`` is named in errors.
+
+    Raises:
+        GreamError: The texts share no word, or are too few.
+    """
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.preprocessing import normalize
+
     # A word of a single item cannot relate it to another one.
     vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, stop_words="english", ngram_range=(1, 2))
     try:
         counts = vectorizer.fit_transform(texts)
     except ValueError:
-        raise GreamError(f"{items}: no word occurs in two items; semantic ids need item texts") from None
+        raise GreamError(f"{source}: no word occurs in two items; semantic ids need item texts") from None
     rank = min(dimensions, min(counts.shape) - 1)
     if rank < 1:
-        raise GreamError(f"{items}: the texts of {len(texts)} items are too few or too alike to embed")
+        raise GreamError(f"{source}: the texts of {len(texts)} items are too few or too alike to embed")
     vectors = TruncatedSVD(n_components=rank, random_state=seed).fit_transform(counts)
-    save_file({"embeddings": normalize(vectors).astype(np.float32)}, str(out / "embeddings.safetensors"))
+    return normalize(vectors).astype(np.float32)
