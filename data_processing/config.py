@@ -50,8 +50,8 @@ class ModelConfig(Config):
         layers: Depth.
         heads: Attention heads.
         context: Longest sequence, in tokens.
-        initialisation: How the rows of new tokens start, also in a pretrained model: drawn from a Gaussian fitted to the
-            old rows, or as the mean embedding of the text of the items that have the token.
+        initialisation: How the rows of new tokens start, also in a pretrained model: drawn from a Gaussian fitted to
+            the old rows, or as the mean embedding of the text of the items that have the token.
     """
 
     vocabulary: PositiveInt = 2048

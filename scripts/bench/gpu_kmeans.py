@@ -1,7 +1,7 @@
 """Residual k-means of a million items on one GPU, beside NumPy on a tenth of the items in the same run.
 
-    python scripts/bench/gpu_kmeans.py                                        (one GPU, about 12 GB of its memory)
-    python scripts/bench/gpu_kmeans.py --device cpu --items 4000 --dimensions 32 --codes 16   (the path, anywhere)
+On one GPU it is called without arguments; ``--device cpu --items 4000 --dimensions 32 --codes 16`` takes the same path
+anywhere.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data_processing.embed import lsa_vectors
 from gream.semantic_ids.collisions import resolve_collisions
 from gream.semantic_ids.kmeans import fit_residual_kmeans
 from gream.semantic_ids.published import index_codes, read_index
@@ -26,6 +25,8 @@ from gream.semantic_ids.quality import id_quality
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
+
+from data_processing.embed import lsa_vectors
 
 NAMES = ("Beauty", "Instruments", "Industrial_and_Scientific")
 SIZE = 256

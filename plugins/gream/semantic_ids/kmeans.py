@@ -181,7 +181,9 @@ def _place(embeddings: Floats, device: str | None) -> tuple[Any, Array]:
         return torch, torch.tensor(embeddings.astype(dtype, copy=False), device=device)
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
         reason = str(error).splitlines()[0]
-        raise GreamError(f"device '{device}' cannot hold the embeddings ({reason}); change semantic_ids.device") from None
+        raise GreamError(
+            f"device '{device}' cannot hold the embeddings ({reason}); change semantic_ids.device"
+        ) from None
 
 
 def _to_numpy(array: Array) -> Any:
@@ -250,8 +252,10 @@ def _lloyd(points: Array, norms: Array, centroids: Array, xp: Any, effort: _Effo
 
 
 def _sums(points: Array, assigned: Array, size: int, xp: Any) -> Array:
-    """Sum of each cluster's points, ``[k, d]``: a matrix product, because scattered additions are slower and, on a GPU,
-    come in no fixed order."""
+    """Sum of each cluster's points, ``[k, d]``.
+
+    A matrix product, because scattered additions are slower and, on a GPU, come in no fixed order.
+    """
     total = xp.zeros((size, points.shape[1]), dtype=points.dtype, device=points.device)
     for rows in _chunks(points):
         of = assigned[rows]
