@@ -46,7 +46,15 @@ class Plan:
     build: Callable[[Path], None]
 
 
-def plan(stage: Stage, recipe: DataRecipe, run: Path, reviews: Path, metadata: Path, base: Path | None) -> Plan:
+def plan(
+    stage: Stage,
+    recipe: DataRecipe,
+    run: Path,
+    reviews: Path,
+    metadata: Path,
+    base: Path | None,
+    previous: Path | None,
+) -> Plan:
     """How ``stage`` is to be run in the folder ``run``.
 
     Raises:
@@ -93,20 +101,22 @@ def plan(stage: Stage, recipe: DataRecipe, run: Path, reviews: Path, metadata: P
     if stage is Stage.embed:
         from data_processing.embed import embed
 
+        encoder = previous / "encoder.safetensors" if previous else None
         return Plan(
             {"seed": seed, "embed": recipe.embed.model_dump(mode="json")},
-            [items, enriched],
-            ["embeddings.safetensors"],
-            lambda out: embed(items, enriched, recipe.embed.dimensions, seed, out),
+            [items, enriched, *([encoder] if encoder else [])],
+            ["embeddings.safetensors", "encoder.safetensors"],
+            lambda out: embed(items, enriched, recipe.embed.dimensions, seed, encoder, out),
         )
     if stage is Stage.semantic_ids:
         from data_processing.semantic_ids import build_semantic_ids
 
+        kept = [previous / name for name in ("codebook.safetensors", "index.json", "items.parquet")] if previous else []
         return Plan(
             {"seed": seed, "semantic_ids": recipe.semantic_ids.model_dump(mode="json")},
-            [embeddings, items, interactions],
+            [embeddings, items, interactions, *kept],
             ["codebook.safetensors", "index.json", "quality.json"],
-            lambda out: build_semantic_ids(recipe.semantic_ids, seed, embeddings, items, interactions, out),
+            lambda out: build_semantic_ids(recipe.semantic_ids, seed, embeddings, items, interactions, previous, out),
         )
     if stage is Stage.sft:
         from data_processing.sft import build_sft
@@ -174,6 +184,12 @@ def main(
         Path | None,
         typer.Option(help="Pretrained model folder for 'model'; a tiny Qwen3 is made by default."),
     ] = None,
+    previous: Annotated[
+        Path | None,
+        typer.Option(
+            help="Earlier run for 'embed' and 'semantic-ids': its items keep their ids."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")] = False,
 ) -> None:
     """Run one stage of data processing."""
@@ -185,6 +201,7 @@ def main(
         reviews or run / "raw" / "reviews.json.gz",
         metadata or run / "raw" / "meta.json.gz",
         base,
+        previous,
     )
     result = run_stage(
         run,

@@ -1,6 +1,6 @@
 """Quality of our semantic ids beside that of published ones, on published data.
 
-    python scripts/bench/id_quality.py --data FOLDER [--page quality.html]
+    python scripts/bench/id_quality.py --data FOLDER
 
 FOLDER holds NAME/NAME.index.json.gz and the item and interaction files beside it. Ours are made with as many levels of
 256 codes as the published ids have: of the items' text (LSA), of the co-purchases in training (positive pointwise
@@ -26,7 +26,7 @@ from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
 from sklearn.preprocessing import normalize
 
-from data_processing.embed import lsa_vectors
+from data_processing.embed import LsaEncoder
 
 NAMES = ("Beauty", "Instruments", "Industrial_and_Scientific")
 SIZE = 256
@@ -112,7 +112,7 @@ def main() -> None:
         texts, groups = item_texts(folder, name, n)
         spaces = {}
         if texts:
-            spaces["text"] = lsa_vectors(texts, 128, 42, source=name)
+            spaces["text"] = LsaEncoder.fit(texts, 128, 42, source=name).encode(texts)
         spaces["co-purchases"] = collaborative(sequences, n, 128)
         if texts:
             spaces["both"] = np.concatenate([spaces["text"], 0.5 * spaces["co-purchases"]], axis=1)

@@ -26,9 +26,11 @@ _CHUNK = 1 << 16
 # Iterations after which starts are compared.
 _TRIAL = 10
 # Less than this share of the error gained by an iteration: it was the last one.
-_TOLERANCE = 1e-4
+_TOLERANCE = 1e-5
 # Distances between the points that k-means++ draws from are taken in a random projection to so many dimensions.
 _SKETCH = 64
+# Points drawn for each centroid of a start; the one that leaves the least error is taken.
+_CANDIDATES = 4
 
 
 @dataclass(frozen=True)
@@ -266,23 +268,28 @@ def _sums(points: Array, assigned: Array, size: int, xp: Any) -> Array:
 
 
 def _plus_plus(points: Array, size: int, random: np.random.Generator, xp: Any) -> Array:
-    """k-means++ start: each further centroid is drawn with probability proportional to its squared distance."""
+    """Greedy k-means++ start: of some points drawn with a chance in proportion to their squared distance, the best."""
     width = points.shape[1]
     sketch = points
     if width > _SKETCH:
         projection = random.normal(scale=_SKETCH**-0.5, size=(width, _SKETCH))
         sketch = points @ xp.asarray(projection, dtype=points.dtype, device=points.device)
     norms = (sketch**2).sum(axis=1)
-    chosen = [int(random.integers(len(points)))]
-    nearest = xp.full_like(norms, math.inf)
+    # The first centroid is drawn evenly: all points are equally far from none.
+    nearest = xp.ones_like(norms)
+    chosen: list[int] = []
     while len(chosen) < size:
-        last = sketch[chosen[-1]]
-        nearest = xp.clip(xp.minimum(nearest, norms + (last @ last - 2 * (sketch @ last))), 0, None)
-        # A draw by the running sum, and not Generator.choice, because float32 weights do not sum to 1 exactly.
+        # Draws by the running sum, and not Generator.choice, because float32 weights do not sum to 1 exactly.
         cumulative = xp.cumsum(nearest, axis=0, dtype=xp.float64)
-        if float(cumulative[-1]) > 0:
-            pick = int(xp.searchsorted(cumulative, random.random() * float(cumulative[-1]), side="right"))
+        total = float(cumulative[-1])
+        if total > 0:
+            draws = xp.asarray(random.random(_CANDIDATES) * total, device=points.device)
+            picks = xp.clip(xp.searchsorted(cumulative, draws, side="right"), 0, len(points) - 1)
         else:  # every point coincides with a centroid
-            pick = int(random.integers(len(points)))
-        chosen.append(min(pick, len(points) - 1))
+            picks = xp.asarray(random.integers(len(points), size=_CANDIDATES), device=points.device)
+        distances = norms[:, None] + (norms[picks] - 2 * (sketch @ sketch[picks].T))  # [n, candidates]
+        reached = xp.clip(distances if not chosen else xp.minimum(nearest[:, None], distances), 0, None)
+        best = int(xp.argmin(reached.sum(axis=0)))
+        chosen.append(int(picks[best]))
+        nearest = reached[:, best]
     return points[chosen]
