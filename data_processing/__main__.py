@@ -186,9 +186,7 @@ def main(
     ] = None,
     previous: Annotated[
         Path | None,
-        typer.Option(
-            help="Earlier run for 'embed' and 'semantic-ids': its items keep their ids."
-        ),
+        typer.Option(help="Earlier run for 'embed' and 'semantic-ids': its items keep their ids."),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")] = False,
 ) -> None:

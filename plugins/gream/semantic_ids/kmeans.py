@@ -24,9 +24,9 @@ Codes = npt.NDArray[np.int64]
 # Rows for which temporary arrays are made at once.
 _CHUNK = 1 << 16
 # Iterations after which starts are compared.
-_TRIAL = 10
+_TRIAL = 3
 # Less than this share of the error gained by an iteration: it was the last one.
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-4
 # Distances between the points that k-means++ draws from are taken in a random projection to so many dimensions.
 _SKETCH = 64
 # Points drawn for each centroid of a start; the one that leaves the least error is taken.
@@ -47,8 +47,8 @@ class _Effort:
 
 
 # Centroids that still move want no exact assignment. Near the end a precise one gains what rough ones cannot.
-_ROUGH = _Effort(0.1, 300)
-_FINE = _Effort(0.01, 5000)
+_ROUGH = _Effort(0.3, 100)
+_FINE = _Effort(0.03, 1000)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def fit_residual_kmeans(
     seed: int,
     balanced: bool = True,
     restarts: int = 4,
-    iterations: int = 50,
+    iterations: int = 10,
     device: str | None = None,
 ) -> tuple[Codebook, Codes]:
     """Fit a codebook and encode the items it was fitted on.
@@ -141,7 +141,8 @@ def fit_residual_kmeans(
         seed: Fixes every random choice.
         balanced: Let cluster sizes differ by one at most.
         restarts: k-means++ starts per level; the one that is best after a few iterations is carried on.
-        iterations: Lloyd iterations at most; fewer where they gain nothing any more.
+        iterations: Lloyd iterations at most with a rough and then, if balanced, with a precise assignment; fewer where
+            they gain nothing any more.
         device: Of PyTorch, such as "cpu" or "cuda"; None computes with NumPy. All draw the same random numbers, so
             results agree but for rounding.
 
@@ -238,7 +239,9 @@ def _lloyd(points: Array, norms: Array, centroids: Array, xp: Any, effort: _Effo
         del costs
         counts = xp.bincount(assigned, minlength=size)
         filled = counts > 0
-        centroids = _sums(points, assigned, size, xp) / xp.where(filled, counts, 1)[:, None]
+        # An integer divisor would turn float32 into float64 in NumPy.
+        divisor = xp.asarray(xp.where(filled, counts, 1), dtype=points.dtype)
+        centroids = _sums(points, assigned, size, xp) / divisor[:, None]
         error = energy - float((counts * (centroids**2).sum(axis=1, dtype=xp.float64)).sum())
         gain = math.inf if best is None else best.error - error
         if best is None or gain > 0:
