@@ -58,6 +58,7 @@ def plan(
     metadata: Path,
     base: Path | None,
     endpoint: Endpoint | None,
+    previous: Path | None,
 ) -> Plan:
     """How ``stage`` is to be run in the folder ``run``.
 
@@ -136,20 +137,22 @@ def plan(
     if stage is Stage.embed:
         from data_processing.embed import embed
 
+        encoder = previous / "encoder.safetensors" if previous else None
         return Plan(
             {"seed": seed, "embed": recipe.embed.model_dump(mode="json")},
-            [items, enriched],
-            ["embeddings.safetensors"],
-            lambda out: embed(items, enriched, recipe.embed.dimensions, seed, out),
+            [items, enriched, *([encoder] if encoder else [])],
+            ["embeddings.safetensors", "encoder.safetensors"],
+            lambda out: embed(items, enriched, recipe.embed.dimensions, seed, encoder, out),
         )
     if stage is Stage.semantic_ids:
         from data_processing.semantic_ids import build_semantic_ids
 
+        kept = [previous / name for name in ("codebook.safetensors", "index.json", "items.parquet")] if previous else []
         return Plan(
             {"seed": seed, "semantic_ids": recipe.semantic_ids.model_dump(mode="json")},
-            [embeddings, items, interactions],
+            [embeddings, items, interactions, *kept],
             ["codebook.safetensors", "index.json", "quality.json"],
-            lambda out: build_semantic_ids(recipe.semantic_ids, seed, embeddings, items, interactions, out),
+            lambda out: build_semantic_ids(recipe.semantic_ids, seed, embeddings, items, interactions, previous, out),
         )
     if stage is Stage.sft:
         from data_processing.sft import build_sft
@@ -182,7 +185,11 @@ def plan(
     from data_processing.model import build_model
 
     return Plan(
-        {"seed": seed, "model": base.name if base else recipe.model.model_dump(mode="json")},
+        {
+            "seed": seed,
+            "model": base.name if base else recipe.model.model_dump(mode="json"),
+            "initialisation": recipe.model.initialisation,
+        },
         [index, items, enriched, run / "sft", *([base] if base else [])],
         ["model"],
         lambda out: build_model(
@@ -218,6 +225,10 @@ def main(
         typer.Option(help="OpenAI-compatible endpoint that teaches in 'enrich', e.g. http://localhost:8000/v1."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model at --base-url.")] = None,
+    previous: Annotated[
+        Path | None,
+        typer.Option(help="Earlier run for 'embed' and 'semantic-ids': its items keep their ids."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")] = False,
 ) -> None:
     """Run one stage of data processing."""
@@ -237,6 +248,7 @@ def main(
         metadata or run / "raw" / "meta.json.gz",
         base,
         endpoint,
+        previous,
     )
     result = run_stage(
         run,

@@ -63,6 +63,7 @@ class SemanticIdsConfig(Config):
         balanced: Clusters of equal size, as in the official implementation.
         collisions: What becomes of items with the same codes.
         restarts: k-means++ starts per level.
+        device: Of PyTorch, such as "cuda", to fit on; NumPy by default.
     """
 
     levels: PositiveInt = 4
@@ -70,6 +71,7 @@ class SemanticIdsConfig(Config):
     balanced: bool = True
     collisions: Literal["disambiguate", "reassign"] = "reassign"
     restarts: PositiveInt = 4
+    device: str | None = None
 
 
 class ModelConfig(Config):
@@ -81,6 +83,8 @@ class ModelConfig(Config):
         layers: Depth.
         heads: Attention heads.
         context: Longest sequence, in tokens.
+        initialisation: How the rows of new tokens start, also in a pretrained model: drawn from a Gaussian fitted to
+            the old rows, or as the mean embedding of the text of the items that have the token.
     """
 
     vocabulary: PositiveInt = 2048
@@ -88,6 +92,7 @@ class ModelConfig(Config):
     layers: PositiveInt = 3
     heads: PositiveInt = 4
     context: PositiveInt = 1024
+    initialisation: Literal["gaussian", "semantic"] = "gaussian"
 
 
 class SftConfig(Config):

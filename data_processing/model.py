@@ -34,7 +34,7 @@ def build_model(
     """Write ``model/``: weights, tokenizer and chat template, semantic ids added as normal tokens.
 
     Args:
-        config: Shape of the tiny model.
+        config: Shape of the tiny model, and how new tokens' rows start.
         seed: Of its weights, and of the new tokens' rows.
         base: Folder of a pretrained causal language model to extend instead.
         index: ``index.json``.
@@ -54,7 +54,20 @@ def build_model(
     else:
         tokenizer, model = _pretrained(base)
     old_size = len(tokenizer)
-    write_rows(model, add_id_tokens(tokenizer, catalog.tokens), old_size, seed=seed)
+    token_ids = add_id_tokens(tokenizer, catalog.tokens)
+    # A base that was extended before has learned the tokens it knows.
+    new = {token: row for token, row in zip(catalog.tokens, token_ids, strict=True) if row >= old_size}
+    if new:
+        texts = None
+        if config.initialisation == "semantic":
+            of_items = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in _item_texts(items, enriched)]
+            under: dict[str, list[int]] = {token: [] for token in new}
+            for tokens, text in zip(catalog.ids, of_items, strict=True):
+                for token in tokens:
+                    if token in new:
+                        under[token] += text
+            texts = list(under.values())
+        write_rows(model, list(new.values()), old_size, seed=seed, texts=texts)
     # Sampling defaults of the base would otherwise travel along and leak into beam search.
     model.generation_config = type(model.generation_config)(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
@@ -65,9 +78,13 @@ def build_model(
     tokenizer.save_pretrained(folder)
 
 
-def _texts(items: Path, enriched: Path, sft: Path) -> Iterator[str]:
+def _item_texts(items: Path, enriched: Path) -> Iterator[str]:
     for item, row in zip(read_items(items), read_jsonl(enriched), strict=True):
         yield f"{item.title}\n{item.brand}\n{' '.join(item.categories)}\n{row['description']}"
+
+
+def _texts(items: Path, enriched: Path, sft: Path) -> Iterator[str]:
+    yield from _item_texts(items, enriched)
     for name in ("alignment.jsonl", "reasoning.jsonl"):
         for row in read_jsonl(sft / name):
             for message in row["messages"]:

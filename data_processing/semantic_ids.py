@@ -5,31 +5,55 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from gream.semantic_ids.catalog import Catalog
-from gream.semantic_ids.collisions import resolve_collisions
-from gream.semantic_ids.kmeans import fit_residual_kmeans
+from gream.semantic_ids.collisions import Policy, resolve_collisions
+from gream.semantic_ids.kmeans import Codebook, Codes, Floats, fit_residual_kmeans
+from gream.semantic_ids.published import index_codes
 from gream.semantic_ids.quality import quality_report
 from gream.semantic_ids.vocabulary import level_token
 from gream.stage import write_json
 
 from data_processing.config import SemanticIdsConfig
-from data_processing.tables import read_items, read_training_sequences
+from data_processing.tables import read_item_ids, read_items, read_training_sequences
 
 
 def build_semantic_ids(
-    config: SemanticIdsConfig, seed: int, embeddings: Path, items: Path, interactions: Path, out: Path
+    config: SemanticIdsConfig,
+    seed: int,
+    embeddings: Path,
+    items: Path,
+    interactions: Path,
+    previous: Path | None,
+    out: Path,
 ) -> None:
     """Write ``codebook.safetensors``, ``index.json`` and ``quality.json``.
 
+    Args:
+        config: Settings.
+        seed: Of the codebook.
+        embeddings: ``embeddings.safetensors``.
+        items: ``items.parquet``.
+        interactions: ``interactions.parquet``.
+        previous: Run folder whose codebook encodes, and whose items keep their ids, in place of fitting one.
+        out: Folder written to.
+
     Raises:
-        GreamError: More clusters than items, or more items than ids.
+        GreamError: More clusters than items, more items than ids, or ``previous`` does not fit.
     """
     from safetensors.numpy import load_file
 
     vectors = load_file(str(embeddings))["embeddings"]
-    sizes = (config.codebook_size,) * config.levels
-    codebook, raw = fit_residual_kmeans(vectors, sizes, seed=seed, balanced=config.balanced, restarts=config.restarts)
-    codes = resolve_collisions(raw, vectors, codebook, config.collisions)
+    if previous is None:
+        sizes = (config.codebook_size,) * config.levels
+        codebook, raw = fit_residual_kmeans(
+            vectors, sizes, seed=seed, balanced=config.balanced, restarts=config.restarts, device=config.device
+        )
+        codes = resolve_collisions(raw, vectors, codebook, config.collisions)
+    else:
+        codebook = Codebook.load(previous / "codebook.safetensors")
+        raw = codebook.encode(vectors)
+        codes = _grow(raw, vectors, codebook, config.collisions, read_item_ids(items), previous)
     codebook.save(out / "codebook.safetensors")
     ids = [[level_token(level, code) for level, code in enumerate(row) if code >= 0] for row in codes.tolist()]
     Catalog(ids).save(out / "index.json")
@@ -44,3 +68,21 @@ def build_semantic_ids(
         pairs=pairs,
     )
     write_json(out / "quality.json", report)
+
+
+def _grow(
+    raw: Codes, vectors: Floats, codebook: Codebook, policy: Policy, item_ids: list[str], previous: Path
+) -> Codes:
+    """Ids of ``previous`` for the items it has, and ids that none of its items has for the others."""
+    given = index_codes(Catalog.load(previous / "index.json").ids)
+    given = np.where(given > 0, given - 1, -1)  # tokens count from 1
+    width = len(codebook.sizes) + (policy == "disambiguate")
+    given = np.pad(given, ((0, 0), (0, max(0, width - given.shape[1]))), constant_values=-1)
+    known = {item: row for row, item in enumerate(read_item_ids(previous / "items.parquet"))}
+    new = [row for row, item in enumerate(item_ids) if item not in known]
+    codes = np.empty((len(raw), given.shape[1]), dtype=np.int64)
+    codes[new] = resolve_collisions(raw[new], vectors[new], codebook, policy, given=given)
+    for row, item in enumerate(item_ids):
+        if item in known:
+            codes[row] = given[known[item]]
+    return codes

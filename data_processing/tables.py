@@ -45,6 +45,12 @@ def read_items(path: Path) -> list[Item]:
     ]
 
 
+def read_item_ids(path: Path) -> list[str]:
+    """The dump's own id of each item of ``items.parquet``, item 0 first."""
+    ids: list[str] = _read(path).sort("item")["item_id"].to_list()
+    return ids
+
+
 def read_sequences(path: Path) -> dict[int, list[int]]:
     """Whole chronological sequence of each user from ``interactions.parquet``, validation and test item included."""
     return _sequences(_read(path))

@@ -203,3 +203,19 @@ def test_bad_input_is_one_clear_line(synthetic: Path, tmp_path: Path, case: str)
     assert lines[0].startswith("error: ")
     assert said in lines[0]
     assert hashes(run) == before
+
+
+def test_a_grown_catalogue_keeps_its_ids(synthetic: Path, tmp_path: Path) -> None:
+    """More users and items of the same shop, with the encoder and the codebook of the run before."""
+    more = [*SMALL, "synthesize.users=220", "synthesize.items=140"]
+    for name in ("synthesize", "interactions", "enrich"):
+        stage(name, tmp_path, *more)
+    for name in ("embed", "semantic-ids"):
+        stage(name, tmp_path, *more, "--previous", str(synthetic))
+    before, after = (pl.read_parquet(run / "items.parquet").sort("item")["item_id"] for run in (synthetic, tmp_path))
+    old, new = Catalog.load(synthetic / "index.json"), Catalog.load(tmp_path / "index.json")
+    kept = set(before) & set(after)
+    assert kept
+    assert len(kept) < len(after)
+    for item in kept:
+        assert old.ids[before.to_list().index(item)] == new.ids[after.to_list().index(item)]

@@ -11,8 +11,10 @@ import pytest
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.collisions import collision_groups, resolve_collisions
+from gream.semantic_ids.extension import write_rows
 from gream.semantic_ids.kmeans import Codebook, fit_residual_kmeans, squared_distances
-from gream.semantic_ids.quality import quality_report
+from gream.semantic_ids.published import disambiguate_index, index_codes, read_index
+from gream.semantic_ids.quality import id_quality, quality_report
 from gream.semantic_ids.trie import PrefixTrie
 from gream.semantic_ids.vocabulary import find_tokens, level_token
 from hypothesis import given, settings
@@ -208,3 +210,179 @@ def test_quality_figures_worked_out_by_hand() -> None:
     neighbours = report["cooccurrence"][0]
     assert neighbours["consecutive_share_prefix"] == 0.5
     assert neighbours["random_share_prefix"] == pytest.approx(4 / 12)
+
+
+def test_auction_is_as_good_as_an_optimal_assignment() -> None:
+    from gream.semantic_ids.balance import assign_balanced
+    from scipy.optimize import linear_sum_assignment
+
+    costs = np.random.default_rng(0).exponential(size=(96, 8)).astype(np.float32)
+    assigned = assign_balanced(costs, np, raise_by=1e-4, rounds=10_000)
+    assert np.bincount(assigned).tolist() == [12] * 8
+    rows, seats = linear_sum_assignment(np.repeat(costs, 12, axis=1))
+    best = np.repeat(costs, 12, axis=1)[rows, seats].sum()
+    assert costs[np.arange(96), assigned].sum() <= best + 96 * 1e-4 + 1e-3
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 60),
+    k=st.integers(1, 9),
+    seed=st.integers(0, 99),
+    rounds=st.integers(0, 4),
+    values=st.integers(1, 4),
+)
+def test_an_auction_cut_short_is_balanced_all_the_same(n: int, k: int, seed: int, rounds: int, values: int) -> None:
+    from gream.semantic_ids.balance import assign_balanced
+
+    costs = np.random.default_rng(seed).integers(values, size=(n, k)).astype(np.float32)
+    counts = np.bincount(assign_balanced(costs, np, raise_by=0.0, rounds=rounds), minlength=k)
+    assert counts.sum() == n
+    assert counts.max() - counts.min() <= 1
+
+
+def test_torch_and_numpy_give_one_result() -> None:
+    pytest.importorskip("torch")
+    points = np.random.default_rng(0).normal(size=(700, 96))  # wider than the sketch of the start
+    for balanced in (True, False):
+        ours, codes = fit_residual_kmeans(points, (16, 16), seed=1, restarts=2, balanced=balanced)
+        torchs, same = fit_residual_kmeans(points, (16, 16), seed=1, restarts=2, balanced=balanced, device="cpu")
+        assert (codes == same).all()
+        for a, b in zip(ours.centroids, torchs.centroids, strict=True):
+            assert a.dtype == b.dtype == np.float64
+            np.testing.assert_allclose(a, b, atol=1e-12)
+    # In float32 roundings may part ways; the errors stay within 1 %.
+    small = points.astype(np.float32)
+    errors = []
+    for device in (None, "cpu"):
+        codebook, codes = fit_residual_kmeans(small, (16, 16), seed=1, restarts=2, device=device)
+        assert codebook.centroids[0].dtype == np.float32
+        rebuilt = sum(level[codes[:, i]] for i, level in enumerate(codebook.centroids))
+        errors.append(float(((small - rebuilt) ** 2).sum()))
+    assert errors[0] == pytest.approx(errors[1], rel=0.01)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(GreamError, match="device 'tpu9'"):
+        fit_residual_kmeans(np.eye(4, dtype=np.float32), (2,), seed=0, device="tpu9")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kinds=st.lists(st.integers(0, 3), min_size=6, max_size=40),
+    more=st.lists(st.integers(0, 3), max_size=15),
+    policy=st.sampled_from(["reassign", "disambiguate"]),
+)
+def test_a_catalogue_grows_without_changing_its_ids(kinds: list[int], more: list[int], policy: str) -> None:
+    # Items of one kind are identical, so most share their codes, within each part and across.
+    centres = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    codebook, _ = fit_residual_kmeans(
+        np.random.default_rng(1).normal(size=(30, 3)).astype(np.float32), (4, 4, 4), seed=0
+    )
+    old, new = centres[kinds], centres[np.array(more, dtype=np.int64)]
+    given = resolve_collisions(codebook.encode(old), old, codebook, policy)  # type: ignore[arg-type]
+    grown = resolve_collisions(codebook.encode(new), new, codebook, policy, given=given)  # type: ignore[arg-type]
+    assert grown.shape == (len(more), given.shape[1])
+    assert len({tuple(row) for row in [*given.tolist(), *grown.tolist()]}) == len(kinds) + len(more)
+    if policy == "disambiguate":
+        assert (grown[:, :3] == codebook.encode(new)).all()
+
+
+@pytest.mark.parametrize("policy", ["reassign", "disambiguate"])
+def test_hundreds_of_identical_items(policy: str) -> None:
+    points = np.concatenate([np.zeros((600, 2)), np.random.default_rng(0).normal(size=(40, 2))]).astype(np.float32)
+    codebook, raw = fit_residual_kmeans(points, (32, 32), seed=0, balanced=False)
+    assert max(map(len, collision_groups(raw).values())) > 256
+    codes = resolve_collisions(raw, points, codebook, policy)  # type: ignore[arg-type]
+    assert len({tuple(row) for row in codes.tolist()}) == 640
+
+
+def test_shared_published_ids_are_measured_and_resolved() -> None:
+    ids = [("<a_0>", "<b_3>"), ("<a_0>", "<b_3>"), ("<a_0>", "<b_3>", "<c_1>"), ("<a_1>",)]
+    assert index_codes(ids).tolist() == [[0, 3, -1], [0, 3, -1], [0, 3, 1], [1, -1, -1]]
+    # The token <c_1> is taken under this prefix.
+    unique = disambiguate_index(ids)
+    assert unique == [(*ids[0], "<c_2>"), (*ids[0], "<c_3>"), ids[2], ids[3]]
+    assert disambiguate_index([("<|a_1|>",)] * 2) == [("<|a_1|>", "<|b_1|>"), ("<|a_1|>", "<|b_2|>")]
+    assert len(Catalog(unique)) == 4
+    with pytest.raises(GreamError, match="'<b_1>' at level 1; 'a' expected"):
+        index_codes([("<b_1>",)])
+
+
+def test_published_collisions_are_counted(real_data: Path) -> None:
+    for name, sharing in (("Beauty", 24), ("Instruments", 48), ("Industrial_and_Scientific", 31)):
+        ids = read_index(real_data / name / f"{name}.index.json.gz")
+        codes = index_codes(ids)
+        report = id_quality(codes, (256,) * codes.shape[1], embeddings=None, categories=[""] * len(ids), pairs=[])
+        assert report["collisions"]["items_sharing"] == sharing
+        assert len(Catalog(disambiguate_index(ids))) == len(ids)
+
+
+def test_quality_without_a_codebook_refits_it() -> None:
+    embeddings = np.array([[0.0], [2.0], [10.0], [11.0]], dtype=np.float32)
+    codes = np.array([[5, 0], [5, 1], [7, 1], [7, -1]])
+    report = id_quality(codes, (8, 8), embeddings=embeddings, categories=["x"] * 4, pairs=[(0, 1)])
+    first, second = report["per_level"]
+    assert (first["used"], first["dead"]) == (2, 6)
+    # Means 1 and 10.5 leave -1, 1, -.5, .5; at level two code 1 has 1 and -.5, whose mean is .25; the last has no code.
+    assert first["refit_error"] == pytest.approx(2.5 / 225)
+    assert second["refit_error"] == pytest.approx((2 * 0.75**2 + 0.25) / 225)
+
+
+class _Model:
+    """As much of a causal language model as rows are written to."""
+
+    def __init__(self, rows: int, tied: bool) -> None:
+        import torch
+
+        torch.manual_seed(0)
+        self.input = torch.nn.Embedding(rows, 6)
+        self.output = torch.nn.Linear(6, rows, bias=False)
+        if tied:
+            self.output.weight = self.input.weight
+
+    def get_input_embeddings(self) -> object:
+        return self.input
+
+    def get_output_embeddings(self) -> object:
+        return self.output
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_of_a_padded_matrix_are_written_by_token_id(tied: bool) -> None:
+    torch = pytest.importorskip("torch")
+    # 40 tokens and 10 rows of padding, as Qwen3 has them: the new tokens fall on the padding.
+    model = _Model(50, tied)
+    before = [model.input.weight.detach().clone(), model.output.weight.detach().clone()]
+    write_rows(model, [40, 42, 41], 40, seed=3, texts=[[1, 1, 4], [], [7]])
+    for weight, old in zip((model.input.weight, model.output.weight), before, strict=True):
+        assert weight.shape == (50, 6)
+        untouched = [*range(40), *range(43, 50)]
+        assert torch.equal(weight[untouched], old[untouched])
+        torch.testing.assert_close(weight[40], (2 * old[1] + old[4]) / 3)
+        torch.testing.assert_close(weight[41], old[7])
+    drawn = model.input.weight[42].detach().clone()
+    write_rows(model, [40, 42, 41], 40, seed=3)
+    assert torch.equal(model.input.weight[42], drawn)
+    assert not torch.equal(model.input.weight[41], before[0][7])
+
+
+def test_gaussian_rows_have_the_moments_of_the_old_ones() -> None:
+    torch = pytest.importorskip("torch")
+    model = _Model(4100, True)
+    with torch.no_grad():
+        model.input.weight[:100] = model.input.weight[:100] * 0.2 + 3
+        model.input.weight[100:] = 99  # padding: must not be fitted to
+    write_rows(model, list(range(100, 4100)), 100, seed=0)
+    old, new = model.input.weight[:100].detach(), model.input.weight[100:].detach()
+    torch.testing.assert_close(new.mean(0), old.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(new.std(0), old.std(0), atol=0.02, rtol=0)
+
+
+def test_old_rows_are_never_written() -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(GreamError, match="rows below 40 are old"):
+        write_rows(_Model(50, True), [39], 40, seed=0)
+    with pytest.raises(GreamError, match="1 texts for 2 new tokens"):
+        write_rows(_Model(50, True), [40, 41], 40, seed=0, texts=[[1]])

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 from gream.errors import GreamError
+from gream.semantic_ids.published import read_index
 from gream.semantic_ids.vocabulary import TOKEN_PATTERN, find_tokens
 from gream.stage import write_json
 
@@ -47,7 +46,7 @@ class Catalog:
             if other != item:
                 raise GreamError(
                     f"{source}: items {other} and {item} share the id {''.join(tokens)}; "
-                    "resolve collisions first (semantic_ids.collisions)"
+                    "resolve collisions first (semantic_ids.published.disambiguate_index)"
                 )
 
     def __len__(self) -> int:
@@ -82,19 +81,7 @@ class Catalog:
         Raises:
             GreamError: The file cannot be read, is no such mapping, or its items are not 0 to n-1.
         """
-        try:
-            opener = gzip.open if path.suffix == ".gz" else open
-            with opener(path, "rt", encoding="utf-8") as stream:
-                raw = json.load(stream)
-        except (OSError, EOFError, ValueError) as error:
-            raise GreamError(f"{path}: cannot be read as an index of semantic ids ({error})") from None
-        if not isinstance(raw, Mapping) or sorted(raw, key=_number) != [str(n) for n in range(len(raw))]:
-            raise GreamError(f"{path}: keys must be the item numbers 0 to n-1, each mapped to a list of tokens")
-        return Catalog([raw[str(item)] for item in range(len(raw))], source=str(path))
-
-
-def _number(key: str) -> int:
-    return int(key) if key.isdigit() else -1
+        return Catalog(read_index(path), source=str(path))
 
 
 def _level_and_code(token: str) -> tuple[str, int]:

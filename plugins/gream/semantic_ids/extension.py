@@ -49,28 +49,46 @@ def id_token_ids(tokenizer: Any, ids: Sequence[Sequence[str]]) -> list[list[int]
         ) from None
 
 
-def write_rows(model: Any, token_ids: Sequence[int], old_size: int, *, seed: int) -> None:
-    """Give new tokens their rows: draws from a Gaussian fitted, per dimension, to the rows of the old tokens.
-
-    The input embedding and, where it is not tied to it, the LM head are each written by the same rule.
+def write_rows(
+    model: Any,
+    token_ids: Sequence[int],
+    old_size: int,
+    *,
+    seed: int,
+    texts: Sequence[Sequence[int]] | None = None,
+) -> None:
+    """Give new tokens their rows, in the input embedding and, where it is not tied to it, in the LM head alike.
 
     Args:
         model: A transformers causal language model; its embedding is enlarged where it has too few rows.
         token_ids: Rows to write.
-        old_size: Number of tokens before the extension; rows from here on are padding or new and are not fitted to.
+        old_size: Number of tokens before the extension; rows from here on are padding or new and are not read.
         seed: Fixes the draws.
+        texts: For each of ``token_ids`` the old tokens of the text it stands for: its row becomes the mean of theirs.
+            Without texts, and for an empty one, a row is drawn from a Gaussian fitted, per dimension, to the old rows.
+
+    Raises:
+        GreamError: ``texts`` and ``token_ids`` differ in number, or a row to write, or a text's token, is on the wrong
+            side of ``old_size``.
     """
     import torch
 
+    if texts is not None and len(texts) != len(token_ids):
+        raise GreamError(f"{len(texts)} texts for {len(token_ids)} new tokens; one each is needed")
+    if min(token_ids) < old_size or max((max(text, default=0) for text in texts or ()), default=0) >= old_size:
+        raise GreamError(f"rows below {old_size} are old and are read, rows from there on are new and are written")
     needed = max(token_ids) + 1
     if model.get_input_embeddings().weight.shape[0] < needed:
         model.resize_token_embeddings(needed, mean_resizing=False)
     head = model.get_output_embeddings().weight
     embedding = model.get_input_embeddings().weight
-    rows = torch.tensor(list(token_ids))
     for weight in [embedding] if head is embedding else [embedding, head]:
         generator = torch.Generator().manual_seed(seed)
         old = weight.detach()[:old_size].float().cpu()
-        draws = torch.randn(len(rows), old.shape[1], generator=generator) * old.std(dim=0) + old.mean(dim=0)
+        rows = torch.randn(len(token_ids), old.shape[1], generator=generator) * old.std(dim=0) + old.mean(dim=0)
+        for row, text in enumerate(texts or ()):
+            if text:
+                counts = torch.bincount(torch.tensor(list(text)), minlength=old_size).float()
+                rows[row] = counts @ old / len(text)
         with torch.no_grad():
-            weight[rows.to(weight.device)] = draws.to(weight)
+            weight[torch.tensor(list(token_ids), device=weight.device)] = rows.to(weight)

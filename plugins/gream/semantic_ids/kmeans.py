@@ -1,21 +1,63 @@
 """Residual k-means: the codebook that turns an item's embedding into a tuple of codes (paper section 3.1).
 
 Level l clusters the residuals that level l - 1 left. Clusters are balanced to n/k +- 1 members, as in the official
-implementation, here by a greedy assignment under capacity instead of a min-cost flow.
+implementation, here by auction (`balance`) instead of a min-cost flow. NumPy and PyTorch run the same lines: ``xp`` is
+either module.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gream.errors import GreamError
+from gream.semantic_ids.balance import Array, assign_balanced
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int64]
+
+# Rows for which temporary arrays are made at once.
+_CHUNK = 1 << 16
+# Iterations after which starts are compared.
+_TRIAL = 3
+# Less than this share of the error gained by an iteration: it was the last one.
+_TOLERANCE = 1e-4
+# Distances between the points that k-means++ draws from are taken in a random projection to so many dimensions.
+_SKETCH = 64
+# Points drawn for each centroid of a start; the one that leaves the least error is taken.
+_CANDIDATES = 4
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """How far a balanced assignment is carried.
+
+    Attributes:
+        raise_by: Least raise of a bid, in units of the mean squared error.
+        rounds: Rounds of bids at most.
+    """
+
+    raise_by: float
+    rounds: int
+
+
+# Centroids that still move want no exact assignment. Near the end a precise one gains what rough ones cannot.
+_ROUGH = _Effort(0.3, 100)
+_FINE = _Effort(0.03, 1000)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Where k-means stands: sum of squared errors, centroids ``[k, d]``, the cluster of each point ``[n]``."""
+
+    error: float
+    centroids: Array
+    assigned: Array
 
 
 @dataclass(frozen=True)
@@ -86,116 +128,171 @@ def fit_residual_kmeans(
     seed: int,
     balanced: bool = True,
     restarts: int = 4,
-    iterations: int = 50,
+    iterations: int = 10,
+    device: str | None = None,
 ) -> tuple[Codebook, Codes]:
     """Fit a codebook and encode the items it was fitted on.
 
+    On the device the embeddings, and about three numbers per item and cluster, have to find room.
+
     Args:
-        embeddings: float32 ``[n, d]``.
+        embeddings: float32 ``[n, d]``; float64 is computed with, and gives centroids, as such.
         sizes: Number of clusters at each level.
         seed: Fixes every random choice.
-        balanced: Bound every cluster to at most ceil(n / size) members.
-        restarts: k-means++ starts per level; the one with the lowest sum of squared errors is kept.
-        iterations: Lloyd iterations at most; fewer where no assignment changes any more.
+        balanced: Let cluster sizes differ by one at most.
+        restarts: k-means++ starts per level; the one that is best after a few iterations is carried on.
+        iterations: Lloyd iterations at most with a rough and then, if balanced, with a precise assignment; fewer where
+            they gain nothing any more.
+        device: Of PyTorch, such as "cpu" or "cuda"; None computes with NumPy. All draw the same random numbers, so
+            results agree but for rounding.
 
     Returns:
         The codebook and int64 codes ``[n, levels]``. With ``balanced`` an item's code is not always its nearest
         centroid.
 
     Raises:
-        GreamError: Fewer items than clusters, or an embedding that is not finite.
+        GreamError: Fewer items than clusters, an embedding that is not finite, or a device that is not there.
     """
     if len(embeddings) < max(sizes):
         raise GreamError(f"{len(embeddings)} items cannot form {max(sizes)} clusters; lower semantic_ids.codebook_size")
     if not np.isfinite(embeddings).all():
         bad = int(np.flatnonzero(~np.isfinite(embeddings).all(axis=1))[0])
         raise GreamError(f"embedding of item {bad} is not finite; embed again")
+    if restarts < 1:
+        raise GreamError("semantic_ids.restarts must be 1 or more")
+    xp, residual = _place(embeddings, device)
     random = np.random.default_rng(seed)
-    residual = embeddings.astype(np.float32, copy=True)
     levels: list[Floats] = []
     codes = np.empty((len(embeddings), len(sizes)), dtype=np.int64)
     for level, size in enumerate(sizes):
-        best: tuple[float, Floats, Codes] | None = None
-        for _ in range(restarts):
-            centroids, assigned = _kmeans(residual, size, random, balanced, iterations)
-            error = float(((residual - centroids[assigned]) ** 2).sum())
-            if best is None or error < best[0]:
-                best = (error, centroids, assigned)
-        if best is None:
-            raise GreamError("semantic_ids.restarts must be 1 or more")
-        levels.append(best[1])
-        codes[:, level] = best[2]
-        residual -= best[1][best[2]]
+        fit = _kmeans(residual, size, random, xp, balanced, restarts, iterations)
+        for rows in _chunks(residual):
+            residual[rows] -= fit.centroids[fit.assigned[rows]]
+        levels.append(_to_numpy(fit.centroids))
+        codes[:, level] = _to_numpy(fit.assigned)
     return Codebook(tuple(levels)), codes
 
 
+def _place(embeddings: Floats, device: str | None) -> tuple[Any, Array]:
+    """The array module, and a copy of the embeddings on its device."""
+    dtype = np.float64 if embeddings.dtype == np.float64 else np.float32
+    if device is None:
+        return np, embeddings.astype(dtype, copy=True)
+    import torch
+
+    try:
+        return torch, torch.tensor(embeddings.astype(dtype, copy=False), device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        reason = str(error).splitlines()[0]
+        raise GreamError(
+            f"device '{device}' cannot hold the embeddings ({reason}); change semantic_ids.device"
+        ) from None
+
+
+def _to_numpy(array: Array) -> Any:
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
+
+
+def _chunks(points: Array) -> list[slice]:
+    return [slice(start, start + _CHUNK) for start in range(0, len(points), _CHUNK)]
+
+
 def _kmeans(
-    points: Floats, size: int, random: np.random.Generator, balanced: bool, iterations: int
-) -> tuple[Floats, Codes]:
-    centroids = _plus_plus(points, size, random)
-    assigned = np.full(len(points), -1, dtype=np.int64)
-    for _ in range(iterations):
-        distances = squared_distances(points, centroids)
-        new = _assign_balanced(distances) if balanced else distances.argmin(axis=1)
-        if (new == assigned).all():
-            break
-        assigned = new
-        counts = np.bincount(assigned, minlength=size)
-        sums = np.zeros_like(centroids)
-        np.add.at(sums, assigned, points)
-        filled = counts > 0
-        centroids[filled] = sums[filled] / counts[filled, None]
-        if not filled.all():
-            # A cluster that lost all members restarts at the points that are served worst.
-            worst = np.argsort(-distances[np.arange(len(points)), assigned], kind="stable")
-            centroids[~filled] = points[worst[: int((~filled).sum())]]
-    return centroids, assigned
+    points: Array, size: int, random: np.random.Generator, xp: Any, balanced: bool, restarts: int, iterations: int
+) -> _Fit:
+    norms = xp.concatenate([(points[rows] ** 2).sum(axis=1) for rows in _chunks(points)])
+    rough = _ROUGH if balanced else None
+    trials = [
+        _lloyd(points, norms, _plus_plus(points, size, random, xp), xp, rough, min(_TRIAL, iterations))
+        for _ in range(restarts)
+    ]
+    best = min(trials, key=lambda fit: fit.error)
+    best = min(best, _lloyd(points, norms, best.centroids, xp, rough, iterations), key=lambda fit: fit.error)
+    if not balanced:
+        return best
+    return _lloyd(points, norms, best.centroids, xp, _FINE, iterations)
 
 
-def _plus_plus(points: Floats, size: int, random: np.random.Generator) -> Floats:
-    """k-means++ start: each further centroid is drawn with probability proportional to its squared distance."""
-    chosen = [int(random.integers(len(points)))]
-    nearest = squared_distances(points, points[chosen])[:, 0]
-    while len(chosen) < size:
-        # A draw by the running sum, and not Generator.choice, because float32 weights do not sum to 1 exactly.
-        cumulative = np.cumsum(nearest, dtype=np.float64)
-        if cumulative[-1] > 0:
-            pick = int(np.searchsorted(cumulative, random.random() * cumulative[-1], side="right"))
-        else:  # every point coincides with a centroid
-            pick = int(random.integers(len(points)))
-        chosen.append(min(pick, len(points) - 1))
-        nearest = np.minimum(nearest, squared_distances(points, points[chosen[-1:]])[:, 0])
-    return points[chosen].copy()
+def _lloyd(points: Array, norms: Array, centroids: Array, xp: Any, effort: _Effort | None, iterations: int) -> _Fit:
+    """The best of the Lloyd iterations from ``centroids``, which end where they gain nothing.
 
-
-def _assign_balanced(distances: Floats) -> Codes:
-    """Assign each point to a centroid, none taking more than its share; sizes differ by one at most.
-
-    In rounds: each free point asks its nearest centroid that still has room, each centroid takes those that would
-    lose most by being turned away. Ties go to the lower point, so the result depends on the input alone.
+    Args:
+        points: ``[n, d]``.
+        norms: Squared norm of each point, ``[n]``.
+        centroids: ``[k, d]`` to start from.
+        xp: ``numpy`` or ``torch``.
+        effort: Of the balanced assignment; None: each point goes to its nearest centroid.
+        iterations: At most.
     """
-    n, k = distances.shape
-    assigned = np.full(n, -1, dtype=np.int64)
-    room = np.full(k, n // k, dtype=np.int64)
-    free = np.arange(n)
-    while len(free):
-        if not room.any():
-            # Every centroid holds its share: the rest goes one by one to the nearest not yet enlarged.
-            room[:] = 1
-        open_ = np.flatnonzero(room)
-        local = distances[np.ix_(free, open_)]
-        wish = local.argmin(axis=1)
-        if len(open_) > 1:
-            two = np.partition(local, 1, axis=1)[:, :2]
-            regret = two[:, 1] - two[:, 0]
+    size = len(centroids)
+    energy = float(norms.sum(dtype=xp.float64))
+    best: _Fit | None = None
+    for _ in range(iterations):
+        costs = points @ (-2 * centroids).T  # [n, k] squared distances, less the point's own norm
+        costs += (centroids**2).sum(axis=1)
+        lowest = xp.amin(costs, axis=1) + norms
+        if effort is None:
+            assigned = xp.argmin(costs, axis=1)
         else:
-            regret = np.zeros(len(free), dtype=np.float32)
-        order = np.lexsort((free, -regret, wish))
-        wish_sorted = wish[order]
-        first = np.searchsorted(wish_sorted, np.arange(len(open_)))
-        rank = np.arange(len(free)) - first[wish_sorted]
-        taken = order[rank < room[open_][wish_sorted]]
-        assigned[free[taken]] = open_[wish[taken]]
-        room[open_] -= np.bincount(wish[taken], minlength=len(open_))
-        free = free[assigned[free] < 0]
-    return assigned
+            mean = max(float(lowest.sum(dtype=xp.float64)) / len(points), 0.0)
+            assigned = assign_balanced(costs, xp, raise_by=effort.raise_by * mean, rounds=effort.rounds)
+        del costs
+        counts = xp.bincount(assigned, minlength=size)
+        filled = counts > 0
+        # An integer divisor would turn float32 into float64 in NumPy.
+        divisor = xp.asarray(xp.where(filled, counts, 1), dtype=points.dtype)
+        centroids = _sums(points, assigned, size, xp) / divisor[:, None]
+        error = energy - float((counts * (centroids**2).sum(axis=1, dtype=xp.float64)).sum())
+        gain = math.inf if best is None else best.error - error
+        if best is None or gain > 0:
+            best = _Fit(error, centroids, assigned)
+        if gain <= _TOLERANCE * abs(error):
+            break
+        if not bool(filled.all()):
+            # A cluster that lost all members restarts at the points that are served worst.
+            worst = xp.argsort(-lowest, stable=True)
+            centroids[~filled] = points[worst[: int((~filled).sum())]]
+    assert best is not None  # noqa: S101 - the caller asks for one iteration at least
+    return best
+
+
+def _sums(points: Array, assigned: Array, size: int, xp: Any) -> Array:
+    """Sum of each cluster's points, ``[k, d]``.
+
+    A matrix product, because scattered additions are slower and, on a GPU, come in no fixed order.
+    """
+    total = xp.zeros((size, points.shape[1]), dtype=points.dtype, device=points.device)
+    for rows in _chunks(points):
+        of = assigned[rows]
+        members = xp.zeros((size, len(of)), dtype=points.dtype, device=points.device)
+        members[of, xp.arange(len(of), device=points.device)] = 1
+        total += members @ points[rows]
+    return total
+
+
+def _plus_plus(points: Array, size: int, random: np.random.Generator, xp: Any) -> Array:
+    """Greedy k-means++ start: of some points drawn with a chance in proportion to their squared distance, the best."""
+    width = points.shape[1]
+    sketch = points
+    if width > _SKETCH:
+        projection = random.normal(scale=_SKETCH**-0.5, size=(width, _SKETCH))
+        sketch = points @ xp.asarray(projection, dtype=points.dtype, device=points.device)
+    norms = (sketch**2).sum(axis=1)
+    # The first centroid is drawn evenly: all points are equally far from none.
+    nearest = xp.ones_like(norms)
+    chosen: list[int] = []
+    while len(chosen) < size:
+        # Draws by the running sum, and not Generator.choice, because float32 weights do not sum to 1 exactly.
+        cumulative = xp.cumsum(nearest, axis=0, dtype=xp.float64)
+        total = float(cumulative[-1])
+        if total > 0:
+            draws = xp.asarray(random.random(_CANDIDATES) * total, device=points.device)
+            picks = xp.clip(xp.searchsorted(cumulative, draws, side="right"), 0, len(points) - 1)
+        else:  # every point coincides with a centroid
+            picks = xp.asarray(random.integers(len(points), size=_CANDIDATES), device=points.device)
+        distances = norms[:, None] + (norms[picks] - 2 * (sketch @ sketch[picks].T))  # [n, candidates]
+        reached = xp.clip(distances if not chosen else xp.minimum(nearest[:, None], distances), 0, None)
+        best = int(xp.argmin(reached.sum(axis=0)))
+        chosen.append(int(picks[best]))
+        nearest = reached[:, best]
+    return points[chosen]

@@ -37,37 +37,72 @@ def quality_report(
         A JSON mapping; rates lie in 0..1, entropy is in bits, reconstruction error is the residual's share of the
         embeddings' squared norm.
     """
-    sharing = sum(len(items) for items in collision_groups(raw_codes).values())
     levels = codebook.sizes
+    report = id_quality(codes[:, : len(levels)], levels, embeddings=embeddings, categories=categories, pairs=pairs)
     residual = embeddings.astype(np.float64, copy=True)
     total = float((residual**2).sum()) or 1.0
+    for level, row in enumerate(report["per_level"]):
+        residual -= codebook.centroids[level][codes[:, level]]
+        row["reconstruction_error"] = float((residual**2).sum()) / total
+    report["collisions"] = {
+        **_sharing(raw_codes),
+        "ids_moved": int((raw_codes != codes[:, : len(levels)]).any(axis=1).sum()),
+        "policy": policy,
+    }
+    report["unique_rate"] = len(np.unique(codes, axis=0)) / len(codes)
+    return report
+
+
+def id_quality(
+    codes: Codes,
+    sizes: Sequence[int],
+    *,
+    embeddings: Floats | None,
+    categories: Sequence[str],
+    pairs: Sequence[tuple[int, int]],
+) -> dict[str, Any]:
+    """Measure ids as they are, whoever made them and however: no codebook is needed.
+
+    Args:
+        codes: int64 ``[n, levels]``, rows may be equal; -1 behind the end of a shorter id.
+        sizes: Codes there are at each level, for the dead ones.
+        embeddings: Floats ``[n, d]`` that the ids are to describe; None leaves out the error.
+        categories: Most specific category of each item, "" where unknown.
+        pairs: Items bought one after the other in training.
+
+    Returns:
+        As `quality_report`. ``refit_error`` is the reconstruction error with the best centroids for the given codes:
+        at each level the mean of the residuals that share a code.
+    """
     per_level = []
-    for level, size in enumerate(levels):
-        residual = residual - codebook.centroids[level][codes[:, level]]
-        counts = np.bincount(codes[:, level], minlength=size)
-        per_level.append(
-            {
-                "level": level + 1,
-                "size": size,
-                **_usage(counts),
-                "reconstruction_error": float((residual**2).sum()) / total,
-            }
-        )
+    residual = None if embeddings is None else embeddings.astype(np.float64, copy=True)
+    total = 1.0 if residual is None else float((residual**2).sum()) or 1.0
+    for level, size in enumerate(sizes):
+        present = codes[:, level] >= 0
+        _, of = np.unique(codes[present, level], return_inverse=True)
+        counts = np.bincount(of)
+        row = {"level": level + 1, "size": size, **_usage(np.pad(counts, (0, max(0, size - len(counts)))))}
+        if residual is not None:
+            sums = np.zeros((len(counts), residual.shape[1]))
+            np.add.at(sums, of, residual[present])
+            residual[present] -= (sums / counts[:, None])[of]
+            row["refit_error"] = float((residual**2).sum()) / total
+        per_level.append(row)
     return {
         "items": len(codes),
-        "levels": len(levels),
-        "sizes": list(levels),
-        "collisions": {
-            "items_sharing": sharing,
-            "rate": sharing / len(codes),
-            "ids_moved": int((raw_codes != codes[:, : len(levels)]).any(axis=1).sum()),
-            "policy": policy,
-        },
-        "unique_rate": len({tuple(row) for row in codes.tolist()}) / len(codes),
+        "levels": len(sizes),
+        "sizes": list(sizes),
+        "collisions": _sharing(codes),
+        "unique_rate": len(np.unique(codes, axis=0)) / len(codes),
         "per_level": per_level,
-        "purity": _purity(codes, categories, len(levels)),
-        "cooccurrence": _neighbourhood(codes, pairs, len(levels)),
+        "purity": _purity(codes, categories, len(sizes)),
+        "cooccurrence": _neighbourhood(codes, pairs, len(sizes)),
     }
+
+
+def _sharing(codes: Codes) -> dict[str, Any]:
+    sharing = sum(map(len, collision_groups(codes).values()))
+    return {"items_sharing": sharing, "rate": sharing / len(codes)}
 
 
 def _usage(counts: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, float | int]:

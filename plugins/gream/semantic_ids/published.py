@@ -1,0 +1,74 @@
+"""Ids that others published: read as they are, collisions included, measured as they are, resolved only when asked.
+
+Published index files give some items the same id. Such ids can be measured (`index_codes`), but no model can be trained
+on them or decode them before `disambiguate_index` has made them unique: `Catalog` refuses them until then.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gream.errors import GreamError
+from gream.semantic_ids.kmeans import Codes
+from gream.semantic_ids.vocabulary import LEVEL_LETTERS, TOKEN_PATTERN
+
+Ids = list[tuple[str, ...]]
+
+
+def read_index(path: Path) -> Ids:
+    """Tokens of each item from an ``index.json``, plain or gzip'd, item 0 first; ids may be shared.
+
+    Raises:
+        GreamError: The file cannot be read, is no such mapping, or its items are not 0 to n-1.
+    """
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8") as stream:
+            raw = json.load(stream)
+    except (OSError, EOFError, ValueError) as error:
+        raise GreamError(f"{path}: cannot be read as an index of semantic ids ({error})") from None
+    if not isinstance(raw, Mapping) or {*raw} != {str(item) for item in range(len(raw))}:
+        raise GreamError(f"{path}: keys must be the item numbers 0 to n-1, each mapped to a list of tokens")
+    for item, tokens in raw.items():
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise GreamError(f"{path}: item {item} is not mapped to a list of tokens")
+    return [tuple(raw[str(item)]) for item in range(len(raw))]
+
+
+def index_codes(ids: Sequence[Sequence[str]]) -> Codes:
+    """The codes in the tokens, int64 ``[n, longest]`` with the numbers as written, -1 behind the end of an id.
+
+    Raises:
+        GreamError: A string is no token, or its letter is not that of its level.
+    """
+    codes = np.full((len(ids), max(map(len, ids), default=0)), -1, dtype=np.int64)
+    for item, tokens in enumerate(ids):
+        for level, token in enumerate(tokens):
+            match = TOKEN_PATTERN.fullmatch(token)
+            if match is None or match.group(1) != LEVEL_LETTERS[level]:
+                raise GreamError(f"item {item} has '{token}' at level {level + 1}; '{LEVEL_LETTERS[level]}' expected")
+            codes[item, level] = int(match.group(2))
+    return codes
+
+
+def disambiguate_index(ids: Sequence[Sequence[str]]) -> Ids:
+    """Unique ids: items that share one get a further token, numbered from 1, in the spelling of their others."""
+    shared = {tokens for tokens, count in Counter(map(tuple, ids)).items() if count > 1}
+    taken = {tuple(tokens) for tokens in ids} - shared
+    result = []
+    for tokens in map(tuple, ids):
+        if tokens in shared:
+            start, end = ("<|", "|>") if tokens[-1].startswith("<|") else ("<", ">")
+            number = 1
+            while (longer := (*tokens, f"{start}{LEVEL_LETTERS[len(tokens)]}_{number}{end}")) in taken:
+                number += 1
+            taken.add(longer)
+            tokens = longer
+        result.append(tokens)
+    return result
