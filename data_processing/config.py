@@ -11,6 +11,18 @@ from data_processing.interactions import InteractionsConfig
 from data_processing.synthesize import SynthesizeConfig
 
 
+class ExportConfig(Config):
+    """Files in the published layout.
+
+    Attributes:
+        name: Of the data set, before ``.inter.json``; the run folder's name by default.
+        tokens: Spelling of semantic ids: ``<|a_1|>`` in GREAM, ``<a_1>`` in LC-Rec and most others.
+    """
+
+    name: str | None = None
+    tokens: Literal["<|a_1|>", "<a_1>"] = "<|a_1|>"
+
+
 class EmbedConfig(Config):
     """Item embeddings.
 
@@ -109,6 +121,7 @@ class DataRecipe(Config):
     seed: int = 42
     synthesize: SynthesizeConfig | None = None
     interactions: InteractionsConfig
+    export: ExportConfig = ExportConfig()
     embed: EmbedConfig = EmbedConfig()
     semantic_ids: SemanticIdsConfig = SemanticIdsConfig()
     model: ModelConfig = ModelConfig()
