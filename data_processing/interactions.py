@@ -186,11 +186,9 @@ def make_sequences(reviews: pl.DataFrame, described: pl.Series, core: int) -> Se
     known = raw if has_metadata.all() else raw.filter(has_metadata.gather(item_codes))
     distinct = first_occurrences(known)
     left = k_core(distinct, core)
-    kept_users, kept_items = (_present(left.frame[name]) for name in ("user", "item"))
-    numbered = left.frame.with_columns(
-        pl.Series("user", np.searchsorted(kept_users, left.frame["user"]), dtype=pl.Int32),
-        pl.Series("item", np.searchsorted(kept_items, left.frame["item"]), dtype=pl.Int32),
-    )
+    kept_users, user_numbers = _renumbered(left.frame["user"])
+    kept_items, item_numbers = _renumbered(left.frame["item"])
+    numbered = left.frame.with_columns(user_numbers, item_numbers)
     frames = {"raw": raw, "with_metadata": known, "distinct": distinct, "core": left.frame}
     return Sequences(
         leave_one_out(numbered),
@@ -207,8 +205,11 @@ def _encoded(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
     return distinct, ids.cast(pl.Enum(distinct)).to_physical().cast(pl.UInt32)
 
 
-def _present(codes: pl.Series) -> np.ndarray:
-    return np.flatnonzero(np.bincount(codes.to_numpy()))
+def _renumbered(codes: pl.Series) -> tuple[np.ndarray, pl.Series]:
+    """The distinct codes in order, and for each code its place among them (int32)."""
+    present = np.bincount(codes.to_numpy()) > 0
+    place = np.cumsum(present, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(present), pl.Series(codes.name, place[codes.to_numpy()])
 
 
 def first_occurrences(reviews: pl.DataFrame) -> pl.DataFrame:
@@ -267,22 +268,24 @@ def leave_one_out(interactions: pl.DataFrame) -> pl.DataFrame:
     Raises:
         GreamError: A user has fewer than three interactions.
     """
-    length = pl.len().over("user")
-    position = pl.int_range(pl.len(), dtype=pl.Int32).over("user")
-    short = interactions.filter(length < SHORTEST_SEQUENCE)
-    if not short.is_empty():
+    users = interactions["user"]
+    if not users.is_sorted():
+        interactions = interactions.sort("user", maintain_order=True)
+        users = interactions["user"]
+    lengths = np.bincount(users.to_numpy())
+    short = np.flatnonzero((lengths > 0) & (lengths < SHORTEST_SEQUENCE))
+    if len(short):
         raise GreamError(
-            f"user {short['user'][0]} has fewer than {SHORTEST_SEQUENCE} interactions and cannot be split into "
+            f"user {short[0]} has fewer than {SHORTEST_SEQUENCE} interactions and cannot be split into "
             f"training, validation and test; raise interactions.core to {SHORTEST_SEQUENCE} or more"
         )
-    return interactions.sort("user", maintain_order=True).with_columns(
-        position.alias("position"),
-        pl.when(position == length - 1)
-        .then(pl.lit("test"))
-        .when(position == length - 2)
-        .then(pl.lit("valid"))
-        .otherwise(pl.lit("train"))
-        .alias("split"),
+    ends = np.cumsum(lengths)
+    rows = np.arange(len(interactions))
+    position = rows - np.repeat(ends - lengths, lengths)
+    to_come = np.repeat(ends, lengths) - 1 - rows
+    return interactions.with_columns(
+        pl.Series("position", position, dtype=pl.Int32),
+        pl.Series("split", ["test", "valid", "train"], dtype=pl.String).gather(np.minimum(to_come, 2)),
     )
 
 
@@ -316,7 +319,8 @@ def _date(seconds: Any) -> str:
 
 
 def _counts(frame: pl.DataFrame) -> dict[str, int]:
-    return {"users": len(_present(frame["user"])), "items": len(_present(frame["item"])), "interactions": len(frame)}
+    users, items = (int(np.count_nonzero(np.bincount(frame[name].to_numpy()))) for name in ("user", "item"))
+    return {"users": users, "items": items, "interactions": len(frame)}
 
 
 def _difference(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:

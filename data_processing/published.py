@@ -188,7 +188,8 @@ def _paragraphs(text: str) -> Sequence[str]:
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            return [text]
+            # Written without escaping the quotes inside.
+            return [text[1:-1].strip("'\" ")]
         if isinstance(value, list):
             return [part for part in value if isinstance(part, str)]
     return [text]

@@ -31,11 +31,13 @@ class Table:
 
     def read_reviews(self, path: Path) -> pl.DataFrame:
         """See `Source.read_reviews`."""
-        frame = self._read(path, {"user": self.columns.user, "item": self.columns.item, "time": self.columns.time})
+        names = {"user": self.columns.user, "item": self.columns.item, "time": self.columns.time}
+        frame = self._read(path, names)
         times = _seconds(frame["time"], 1000 if self.columns.time_unit == "ms" else 1)
         self._check(
             path,
             frame,
+            names,
             {
                 "user": (_is_id(frame["user"]), "a user id"),
                 "item": (_is_id(frame["item"]), "an item id"),
@@ -71,7 +73,7 @@ class Table:
             "category": columns.categories,
         }
         frame = self._read(path, {key: name for key, name in named.items() if name is not None})
-        self._check(path, frame, {"item_id": (_is_id(frame["item_id"]), "an item id")})
+        self._check(path, frame, {"item_id": columns.item_id}, {"item_id": (_is_id(frame["item_id"]), "an item id")})
         frame = frame.with_columns(pl.lit(None, pl.String).alias(key) for key in named if named[key] is None)
 
         def as_list(key: str, parts: pl.Expr) -> pl.Expr:
@@ -124,16 +126,17 @@ class Table:
             infer_schema=False,
         )
 
-    def _check(self, path: Path, frame: pl.DataFrame, checks: Mapping[str, tuple[pl.Series, str]]) -> None:
+    def _check(
+        self, path: Path, frame: pl.DataFrame, names: Mapping[str, str], checks: Mapping[str, tuple[pl.Series, str]]
+    ) -> None:
         """Refuse the first row in which a value is not what it must be."""
         problems = [(int((~good).arg_true()[0]), name) for name, (good, _) in checks.items() if not good.all()]
         if not problems:
             return
         index, name = min(problems)
-        value = frame[name][index]
         raise GreamError(
-            f"{self._place(path, frame['row'][index])}: column '{name}' must hold {checks[name][1]}, found {value!r}; "
-            "correct the line or delete it"
+            f"{self._place(path, frame['row'][index])}: column '{names[name]}' must hold {checks[name][1]}, "
+            f"found {frame[name][index]!r}; correct the line or delete it"
         )
 
     def _place(self, path: Path, row: int) -> str:

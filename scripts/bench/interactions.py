@@ -1,0 +1,160 @@
+"""Raw reviews to 5-core sequences: seconds against plain Python on the same file, or peak memory of the whole stage.
+
+    python scripts/bench/interactions.py                                  # 500,000 reviews, the ratio
+    python scripts/bench/interactions.py --reviews 10000000 --memory      # peak memory of the stage
+
+The input is generated in a temporary folder: Amazon 2018 format, popular and rare items, times by the day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from data_processing.interactions import make_sequences
+from data_processing.readers.amazon import AMAZON
+
+Row = tuple[str, str, int, int, str]  # user id, item id, seconds, position, split
+
+_CHUNK = 500_000
+_CORE = 5
+_RUNS = 3
+_WORDS = ("the", "a", "great", "gift", "works", "well", "quality", "price", "bought", "really", "love", "it", "and")
+_REVIEW = (
+    '{{"overall": 5.0, "verified": true, "reviewTime": "06 17, 2018", "reviewerID": "A{}", "asin": "B{}", '
+    '"reviewerName": "Amazon Customer", "reviewText": "{}", "summary": "Five Stars", "unixReviewTime": {}}}'
+)
+_STAGE = (
+    "import sys; from pathlib import Path;"
+    "from data_processing.interactions import InteractionsConfig, build_interactions as build;"
+    "build(InteractionsConfig(), *map(Path, sys.argv[1:]))"
+)
+
+
+def generate(reviews: int, folder: Path) -> tuple[Path, Path]:
+    """Write a dump of so many reviews, a tenth as many users and a twentieth as many items; some pairs repeat."""
+    random = np.random.default_rng(42)
+    users, items = reviews // 10, reviews // 20
+    texts = pl.Series([" ".join(random.choice(_WORDS, size)) for size in random.integers(3, 100, 5000)])
+    paths = folder / "reviews.json", folder / "meta.json"
+    with paths[0].open("wb") as stream:
+        for start in range(0, reviews, _CHUNK):
+            size = min(_CHUNK, reviews - start)
+            # Squares of uniform numbers: a few users and items are met often, most seldom.
+            frame = pl.DataFrame(
+                {
+                    "user": (random.random(size) ** 1.5 * users).astype(np.int64),
+                    "item": (random.random(size) ** 2 * items).astype(np.int64),
+                    "time": random.integers(1_300_000_000 // 86400, 1_530_000_000 // 86400, size) * 86400,
+                    "text": texts.gather(random.integers(0, len(texts), size)),
+                }
+            )
+            line = pl.format(
+                _REVIEW,
+                pl.col("user").cast(pl.String).str.zfill(13),
+                pl.col("item").cast(pl.String).str.zfill(9),
+                "text",
+                "time",
+            )
+            stream.write(frame.select(line).to_series().str.join("\n").item().encode() + b"\n")
+    with paths[1].open("w", encoding="utf-8") as stream:
+        for item in range(items):
+            about = {"title": f"Thing {item}", "description": ["A thing."], "brand": "Moss", "category": ["Things"]}
+            stream.write(json.dumps({"asin": f"B{item:09}", **about}) + "\n")
+    return paths
+
+
+def polars_sequences(path: Path) -> pl.DataFrame:
+    """The code of the stage, up to the finished sequences."""
+    reviews = AMAZON["amazon-2018"].read_reviews(path)
+    made = make_sequences(reviews, reviews["item_id"].unique(), _CORE)
+    return made.frame.with_columns(
+        made.users.gather(made.frame["user"]).alias("user_id"), made.items.gather(made.frame["item"]).alias("item_id")
+    )
+
+
+def python_sequences(path: Path) -> list[Row]:
+    """The same rules with the json module, dictionaries and loops, each pass over the data written for speed."""
+    by_user = defaultdict(list)
+    with path.open("rb") as stream:
+        for line, text in enumerate(stream):
+            row = json.loads(text)
+            by_user[row["reviewerID"]].append((row["unixReviewTime"], line, row["asin"]))
+    sequences = {}
+    for user, own in by_user.items():
+        own.sort()
+        first: dict[str, int] = {}
+        for seconds, _, item in own:
+            first.setdefault(item, seconds)
+        sequences[user] = list(first.items())
+    while True:
+        counts = Counter(item for own in sequences.values() for item, _ in own)
+        left = {}
+        for user, own in sequences.items():
+            kept = [pair for pair in own if counts[pair[0]] >= _CORE]
+            if len(kept) >= _CORE:
+                left[user] = kept
+        if sum(map(len, left.values())) == sum(map(len, sequences.values())):
+            break
+        sequences = left
+    rows = []
+    for user in sorted(sequences):
+        own = sequences[user]
+        for position, (item, seconds) in enumerate(own):
+            split = {len(own) - 1: "test", len(own) - 2: "valid"}.get(position, "train")
+            rows.append((user, item, seconds, position, split))
+    return rows
+
+
+def fastest(work: Callable[[Path], Any], path: Path) -> tuple[float, Any]:
+    """Seconds of the fastest of a few runs, and its result."""
+    best, result = float("inf"), None
+    for _ in range(_RUNS):
+        result = None  # the result before is not counted against the next run
+        start = time.perf_counter()
+        result = work(path)
+        best = min(best, time.perf_counter() - start)
+    return best, result
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reviews", type=int, default=500_000)
+    parser.add_argument("--memory", action="store_true", help="peak memory of the whole stage, and no reference")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        reviews, metadata = generate(options.reviews, Path(folder))
+        size = reviews.stat().st_size / 1e9
+        print(f"{options.reviews:,} reviews, {size:.2f} GB; polars {pl.__version__}, {pl.thread_pool_size()} threads")
+        out = Path(folder) / "out"
+        out.mkdir()
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", _STAGE, str(reviews), str(metadata), str(out)], check=True)
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        print(f"the whole stage, texts and tables included: {seconds:.1f} s, peak memory {peak:.2f} GB")
+        if options.memory:
+            return
+        ours, frame = fastest(polars_sequences, reviews)
+        theirs, rows = fastest(python_sequences, reviews)
+        if frame.select("user_id", "item_id", "timestamp", "position", "split").rows() != rows:
+            raise SystemExit("error: the two do not agree")
+        print(f"reviews to sequences, fastest of {_RUNS}: {ours:.2f} s; plain Python {theirs:.2f} s; same rows")
+        print(f"ratio: {theirs / ours:.1f}")
+
+
+if __name__ == "__main__":
+    main()
