@@ -55,7 +55,7 @@ class AmazonDump:
     def read_reviews(self, path: Path) -> pl.DataFrame:
         """See `Source.read_reviews`."""
         schema = {self.user: _TEXT, self.item: _TEXT, self.time: pl.Int64()}
-        frame = self._collect(path, schema)
+        frame = self._collect(path, schema, lambda scan: scan)
         # Polars turns what is no string into one, and an absent field into null.
         valid = (
             pl.col(self.user, self.item).str.contains(f"^{_ID}$").fill_null(False),
@@ -72,20 +72,22 @@ class AmazonDump:
 
     def read_review_texts(self, path: Path, rows: pl.Series) -> pl.DataFrame:
         """See `Source.read_review_texts`."""
-        schema = {self.summary: _TEXT, self.text: _TEXT}
         wanted = rows.alias("row").to_frame().lazy()
-        parts = [pl.DataFrame(schema={"row": pl.UInt32, "text": pl.String})]
-        with open_raw(path) as stream:
-            scan = pl.scan_ndjson(stream, schema=schema, row_index_name="row").join(wanted, on="row", how="semi")
-            try:
-                # Raw texts are many times what is kept of them, so they are cleaned as they come.
-                for frame in scan.collect_batches(engine="streaming"):
-                    pairs = frame.select(self.summary, self.text).iter_rows()
-                    texts = pl.Series("text", [review_text(a or "", b or "") for a, b in pairs], dtype=pl.String)
-                    parts.append(frame.select("row", texts).filter(pl.col("text") != ""))
-            except (OSError, pl.exceptions.PolarsError) as error:
-                self._raise_first_problem(path, str(error))
-        return pl.concat(parts).sort("row")
+        kept = {"row": pl.UInt32(), "text": _TEXT}
+        frame = self._collect(
+            path,
+            {self.summary: _TEXT, self.text: _TEXT},
+            # Raw texts are many times what is kept of them, so they are cleaned as they come.
+            lambda scan: scan.join(wanted, on="row", how="semi").map_batches(
+                self._cleaned, schema=kept, streamable=True
+            ),
+        )
+        return frame.sort("row")
+
+    def _cleaned(self, frame: pl.DataFrame) -> pl.DataFrame:
+        pairs = frame.select(self.summary, self.text).iter_rows()
+        texts = pl.Series("text", [review_text(a or "", b or "") for a, b in pairs], dtype=pl.String)
+        return frame.select("row", texts).filter(pl.col("text") != "")
 
     def read_metadata(self, path: Path) -> pl.DataFrame:
         """See `Source.read_metadata`."""
@@ -113,11 +115,13 @@ class AmazonDump:
             pl.col(self.category).alias("category"),
         ).unique("item_id", keep="first", maintain_order=True)
 
-    def _collect(self, path: Path, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    def _collect(
+        self, path: Path, schema: dict[str, pl.DataType], plan: Callable[[pl.LazyFrame], pl.LazyFrame]
+    ) -> pl.DataFrame:
         # An open file and not its name: in a name, polars takes brackets and stars for patterns.
         with open_raw(path) as stream:
             try:
-                return pl.scan_ndjson(stream, schema=schema, row_index_name="row").collect(engine="streaming")
+                return plan(pl.scan_ndjson(stream, schema=schema, row_index_name="row")).collect(engine="streaming")
             except (OSError, pl.exceptions.PolarsError) as error:
                 self._raise_first_problem(path, str(error))
 
