@@ -228,6 +228,14 @@ def test_a_table_may_have_gaps(tmp_path: Path) -> None:
     assert clean_items(items).frame["title"].to_list() == ["Tea", "Two lines; quoted"]
 
 
+def test_texts_of_a_table(tmp_path: Path) -> None:
+    path = put(tmp_path / "r.csv", 'text\nkeep &amp; cut\n"second, ""quoted"""\n""\n<br/>\n')
+    source = source_of("table", Columns(text="text"))
+    assert source.read_review_texts(path, pl.Series([1, 3, 2], dtype=pl.UInt32)).rows() == [(1, 'second, "quoted"')]
+    assert source.read_review_texts(path, pl.Series([0], dtype=pl.UInt32)).rows() == [(0, "keep & cut")]
+    assert source.read_review_texts(path, pl.Series([2, 3], dtype=pl.UInt32)).rows() == []
+
+
 def test_literals_are_data(tmp_path: Path) -> None:
     """Metadata of 2014 is parsed, never run."""
     mark = tmp_path / "ran"

@@ -58,7 +58,7 @@ class Table:
         """See `Source.read_review_texts`."""
         if self.columns.text is None:
             return pl.DataFrame(schema={"row": pl.UInt32, "text": pl.String})
-        frame = self._read(path, {"text": self.columns.text}).join(rows.alias("row").to_frame(), on="row", how="semi")
+        frame = self._read(path, {"text": self.columns.text}, rows)
         texts = pl.Series("text", [review_text("", str(text or "")) for text in frame["text"]], dtype=pl.String)
         return frame.select("row", texts).filter(pl.col("text") != "").sort("row")
 
@@ -87,8 +87,8 @@ class Table:
             as_list("category", pl.col("category").cast(pl.String).str.split(columns.category_separator)),
         ).unique("item_id", keep="first", maintain_order=True)
 
-    def _read(self, path: Path, names: Mapping[str, str]) -> pl.DataFrame:
-        """The wanted columns under our names, and row (uint32, order of input)."""
+    def _read(self, path: Path, names: Mapping[str, str], rows: pl.Series | None = None) -> pl.DataFrame:
+        """The wanted columns under our names, and row (uint32, order of input); of the wanted rows, or of all."""
         with open_raw(path) as stream:
             try:
                 scan = self._scan(path, stream)
@@ -100,12 +100,17 @@ class Table:
                             f"interactions.columns.{'categories' if ours == 'category' else ours}"
                         )
                 wanted = {ours: pl.col(theirs) for ours, theirs in names.items()}
-                frame = scan.select(**wanted).with_row_index("row").collect(engine="streaming")
+                scan = scan.select(**wanted).with_row_index("row")
+                if rows is not None:
+                    scan = scan.join(rows.alias("row").to_frame().lazy(), on="row", how="semi")
+                frame = scan.collect(engine="streaming")
             except (OSError, pl.exceptions.PolarsError) as error:
                 if not _is_parquet(path):
                     self._raise_first_problem(path)
                 says = " ".join(str(error).split())
                 raise GreamError(f"{path}: cannot be read as a table ({says}); make or download it again") from None
+        if rows is not None:
+            return frame
         if not _is_parquet(path):
             # Polars takes a blank line for a row without values.
             frame = frame.filter(pl.any_horizontal(pl.col(*names).is_not_null()))

@@ -97,10 +97,10 @@ def python_sequences(path: Path) -> list[Row]:
             row = json.loads(text)
             by_user[row["reviewerID"]].append((row["unixReviewTime"], line, row["asin"]))
     sequences = {}
-    for user, own in by_user.items():
-        own.sort()
+    for user, reviews in by_user.items():
+        reviews.sort()
         first: dict[str, int] = {}
-        for seconds, _, item in own:
+        for seconds, _, item in reviews:
             first.setdefault(item, seconds)
         sequences[user] = list(first.items())
     while True:
