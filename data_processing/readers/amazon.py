@@ -240,7 +240,10 @@ def _json(path: Path, number: int, line: bytes) -> object:
         return json.loads(line.decode("utf-8"), parse_constant=_reject_constant)
     except ValueError as error:
         if line.lstrip().startswith((b"{'", b"{u'")):
-            remedy = "this is a Python literal, as in the 2014 dumps; set interactions.format=amazon-2014"
+            remedy = (
+                "this is a Python literal, as in the 2014 metadata; name the right file, "
+                "or set interactions.format=amazon-2014"
+            )
         else:
             remedy = _remedy(line)
         raise GreamError(f"{path}:{number}: not valid JSON ({error}); {remedy}") from None
