@@ -248,3 +248,12 @@ def test_gift_cards(real_data: Path, tmp_path: Path) -> None:
     }
     splits = pl.read_parquet(tmp_path / "interactions.parquet")["split"].value_counts()
     assert dict(splits.rows()) == {"train": 2035, "valid": 453, "test": 453}
+
+
+def test_the_benchmark_agrees_with_plain_python() -> None:
+    """Its reference is a second naive implementation, and it compares the rows of 20,000 reviews."""
+    search = os.pathsep.join((str(ROOT), str(ROOT / "plugins")))
+    command = [sys.executable, str(ROOT / "scripts" / "bench" / "interactions.py"), "--reviews", "20000"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": search})
+    assert done.returncode == 0, done.stderr
+    assert "same rows" in done.stdout
