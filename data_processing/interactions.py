@@ -17,7 +17,7 @@ import polars as pl
 from gream.config import Config
 from gream.errors import GreamError
 from gream.stage import write_json
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from data_processing.published import read_inter, read_item
 from data_processing.readers import source_of
@@ -45,6 +45,12 @@ class InteractionsConfig(Config):
     columns: Columns = Columns()
     core: int = Field(5, ge=SHORTEST_SEQUENCE)
     min_users: PositiveInt = 50
+
+    @model_validator(mode="after")
+    def _columns_are_read(self) -> InteractionsConfig:
+        if self.columns != Columns() and self.format != "table":
+            raise ValueError(f"columns are named for format 'table', not for '{self.format}'")
+        return self
 
 
 def build_interactions(config: InteractionsConfig, reviews: Path, metadata: Path, out: Path) -> None:

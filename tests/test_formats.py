@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 from backports import zstd
+from gream.config import parse_config
 from gream.errors import GreamError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -371,6 +372,13 @@ def test_another_format_is_told_by_its_start(tmp_path: Path, file: str) -> None:
     wrong = "amazon-2023" if right != "amazon-2023" else "amazon-2018"
     with pytest.raises(GreamError, match=rf"not in the format '{wrong}'; .* set interactions\.format={right}$"):
         check_format(path, wrong)
+
+
+def test_columns_without_a_table(tmp_path: Path) -> None:
+    with pytest.raises(GreamError, match=r"recipe\.yaml: .*columns are named for format 'table', not for 'movielens'"):
+        parse_config(InteractionsConfig, {"format": "movielens", "columns": {"user": "who"}}, source="recipe.yaml")
+    with pytest.raises(GreamError, match=r"unknown key 'columns\.users'; did you mean 'user'"):
+        parse_config(InteractionsConfig, {"format": "table", "columns": {"users": "who"}}, source="recipe.yaml")
 
 
 def test_the_stage_names_the_right_format(tmp_path: Path) -> None:
