@@ -57,11 +57,11 @@ class AmazonDump:
         schema = {self.user: _TEXT, self.item: _TEXT, self.time: pl.Int64()}
         frame = self._collect(path, schema, lambda scan: scan)
         # Polars turns what is no string into one, and an absent field into null.
-        valid = (
-            pl.col(self.user, self.item).str.contains(f"^{_ID}$").fill_null(False),
-            pl.col(self.time).is_between(*self._times()).fill_null(False),
+        valid = frame.select(
+            pl.col(self.user, self.item).unique().str.contains(f"^{_ID}$").fill_null(False).all(),
+            pl.col(self.time).is_between(*self._times()).fill_null(False).all(),
         )
-        if frame.is_empty() or not frame.select(pl.all_horizontal(*valid).all()).item():
+        if frame.is_empty() or not all(valid.row(0)):
             self._raise_first_problem(path, "a value is missing")
         return frame.select(
             "row",
