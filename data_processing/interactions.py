@@ -7,6 +7,7 @@ published layout has been through this; it is only split.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,10 +185,10 @@ def make_sequences(reviews: pl.DataFrame, described: pl.Series, core: int) -> Se
         described: Ids of the items that have metadata.
         core: Fewest interactions of a user and of an item that stay.
     """
-    ids = reviews.select(pl.col("user_id", "item_id").unique().sort().implode())
-    users, items = ids["user_id"][0], ids["item_id"][0]
     # Small whole numbers from here on: ids as text would be compared and copied at every step.
-    user_codes, item_codes = _places(reviews["user_id"], users), _places(reviews["item_id"], items)
+    with ThreadPoolExecutor(2) as pool:
+        encoded = pool.map(_encoded, (reviews["user_id"], reviews["item_id"]))
+        (users, user_codes), (items, item_codes) = encoded
     raw = pl.DataFrame([reviews["row"], user_codes.alias("user"), item_codes.alias("item"), reviews["timestamp"]])
     has_metadata = items.is_in(described.implode())
     known = raw if has_metadata.all() else raw.filter(has_metadata.gather(item_codes))
@@ -206,9 +207,10 @@ def make_sequences(reviews: pl.DataFrame, described: pl.Series, core: int) -> Se
     )
 
 
-def _places(ids: pl.Series, distinct: pl.Series) -> pl.Series:
-    """For each id, its place among the distinct ones (uint32)."""
-    return ids.cast(pl.Enum(distinct)).to_physical().cast(pl.UInt32)
+def _encoded(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """The distinct ids in order, and for each id its place among them (uint32)."""
+    distinct = ids.unique().sort()
+    return distinct, ids.cast(pl.Enum(distinct)).to_physical().cast(pl.UInt32)
 
 
 def _renumbered(codes: pl.Series) -> tuple[np.ndarray, pl.Series]:
