@@ -25,6 +25,7 @@ class Stage(StrEnum):
 
     synthesize = "synthesize"
     interactions = "interactions"
+    export = "export"
     enrich = "enrich"
     embed = "embed"
     semantic_ids = "semantic-ids"
@@ -91,8 +92,29 @@ def plan(
         return Plan(
             {"interactions": recipe.interactions.model_dump(mode="json")},
             [reviews, metadata],
-            ["interactions.parquet", "users.parquet", "items.parquet", "reviews.parquet", "statistics.json"],
+            [
+                "interactions.parquet",
+                "users.parquet",
+                "items.parquet",
+                "reviews.parquet",
+                "statistics.json",
+                "statistics.md",
+            ],
             lambda out: build_interactions(recipe.interactions, reviews, metadata, out),
+        )
+    if stage is Stage.export:
+        from data_processing.published import export
+
+        name, tokens = recipe.export.name or run.resolve().name, recipe.export.tokens
+        # A run may be exported before it has ids.
+        ids = index if index.exists() else None
+        return Plan(
+            {"name": name, "tokens": tokens},
+            [interactions, items, *([ids] if ids else [])],
+            ["published"],
+            lambda out: export(
+                name, bars=tokens == "<|a_1|>", interactions=interactions, items=items, index=ids, out=out
+            ),
         )
     if stage is Stage.enrich and endpoint is not None:
         from data_processing.model_teacher import enrich_with_model
@@ -211,10 +233,12 @@ def main(
     run: Annotated[Path, typer.Option(help="Run folder, e.g. runs/quickstart.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, wins over the recipe.")] = None,
     reviews: Annotated[
-        Path | None, typer.Option(help="Raw reviews for 'interactions'; the synthetic dump by default.")
+        Path | None,
+        typer.Option(help="Reviews, ratings or NAME.inter.json for 'interactions'; the synthetic dump by default."),
     ] = None,
     metadata: Annotated[
-        Path | None, typer.Option(help="Raw metadata for 'interactions'; the synthetic dump by default.")
+        Path | None,
+        typer.Option(help="Metadata, movies or NAME.item.json for 'interactions'; the synthetic dump by default."),
     ] = None,
     base: Annotated[
         Path | None,

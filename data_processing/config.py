@@ -44,6 +44,18 @@ class TeacherConfig(Config):
         return {"temperature": self.temperature, "max_tokens": self.max_tokens, **self.extra}
 
 
+class ExportConfig(Config):
+    """Files in the published layout.
+
+    Attributes:
+        name: Of the data set, before ``.inter.json``; the run folder's name by default.
+        tokens: Spelling of semantic ids: ``<|a_1|>`` in GREAM, ``<a_1>`` in LC-Rec and most others.
+    """
+
+    name: str | None = None
+    tokens: Literal["<|a_1|>", "<a_1>"] = "<|a_1|>"
+
+
 class EmbedConfig(Config):
     """Item embeddings.
 
@@ -148,6 +160,7 @@ class DataRecipe(Config):
     synthesize: SynthesizeConfig | None = None
     interactions: InteractionsConfig
     teacher: TeacherConfig = TeacherConfig()
+    export: ExportConfig = ExportConfig()
     embed: EmbedConfig = EmbedConfig()
     semantic_ids: SemanticIdsConfig = SemanticIdsConfig()
     model: ModelConfig = ModelConfig()

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from data_processing.interactions import InteractionsConfig, build_interactions, k_core, leave_one_out
 
 Review = tuple[str, str, int]  # user, item, seconds
-OUTPUTS = ("interactions.parquet", "users.parquet", "items.parquet", "reviews.parquet", "statistics.json")
+TABLES = tuple(f"{name}.parquet" for name in ("interactions", "users", "items", "reviews"))
+OUTPUTS = (*TABLES, "statistics.json", "statistics.md")
 
 
 def dump(folder: Path, reviews: list[Review], described: list[str]) -> tuple[Path, Path]:
@@ -77,7 +78,13 @@ def test_a_shop_by_hand(tmp_path: Path) -> None:
     ]
     assert pl.read_parquet(out / "reviews.parquet").rows() == [(0, 0, "line 6"), (1, 2, "line 1"), (2, 2, "line 10")]
     statistics = json.loads((out / "statistics.json").read_text())
-    assert statistics["source"] == {"dump": "amazon-2018", "reviews": "reviews.json.gz", "metadata": "meta.json.gz"}
+    assert statistics["source"] == {
+        "dump": "amazon-2018",
+        "reviews": "reviews.json.gz",
+        "metadata": "meta.json.gz",
+        "first": "1970-01-01",
+        "last": "1970-01-01",
+    }
     assert (statistics["users"], statistics["items"], statistics["interactions"]) == (3, 3, 9)
     assert (statistics["density"], statistics["sequence_lengths"]) == (1.0, {"3": 3})
     assert statistics["filters"] == {
@@ -162,7 +169,7 @@ def test_the_core_is_the_largest_and_does_not_depend_on_order(
     pairs: set[tuple[int, int]], k: int, random_: Any
 ) -> None:
     order = sorted(pairs)
-    schema = {"user_id": pl.Int64, "item_id": pl.Int64}
+    schema = {"user": pl.Int64, "item": pl.Int64}
     core = set(k_core(pl.DataFrame(order, schema=schema, orient="row"), k).frame.rows())
     users, items = Counter(user for user, _ in core), Counter(item for _, item in core)
     assert all(users[user] >= k and items[item] >= k for user, item in core)
@@ -182,7 +189,7 @@ def test_the_core_is_the_largest_and_does_not_depend_on_order(
 def test_the_core_counts_its_rounds() -> None:
     """Dropping a user drops an item, which drops the next user: a chain that takes one round per link."""
     pairs = [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)]
-    core = k_core(pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row"), 2)
+    core = k_core(pl.DataFrame(pairs, schema=["user", "item"], orient="row"), 2)
     assert (len(core.frame), core.rounds) == (0, 3)
 
 
@@ -241,3 +248,13 @@ def test_gift_cards(real_data: Path, tmp_path: Path) -> None:
     }
     splits = pl.read_parquet(tmp_path / "interactions.parquet")["split"].value_counts()
     assert dict(splits.rows()) == {"train": 2035, "valid": 453, "test": 453}
+
+
+def test_the_benchmark_agrees_with_plain_python() -> None:
+    """Its reference is a second naive implementation, and it compares the rows of 20,000 reviews."""
+    search = os.pathsep.join((str(ROOT), str(ROOT / "plugins")))
+    command = [sys.executable, str(ROOT / "scripts" / "bench" / "interactions.py")]
+    command += ["--reviews", "20000", "--seconds", "0.1"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": search})
+    assert done.returncode == 0, done.stderr
+    assert "same rows" in done.stdout

@@ -13,14 +13,11 @@ from gream.errors import GreamError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_processing.readers import (
-    clean_items,
-    clean_text,
-    cut_text,
-    read_metadata,
-    read_review_texts,
-    read_reviews,
-)
+from data_processing.readers.amazon import AMAZON
+from data_processing.readers.text import clean_items, clean_text, cut_text
+
+_DUMP = AMAZON["amazon-2018"]
+read_reviews, read_review_texts, read_metadata = _DUMP.read_reviews, _DUMP.read_review_texts, _DUMP.read_metadata
 
 REVIEW: dict[str, Any] = {
     "overall": 5.0,
@@ -76,7 +73,10 @@ def test_reviews_tolerate_what_dumps_do(tmp_path: Path) -> None:
 BROKEN: dict[str, tuple[object, str]] = {
     "cut": ('{"reviewerID": "A", "asi', r":2: not valid JSON .*correct the line or delete it"),
     "NaN": ('{"reviewerID": "A", "asin": "B", "unixReviewTime": NaN}', r":2: not valid JSON \(NaN"),
-    "literal": ("{'reviewerID': 'A'}", r":2: not valid JSON .*2014 dumps; take the 2018 dump"),
+    "literal": (
+        "{'reviewerID': 'A'}",
+        r":2: not valid JSON .*2014 metadata; .*set interactions.format=amazon-2014",
+    ),
     "encoding": (b'{"reviewerID": "\xff"}', r":2: not valid JSON .*utf-8"),
     "two": (json.dumps(REVIEW) * 2, r":2: not valid JSON"),
     "array": ("[1, 2]", r":2: a JSON object is expected, found \[1, 2\]"),

@@ -1,0 +1,228 @@
+"""Published data sets: exact counts, numbers kept, both spellings of ids, there and back again."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from data_support import call, command
+from gream.errors import GreamError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data_processing.config import RlConfig
+from data_processing.interactions import InteractionsConfig, build_interactions
+from data_processing.published import export, read_index, read_inter, read_item, respell
+from data_processing.rl import build_rl
+from data_processing.tables import read_sequences
+
+ITEMS: dict[str, Any] = {
+    "0": {"title": "A &amp; B", "description": "['One.', 'Two.']", "brand": "Moss", "categories": "All,Arts, Crafts"},
+    "1": {"asin": "B1", "textual_id": "short name", "categories": [["All", "One"], ["Other"]]},
+    "2": {"title": "", "description": ["x", "y"], "categories": ""},
+}
+
+
+def put(path: Path, value: object) -> Path:
+    text = value if isinstance(value, str) else json.dumps(value)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def build(inter: Path, item: Path, out: Path, **config: Any) -> dict[str, Any]:
+    out.mkdir(exist_ok=True)
+    build_interactions(InteractionsConfig(format="published", **config), inter, item, out)
+    statistics: dict[str, Any] = json.loads((out / "statistics.json").read_text())
+    return statistics
+
+
+@pytest.mark.parametrize(
+    ("name", "item", "counts", "splits", "targets"),
+    [
+        ("Beauty", "item.json.gz", (22363, 12101, 198502), (153776, 22363, 22363), (131413, 71486)),
+        ("Sports", "item.json.gz", (35598, 18357, 296337), (225141, 35598, 35598), (189543, 94165)),
+        ("Instruments", "item2id", (24772, 9922, 206153), (156609, 24772, 24772), (131837, 65380)),
+    ],
+)
+def test_exact_counts(
+    real_data: Path,
+    tmp_path: Path,
+    name: str,
+    item: str,
+    counts: tuple[int, ...],
+    splits: tuple[int, ...],
+    targets: tuple[int, ...],
+) -> None:
+    folder = real_data / name
+    statistics = build(folder / f"{name}.inter.json.gz", folder / f"{name}.{item}", tmp_path)
+    assert tuple(statistics[key] for key in ("users", "items", "interactions")) == counts
+    # Statistics and tables are counted apart.
+    frame = pl.read_parquet(tmp_path / "interactions.parquet")
+    assert (frame["user"].n_unique(), frame["item"].n_unique(), len(frame)) == counts
+    found = dict(frame["split"].value_counts().rows())
+    assert tuple(found[split] for split in ("train", "valid", "test")) == splits
+    assert tuple(statistics["splits"].values()) == splits
+    assert tuple(statistics["training_targets"].values()) == targets
+    with gzip.open(folder / f"{name}.inter.json.gz", "rt") as stream:
+        raw = json.load(stream)
+    assert read_sequences(tmp_path / "interactions.parquet") == {int(user): items for user, items in raw.items()}
+    assert (len(pl.read_parquet(tmp_path / "items.parquet")), statistics["repetitions_kept"]) == (counts[1], 0)
+
+
+def test_reasoning_prompts_of_instruments(real_data: Path, tmp_path: Path) -> None:
+    """A later stage counts the training targets at position 4 or later as the method does."""
+    folder = real_data / "Instruments"
+    build(folder / "Instruments.inter.json.gz", folder / "Instruments.item2id", tmp_path)
+    published = read_index(folder / "Instruments.index.json.gz")
+    assert len({tuple(tokens) for tokens in published.values()}) < len(published) == 9922
+    # These ids are shared by some items, so each gets a token more here.
+    index = put(tmp_path / "index.json", {n: [*ids, f"<{'abcdef'[len(ids)]}_{n}>"] for n, ids in published.items()})
+    build_rl(RlConfig(validation_users=10), 20, 42, tmp_path / "interactions.parquet", index, tmp_path)
+    assert len(pl.read_parquet(tmp_path / "rl" / "train.parquet", columns=["ability"])) == 65380
+
+
+def test_industrial_items(real_data: Path) -> None:
+    """Descriptions are published as texts of Python lists, some with quotes that break them; 229 are empty."""
+    folder = real_data / "Industrial_and_Scientific"
+    frame = read_item(folder / "Industrial_and_Scientific.item.json.gz")
+    assert len(frame) == len(read_index(folder / "Industrial_and_Scientific.index.json.gz")) == 3686
+    joined = frame["description"].list.join(" ")
+    assert (joined == "").sum() >= 229
+    assert not joined.str.starts_with("['").any()
+    assert frame["title"][0] == "SUPCO SPP6 Relay/Capacitor Hard Start Kit with 500% Increase Starting Torque"
+
+
+def test_tables_of_a_small_set(tmp_path: Path) -> None:
+    inter = put(tmp_path / "s.inter.json.gz", {"10": [2, 1, 2, 0], "2": [0, 1, 0]})
+    statistics = build(inter, put(tmp_path / "s.item.json", ITEMS), tmp_path / "out", min_users=1)
+    assert pl.read_parquet(tmp_path / "out" / "users.parquet").rows() == [(0, "10"), (1, "2")]
+    assert pl.read_parquet(tmp_path / "out" / "items.parquet").rows() == [
+        (0, "0", "A & B", "One. Two.", "Moss", ["All", "Arts, Crafts"]),
+        (1, "B1", "short name", "", "", ["All", "One"]),
+        (2, "2", "2", "x y", "", []),
+    ]
+    interactions = pl.read_parquet(tmp_path / "out" / "interactions.parquet")
+    splits = ["train", "train", "valid", "test", "train", "valid", "test"]
+    rows = zip([0] * 4 + [1] * 3, [2, 1, 2, 0, 0, 1, 0], [None] * 7, [0, 1, 2, 3, 0, 1, 2], splits, strict=True)
+    assert interactions.rows() == list(rows)
+    assert list(interactions.schema.values()) == [pl.Int32, pl.Int32, pl.Int64, pl.Int32, pl.String]
+    reviews = pl.read_parquet(tmp_path / "out" / "reviews.parquet")
+    assert (len(reviews), dict(reviews.schema)) == (0, {"user": pl.Int32, "item": pl.Int32, "text": pl.String})
+    assert (statistics["repetitions_kept"], statistics["titles_replaced"]) == (2, 1)
+    page = (tmp_path / "out" / "statistics.md").read_text()
+    assert "| training, validation, test | 3, 2, 2 |" in page
+    assert "3  1  ####" in page
+
+
+USERS = st.lists(st.lists(st.integers(0, 4), min_size=3, max_size=9), min_size=1, max_size=6)
+TITLES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(users=USERS, titles=st.lists(TITLES, min_size=5, max_size=5), bars=st.booleans())
+def test_there_and_back_again(tmp_path: Path, users: list[list[int]], titles: list[str], bars: bool) -> None:
+    inter = put(tmp_path / "a.inter.json", {str(user): items for user, items in enumerate(users)})
+    about = {str(n): {"asin": f"B{9 - n}", "title": title, "description": title} for n, title in enumerate(titles)}
+    build(inter, put(tmp_path / "a.item.json", about), tmp_path / "run", min_users=1)
+    ids = {str(n): [f"<a_{n + 1}>", "<b_1>"] for n in range(5)}
+    paths = {name: tmp_path / "run" / f"{name}.parquet" for name in ("interactions", "items")}
+    index = put(tmp_path / "a.index.json", ids)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    export("b", bars=bars, **paths, index=index, out=tmp_path / "out")
+    folder = tmp_path / "out" / "published"
+    assert read_inter(folder / "b.inter.json") == read_inter(inter)
+    build(folder / "b.inter.json", folder / "b.item.json", tmp_path / "again", min_users=1)
+    for table in ("interactions", "users", "items", "reviews"):
+        before, after = (pl.read_parquet(tmp_path / run / f"{table}.parquet") for run in ("run", "again"))
+        assert before.equals(after), table
+    spelled = read_index(folder / "b.index.json")
+    assert spelled[2] == (["<|a_3|>", "<|b_1|>"] if bars else ["<a_3>", "<b_1>"])
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    inter = put(tmp_path / "s.inter.json.gz", {str(user): [0, 1, 2] for user in range(50)})
+    item = put(tmp_path / "s.item.json.gz", ITEMS)
+    run = tmp_path / "shop"
+    files = ("--reviews", str(inter), "--metadata", str(item))
+    done = call(command("interactions", run, *files))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "set interactions.format=published" in done.stderr
+    done = call(command("interactions", run, *files, "interactions.format=published"))
+    assert done.returncode == 0, done.stderr
+    done = call(command("export", run))
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (run / "published").iterdir()) == ["shop.inter.json", "shop.item.json"]
+    put(run / "index.json", {"0": ["<|a_1|>"], "1": ["<|a_2|>"], "2": ["<|a_3|>"]})
+    done = call(command("export", run, "export.name=lc", "export.tokens=<a_1>", "--overwrite"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "published" / "lc.index.json").read_text()) == {str(n): [f"<a_{n + 1}>"] for n in range(3)}
+    assert len(list((run / "published").iterdir())) == 3
+
+
+@pytest.mark.parametrize("token", ["<a_1>", "<|a_1|>", "<c_256>"])
+def test_respell(token: str) -> None:
+    name = token.strip("<|>")
+    assert (respell(token, bars=True), respell(token, bars=False)) == (f"<|{name}|>", f"<{name}>")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"0": ["<a_1>"], "2": ["<a_2>"]}, "items must be numbered 0 to 1, found '2'"),
+        ({"0": ["<a_1>"], "x": ["<a_2>"]}, "items must be numbered 0 to 1, found 'x'"),
+        ({"0": ["<a_1>"], "01": ["<a_2>"]}, "items must be numbered 0 to 1, found '01'"),
+        ({"0": []}, r"item 0 must have a list of tokens, found \[\]"),
+        ({"0": "<a_1>"}, "item 0 must have a list of tokens"),
+        ({"0": ["<a_1>", 5]}, "item 0 has 5, which is no token"),
+        ({"0": ["a_1"]}, 'item 0 has "a_1", which is no token'),
+        ({"0": ["<|a_1>"]}, "which is no token like <a_1> or"),
+        ({"0": ["<a_1>", "<c_1>"]}, "item 0 has '<c_1>' at level 2, where 'b' belongs"),
+        ({"0": ["<a_1>"], "1": ["<|a_2|>"]}, "spelled unlike the tokens before it"),
+        ([1], r"a JSON object that maps item numbers to the tokens of their ids is expected, found \[1\]"),
+        ({}, "a JSON object that maps"),
+        ('{"0": [\n"<a_1>', r"x\.json:2: not valid JSON"),
+        ("", "the file is empty"),
+    ],
+)
+def test_a_broken_index(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(GreamError, match=message) as caught:
+        read_index(put(tmp_path / "x.json", content))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("inter", "item", "message"),
+    [
+        ({"0": [0, 1, 3]}, ITEMS, "describes items 0 to 2, but .*s.inter.json has item 3"),
+        ({"0": [0, 1]}, ITEMS, "user 0 has fewer than 3 interactions"),
+        ({"0": [0, "1", 2]}, ITEMS, r"user '0' must have a list of item numbers, found \[0, \"1\", 2\]"),
+        ({"0": [0, -1, 2]}, ITEMS, "user '0' must have a list of item numbers"),
+        ({"0": [0, 1, 2]}, {"0": "x"}, 'item 0 must have named texts, found "x"'),
+        ({"0": [0, 1, 2]}, {"0": {"title": 5}}, "item 0 must have a text as 'title', found 5"),
+        ({"0": [0, 1, 2]}, {"0": {"description": {}}}, "item 0 must have a text as 'description', found {}"),
+        ({"0": [0, 1, 2]}, {"0": {"asin": "B"}, "1": {"asin": "B"}}, "two items have the same ASIN"),
+    ],
+)
+def test_broken_sets(tmp_path: Path, inter: object, item: object, message: str) -> None:
+    paths = put(tmp_path / "s.inter.json", inter), put(tmp_path / "s.item.json", item)
+    with pytest.raises(GreamError, match=message):
+        build(*paths, tmp_path / "out", min_users=1)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_cut_archive(tmp_path: Path) -> None:
+    path = put(tmp_path / "s.inter.json.gz", {str(user): [0, 1, 2] for user in range(50)})
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(GreamError, match=r"s\.inter\.json\.gz:\d+: the gzip stream is cut or damaged here"):
+        read_inter(path)
+
+
+def test_a_broken_item2id(tmp_path: Path) -> None:
+    with pytest.raises(GreamError, match=r"s\.item2id:2: an ASIN, a tab and an item number are expected"):
+        read_item(put(tmp_path / "s.item2id", "B0\t0\nB1\n"))
+    with pytest.raises(GreamError, match="items must be numbered 0 to 1, found 2"):
+        read_item(put(tmp_path / "s.item2id", "B0\t0\nB1\t2\n"))
