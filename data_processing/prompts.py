@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from gream.dialogue import Message
 
 from data_processing.questions import UnusableAnswerError
-from data_processing.readers import DESCRIPTION_CHARACTERS, clean_text
+from data_processing.readers.text import DESCRIPTION_CHARACTERS, clean_text
 from data_processing.tables import Item
 
 # Reviews of an item, and their least length, as in the paper; items of a user, the most recent ones.
