@@ -206,16 +206,22 @@ def test_bad_input_is_one_clear_line(synthetic: Path, tmp_path: Path, case: str)
 
 
 def test_a_grown_catalogue_keeps_its_ids(synthetic: Path, tmp_path: Path) -> None:
-    """More users and items of the same shop, with the encoder and the codebook of the run before."""
-    more = [*SMALL, "synthesize.users=220", "synthesize.items=140"]
-    for name in ("synthesize", "interactions", "enrich"):
-        stage(name, tmp_path, *more)
-    for name in ("embed", "semantic-ids"):
-        stage(name, tmp_path, *more, "--previous", str(synthetic))
-    before, after = (pl.read_parquet(run / "items.parquet").sort("item")["item_id"] for run in (synthetic, tmp_path))
-    old, new = Catalog.load(synthetic / "index.json"), Catalog.load(tmp_path / "index.json")
+    """A fifth of the items comes later, and is encoded with the encoder and the codebook of the run before."""
+    reviews, metadata = synthetic / "raw" / "reviews.json.gz", synthetic / "raw" / "meta.json.gz"
+    rows = [json.loads(line) for line in gzip.decompress(reviews.read_bytes()).splitlines()]
+    late = set(sorted({row["asin"] for row in rows})[::5])
+    early = tmp_path / "early.json.gz"
+    early.write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in rows if r["asin"] not in late).encode()))
+    small, grown = tmp_path / "small", tmp_path / "grown"
+    for run, dump, previous in ((small, early, []), (grown, reviews, ["--previous", str(small)])):
+        stage("interactions", run, "--reviews", str(dump), "--metadata", str(metadata), *SMALL)
+        stage("enrich", run, *SMALL)
+        stage("embed", run, *SMALL, *previous)
+        stage("semantic-ids", run, *SMALL, *previous)
+    before, after = (pl.read_parquet(run / "items.parquet").sort("item")["item_id"].to_list() for run in (small, grown))
+    old, new = Catalog.load(small / "index.json"), Catalog.load(grown / "index.json")
     kept = set(before) & set(after)
     assert kept
-    assert len(kept) < len(after)
+    assert late & set(after)
     for item in kept:
-        assert old.ids[before.to_list().index(item)] == new.ids[after.to_list().index(item)]
+        assert old.ids[before.index(item)] == new.ids[after.index(item)]

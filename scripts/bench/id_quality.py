@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gream.semantic_ids.collisions import resolve_collisions
+from gream.semantic_ids.collisions import collision_groups, resolve_collisions
 from gream.semantic_ids.kmeans import fit_residual_kmeans
 from gream.semantic_ids.published import index_codes, read_index
 from gream.semantic_ids.quality import id_quality
@@ -115,14 +115,21 @@ def main() -> None:
             spaces["text"] = LsaEncoder.fit(texts, 128, 42, source=name).encode(texts)
         spaces["co-purchases"] = collaborative(sequences, n, 128)
         if texts:
-            spaces["both"] = np.concatenate([spaces["text"], 0.5 * spaces["co-purchases"]], axis=1)
+            spaces["both"] = np.concatenate([spaces["text"], spaces["co-purchases"]], axis=1)
         target = next(iter(spaces.values()))
         common = {"embeddings": target, "categories": groups, "pairs": pairs}
-        table = {"published": figures(id_quality(published, (SIZE,) * levels, **common))}
+        table = {
+            "published": {
+                "sharing before resolution": "-",
+                **figures(id_quality(published, (SIZE,) * levels, **common)),
+            }
+        }
         for space, vectors in spaces.items():
             codebook, raw = fit_residual_kmeans(vectors, (SIZE,) * levels, seed=42, restarts=2)
             codes = resolve_collisions(raw, vectors, codebook, "reassign")
-            table[f"ours, {space}"] = figures(id_quality(codes, (SIZE,) * levels, **common))
+            sharing = sum(map(len, collision_groups(raw).values()))
+            quality = figures(id_quality(codes, (SIZE,) * levels, **common))
+            table[f"ours, {space}"] = {"sharing before resolution": str(sharing), **quality}
         print(f"\n{name}, {n} items, {levels} levels\n")
         print(f"| | {' | '.join(table)} |\n|---|{'---|' * len(table)}")
         for figure in table["published"]:
