@@ -7,7 +7,6 @@ published layout has been through this; it is only split.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -186,9 +185,8 @@ def make_sequences(reviews: pl.DataFrame, described: pl.Series, core: int) -> Se
         core: Fewest interactions of a user and of an item that stay.
     """
     # Small whole numbers from here on: ids as text would be compared and copied at every step.
-    with ThreadPoolExecutor(2) as pool:
-        encoded = pool.map(_encoded, (reviews["user_id"], reviews["item_id"]))
-        (users, user_codes), (items, item_codes) = encoded
+    users, user_codes = _encoded(reviews["user_id"])
+    items, item_codes = _encoded(reviews["item_id"])
     raw = pl.DataFrame([reviews["row"], user_codes.alias("user"), item_codes.alias("item"), reviews["timestamp"]])
     has_metadata = items.is_in(described.implode())
     known = raw if has_metadata.all() else raw.filter(has_metadata.gather(item_codes))
