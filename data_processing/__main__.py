@@ -173,7 +173,7 @@ def plan(
         return Plan(
             {"seed": seed, "semantic_ids": recipe.semantic_ids.model_dump(mode="json")},
             [embeddings, items, interactions, *kept],
-            ["codebook.safetensors", "index.json", "quality.json"],
+            ["codebook.safetensors", "index.json", "quality.json", "quality.html"],
             lambda out: build_semantic_ids(recipe.semantic_ids, seed, embeddings, items, interactions, previous, out),
         )
     if stage is Stage.sft:

@@ -11,6 +11,7 @@ from gream.semantic_ids.collisions import Policy, resolve_collisions
 from gream.semantic_ids.kmeans import Codebook, Codes, Floats, fit_residual_kmeans
 from gream.semantic_ids.published import index_codes
 from gream.semantic_ids.quality import quality_report
+from gream.semantic_ids.quality_page import quality_page
 from gream.semantic_ids.vocabulary import level_token
 from gream.stage import write_json
 
@@ -27,7 +28,7 @@ def build_semantic_ids(
     previous: Path | None,
     out: Path,
 ) -> None:
-    """Write ``codebook.safetensors``, ``index.json`` and ``quality.json``.
+    """Write ``codebook.safetensors``, ``index.json``, ``quality.json`` and ``quality.html``.
 
     Args:
         config: Settings.
@@ -68,6 +69,7 @@ def build_semantic_ids(
         pairs=pairs,
     )
     write_json(out / "quality.json", report)
+    (out / "quality.html").write_text(quality_page(report), encoding="utf-8")
 
 
 def _grow(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from pathlib import Path
 
-from eval.markup import is_flat_list, is_scalar, is_table, missing, panel, table_of, title_of
+from gream.page import html_page
+from gream.page.markup import is_flat_list, is_scalar, is_table, missing, panel, table_of, title_of
+from gream.page.svg import bar_chart, histogram, interval_bar, line_chart, number
+
 from eval.metrics import METRICS
 from eval.page_users import users_section
 from eval.report_data import QUALITY, STATISTICS, Curve, ReportData
 from eval.results import BASELINES, Interval, Result
-from eval.svg import bar_chart, histogram, interval_bar, line_chart, number
 
-STYLE = Path(__file__).with_name("report.css")
 _HEADS = {
     "recall@1": "Recall@1",
     "recall@5": "Recall@5",
@@ -46,13 +46,11 @@ def render_page(data: ReportData) -> str:
     sections = "\n".join(
         f'<section id="{anchor}"><h2>{title}</h2>{body[anchor]}</section>' for anchor, title in _SECTIONS.items()
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(data.name)} - GREAM report</title><style>{STYLE.read_text(encoding='utf-8')}</style></head>\n"
-        f'<body><header><p class="kicker">GREAM report</p><h1>{escape(data.name)}</h1>{_lead(data)}<nav>{links}</nav>'
+    return html_page(
+        f"{data.name} - GREAM report",
+        f'<header><p class="kicker">GREAM report</p><h1>{escape(data.name)}</h1>{_lead(data)}<nav>{links}</nav>'
         f"{_tiles(data)}</header>\n<main>{sections}</main>\n"
-        "<footer>Made by <code>python -m eval report</code> from the files of the run folder.</footer></body></html>\n"
+        "<footer>Made by <code>python -m eval report</code> from the files of the run folder.</footer>",
     )
 
 

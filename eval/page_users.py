@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from eval.markup import missing
+from gream.page.markup import missing
+
 from eval.report_data import ItemView, ReportData, UserView
 
 # Items of a history that stand open; earlier ones unfold.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from gream.errors import GreamError
+from gream.page import STYLE
 from gream.stage import StageResult, run_stage
 
-from eval.page import STYLE, render_page
+from eval.page import render_page
 from eval.report_data import USERS_SHOWN, read_report_data, report_inputs
 
 REPORT = "report.html"

@@ -13,13 +13,13 @@ import numpy as np
 import polars as pl
 from gream.dialogue import ANSWER_CLOSE, ReasonedAnswer, parse_reasoned_answer
 from gream.errors import GreamError
+from gream.page.svg import Point
 from gream.semantic_ids.catalog import Catalog
 
 from eval.metrics import ranks_of
 from eval.protocol import held_out, read_interactions
 from eval.results import Result, outputs_of, read_results
 from eval.rewards import REWARDS, RewardComparison, read_rewards
-from eval.svg import Point
 
 USERS_SHOWN = 10
 _SEED = 0

@@ -12,6 +12,7 @@ import pytest
 from eval_support import MALICIOUS, make_catalog, make_run
 from gream.dialogue import ReasonedAnswer
 from gream.errors import GreamError
+from gream.page.svg import bar_chart, histogram, line_chart, number
 from test_eval_cli import a_result
 
 from eval.protocol import held_out, read_interactions
@@ -19,7 +20,6 @@ from eval.report import write_report
 from eval.report_data import read_report_data
 from eval.results import predictions_table, write_result
 from eval.rewards import compare_rewards
-from eval.svg import bar_chart, histogram, line_chart, number
 
 VOID = {"meta", "wbr", "br", "img", "link", "input", "hr"}
 

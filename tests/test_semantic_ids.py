@@ -15,6 +15,7 @@ from gream.semantic_ids.extension import write_rows
 from gream.semantic_ids.kmeans import Codebook, fit_residual_kmeans, squared_distances
 from gream.semantic_ids.published import disambiguate_index, index_codes, read_index
 from gream.semantic_ids.quality import id_quality, quality_report
+from gream.semantic_ids.quality_page import quality_page
 from gream.semantic_ids.trie import PrefixTrie
 from gream.semantic_ids.vocabulary import find_tokens, level_token
 from hypothesis import given, settings
@@ -210,6 +211,11 @@ def test_quality_figures_worked_out_by_hand() -> None:
     neighbours = report["cooccurrence"][0]
     assert neighbours["consecutive_share_prefix"] == 0.5
     assert neighbours["random_share_prefix"] == pytest.approx(4 / 12)
+    page = quality_page(report)
+    assert page.count("<svg") == 5
+    assert page.count("level 2") == 4  # by chance no two items share a whole id, so there is no lift to show
+    assert "http" not in page
+    assert "<script" not in page
 
 
 def test_auction_is_as_good_as_an_optimal_assignment() -> None:

@@ -88,7 +88,7 @@ def write_rows(
         rows = torch.randn(len(token_ids), old.shape[1], generator=generator) * old.std(dim=0) + old.mean(dim=0)
         for row, text in enumerate(texts or ()):
             if text:
-                counts = torch.bincount(torch.tensor(list(text)), minlength=old_size).float()
-                rows[row] = counts @ old / len(text)
+                tokens, counts = torch.unique(torch.tensor(list(text)), return_counts=True)
+                rows[row] = counts.float() @ old[tokens] / len(text)
         with torch.no_grad():
             weight[torch.tensor(list(token_ids), device=weight.device)] = rows.to(weight)

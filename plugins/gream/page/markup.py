@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from eval.svg import number
+from gream.page.svg import number
 
 # A fraction under one of these names reads as a percentage.
 _SHARE_KEYS = ("rate", "share", "purity", "_prefix")
