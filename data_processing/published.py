@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 from gream.errors import GreamError
-from gream.semantic_ids.vocabulary import LEVEL_LETTERS, TOKEN_PATTERN
+from gream.semantic_ids.published import read_index
 
 from data_processing.readers.files import numbered_lines, plain_name
 from data_processing.readers.text import METADATA
@@ -68,33 +68,6 @@ def read_item(path: Path) -> pl.DataFrame:
     return frame
 
 
-def read_index(path: Path) -> dict[int, list[str]]:
-    """Tokens of each item's semantic id as the file spells them, ``<a_1>`` or ``<|a_1|>``; ids may be shared.
-
-    Raises:
-        GreamError: The file cannot be read, its items are not 0 to n-1, or an id is not one token per level, ``a``
-            first, all in one spelling.
-    """
-    index = _read_numbered(path, "the tokens of their ids")
-    spelling: int | None = None
-    for item, tokens in index.items():
-        if not isinstance(tokens, list) or not tokens:
-            raise GreamError(f"{path}: item {item} must have a list of tokens, found {_shown(tokens)}")
-        for level, token in enumerate(tokens):
-            match = TOKEN_PATTERN.fullmatch(token) if isinstance(token, str) else None
-            if match is None or token.count("|") == 1:
-                raise GreamError(f"{path}: item {item} has {_shown(token)}, which is no token like <a_1> or <|a_1|>")
-            if match.group(1) != LEVEL_LETTERS[level]:
-                raise GreamError(
-                    f"{path}: item {item} has '{token}' at level {level + 1}, where '{LEVEL_LETTERS[level]}' belongs"
-                )
-            bars = token.count("|")
-            spelling = bars if spelling is None else spelling
-            if bars != spelling:
-                raise GreamError(f"{path}: item {item} has '{token}', spelled unlike the tokens before it")
-    return index
-
-
 def respell(token: str, *, bars: bool) -> str:
     """A token as ``<|a_1|>`` (with bars) or as ``<a_1>``, whichever it was."""
     name = token.strip("<|>")
@@ -113,7 +86,7 @@ def export(name: str, *, bars: bool, interactions: Path, items: Path, index: Pat
         out: Existing folder to write to.
 
     Raises:
-        GreamError: See `read_index`.
+        GreamError: See `gream.semantic_ids.published.read_index`.
     """
     folder = out / "published"
     folder.mkdir(exist_ok=True)
@@ -130,7 +103,9 @@ def export(name: str, *, bars: bool, interactions: Path, items: Path, index: Pat
     }
     files: dict[str, Mapping[int, Any]] = {"inter": read_sequences(interactions), "item": texts}
     if index is not None:
-        files["index"] = {item: [respell(token, bars=bars) for token in own] for item, own in read_index(index).items()}
+        files["index"] = {
+            item: [respell(token, bars=bars) for token in own] for item, own in enumerate(read_index(index))
+        }
     for kind, content in files.items():
         (folder / f"{name}.{kind}.json").write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 

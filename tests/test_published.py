@@ -11,12 +11,13 @@ import polars as pl
 import pytest
 from data_support import call, command
 from gream.errors import GreamError
+from gream.semantic_ids.published import read_index
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_processing.config import RlConfig
 from data_processing.interactions import InteractionsConfig, build_interactions
-from data_processing.published import export, read_index, read_inter, read_item, respell
+from data_processing.published import export, read_inter, read_item, respell
 from data_processing.rl import build_rl
 from data_processing.tables import read_sequences
 
@@ -78,9 +79,9 @@ def test_reasoning_prompts_of_instruments(real_data: Path, tmp_path: Path) -> No
     folder = real_data / "Instruments"
     build(folder / "Instruments.inter.json.gz", folder / "Instruments.item2id", tmp_path)
     published = read_index(folder / "Instruments.index.json.gz")
-    assert len({tuple(tokens) for tokens in published.values()}) < len(published) == 9922
+    assert len({tuple(tokens) for tokens in published}) < len(published) == 9922
     # These ids are shared by some items, so each gets a token more here.
-    index = put(tmp_path / "index.json", {n: [*ids, f"<{'abcdef'[len(ids)]}_{n}>"] for n, ids in published.items()})
+    index = put(tmp_path / "index.json", {n: [*ids, f"<{'abcdef'[len(ids)]}_{n}>"] for n, ids in enumerate(published)})
     build_rl(RlConfig(validation_users=10), 20, 42, tmp_path / "interactions.parquet", index, tmp_path)
     assert len(pl.read_parquet(tmp_path / "rl" / "train.parquet", columns=["ability"])) == 65380
 
@@ -140,7 +141,7 @@ def test_there_and_back_again(tmp_path: Path, users: list[list[int]], titles: li
         before, after = (pl.read_parquet(tmp_path / run / f"{table}.parquet") for run in ("run", "again"))
         assert before.equals(after), table
     spelled = read_index(folder / "b.index.json")
-    assert spelled[2] == (["<|a_3|>", "<|b_1|>"] if bars else ["<a_3>", "<b_1>"])
+    assert spelled[2] == (("<|a_3|>", "<|b_1|>") if bars else ("<a_3>", "<b_1>"))
 
 
 def test_the_commands(tmp_path: Path) -> None:
@@ -177,15 +178,15 @@ def test_respell(token: str) -> None:
         ({"0": ["<a_1>"], "01": ["<a_2>"]}, "items must be numbered 0 to 1, found '01'"),
         ({"0": []}, r"item 0 must have a list of tokens, found \[\]"),
         ({"0": "<a_1>"}, "item 0 must have a list of tokens"),
-        ({"0": ["<a_1>", 5]}, "item 0 has 5, which is no token"),
-        ({"0": ["a_1"]}, 'item 0 has "a_1", which is no token'),
-        ({"0": ["<|a_1>"]}, "which is no token like <a_1> or"),
+        ({"0": ["<a_1>", 5]}, "item 0 has 5, no token"),
+        ({"0": ["a_1"]}, 'item 0 has "a_1", no token'),
+        ({"0": ["<|a_1>"]}, "no token like <a_1> or"),
         ({"0": ["<a_1>", "<c_1>"]}, "item 0 has '<c_1>' at level 2, where 'b' belongs"),
         ({"0": ["<a_1>"], "1": ["<|a_2|>"]}, "spelled unlike the tokens before it"),
-        ([1], r"a JSON object that maps item numbers to the tokens of their ids is expected, found \[1\]"),
+        ([1], "a JSON object that maps item numbers to the tokens of their ids is expected"),
         ({}, "a JSON object that maps"),
         ('{"0": [\n"<a_1>', r"x\.json:2: not valid JSON"),
-        ("", "the file is empty"),
+        ("", r"x\.json:1: not valid JSON"),
     ],
 )
 def test_a_broken_index(tmp_path: Path, content: object, message: str) -> None:

@@ -62,7 +62,7 @@ def test_catalog_names_a_broken_file(tmp_path: Path) -> None:
     with pytest.raises(GreamError, match=r"index\.json\.gz"):
         Catalog.load(path)
     (tmp_path / "gap.json").write_text('{"0": ["<a_1>"], "2": ["<a_2>"]}')
-    with pytest.raises(GreamError, match="0 to n-1"):
+    with pytest.raises(GreamError, match="numbered 0 to 1, found '2'"):
         Catalog.load(tmp_path / "gap.json")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +25,39 @@ def read_index(path: Path) -> Ids:
     """Tokens of each item from an ``index.json``, plain or gzip'd, item 0 first; ids may be shared.
 
     Raises:
-        GreamError: The file cannot be read, is no such mapping, or its items are not 0 to n-1.
+        GreamError: The file cannot be read, its items are not 0 to n-1, or an id is not one token per level, ``a``
+            first, all in one spelling, ``<a_1>`` or ``<|a_1|>``.
     """
     try:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8") as stream:
             raw = json.load(stream)
+    except json.JSONDecodeError as error:
+        raise GreamError(f"{path}:{error.lineno}: not valid JSON ({error}); make or download the file again") from None
     except (OSError, EOFError, ValueError) as error:
         raise GreamError(f"{path}: cannot be read as an index of semantic ids ({error})") from None
-    if not isinstance(raw, Mapping) or {*raw} != {str(item) for item in range(len(raw))}:
-        raise GreamError(f"{path}: keys must be the item numbers 0 to n-1, each mapped to a list of tokens")
-    for item, tokens in raw.items():
-        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-            raise GreamError(f"{path}: item {item} is not mapped to a list of tokens")
-    return [tuple(raw[str(item)]) for item in range(len(raw))]
+    if not isinstance(raw, dict) or not raw:
+        raise GreamError(f"{path}: a JSON object that maps item numbers to the tokens of their ids is expected")
+    for key in raw:
+        if not key.isdecimal() or int(key) >= len(raw) or str(int(key)) != key:
+            raise GreamError(f"{path}: items must be numbered 0 to {len(raw) - 1}, found '{key}'")
+    ids = [raw[str(item)] for item in range(len(raw))]
+    bars: int | None = None
+    for item, tokens in enumerate(ids):
+        if not isinstance(tokens, list) or not tokens:
+            raise GreamError(f"{path}: item {item} must have a list of tokens, found {json.dumps(tokens)[:60]}")
+        for level, token in enumerate(tokens):
+            match = TOKEN_PATTERN.fullmatch(token) if isinstance(token, str) else None
+            if match is None or token.count("|") == 1:
+                raise GreamError(f"{path}: item {item} has {json.dumps(token)}, no token like <a_1> or <|a_1|>")
+            if match.group(1) != LEVEL_LETTERS[level]:
+                raise GreamError(
+                    f"{path}: item {item} has '{token}' at level {level + 1}, where '{LEVEL_LETTERS[level]}' belongs"
+                )
+            bars = token.count("|") if bars is None else bars
+            if token.count("|") != bars:
+                raise GreamError(f"{path}: item {item} has '{token}', spelled unlike the tokens before it")
+    return [tuple(tokens) for tokens in ids]
 
 
 def index_codes(ids: Sequence[Sequence[str]]) -> Codes:
