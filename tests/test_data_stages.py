@@ -10,8 +10,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from data_support import SMALL, STAGES, call, command, gift_cards_run, hashes, kill_when, stage, synthetic_run
+from data_support import ROOT, SMALL, STAGES, call, command, gift_cards_run, hashes, kill_when, stage, synthetic_run
+from gream.config import load_config
 from gream.semantic_ids.catalog import Catalog
+
+from data_processing.config import DataRecipe
 
 # What training reads, and what it is made of. Validation prompts are no training file.
 TRAINING_FILES = ("sft", "rl/train.parquet", "preferences.jsonl", "enriched.jsonl", "reviews.parquet", "model")
@@ -32,6 +35,11 @@ def finished(request: pytest.FixtureRequest) -> Path:
     """A run over each of the two inputs."""
     run: Path = request.getfixturevalue(request.param)
     return run
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes" / "data").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_data_recipe_is_valid(recipe: Path) -> None:
+    assert load_config(DataRecipe, recipe).interactions.core == 5
 
 
 def test_same_seed_same_bytes(synthetic: Path, tmp_path: Path) -> None:
