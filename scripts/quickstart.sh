@@ -81,7 +81,7 @@ title "Evaluation: direct and reasoning, beside two baselines on the same split"
 evaluate baselines
 for mode in direct reasoning; do
     evaluate "$mode" --checkpoint "$run/checkpoints/reasoning" --name "$mode-sft"
-    evaluate "$mode" --checkpoint "$run/checkpoints/srpo/global_step_30/actor/huggingface" --name "$mode-srpo"
+    evaluate "$mode" --checkpoint "$run/checkpoints/srpo/global_step_22/actor/huggingface" --name "$mode-srpo"
 done
 evaluate rewards
 

@@ -14,7 +14,7 @@ from data_support import ROOT, hashes
 
 RUN = ROOT / "runs" / "quickstart"
 EVALUATIONS = ("direct-sft", "direct-srpo", "reasoning-sft", "reasoning-srpo")
-STEPS = 30
+STEPS = 22
 
 
 def quickstart(*arguments: str) -> subprocess.CompletedProcess[str]:
