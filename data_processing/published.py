@@ -1,7 +1,7 @@
 """The layout in which LC-Rec, LETTER and others publish: ``NAME.inter.json``, ``NAME.item.json``, ``NAME.index.json``.
 
 The first maps each user to item numbers in order of time, the second each item number to its texts, the third each
-item number to the tokens of its semantic id. Plain, gzip'd or zstd'd.
+item number to the tokens of its semantic id. Plain or gzip'd, the first two also zstd'd.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from gream.semantic_ids.catalog import Catalog
 
 from data_processing.config import RlConfig
 from data_processing.reserve import reserved_users
-from data_processing.tables import read_sequences, read_training_sequences
+from data_processing.tables import read_sequences
 
 
 def build_rl(config: RlConfig, history: int, seed: int, interactions: Path, index: Path, out: Path) -> None:
@@ -44,7 +44,8 @@ def build_rl(config: RlConfig, history: int, seed: int, interactions: Path, inde
             "extra_info": {"index": number, "user": user, "split": split},
         }
 
-    training = read_training_sequences(interactions)
+    # The last two items of a sequence are the validation and the test target.
+    training = {user: sequence[:-2] for user, sequence in sequences.items()}
     if config.reserved:
         places = [(user, len(training[user]) - 1) for user in sorted(reserved_users(config, seed, training))]
     else:
