@@ -11,6 +11,9 @@ from typing import Any
 import polars as pl
 from gream.errors import GreamError
 
+# One JSON object of a JSONL file.
+Row = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Item:

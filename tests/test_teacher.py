@@ -8,7 +8,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_processing.sft import ramp
+from data_processing.curriculum import ramp
 from data_processing.tables import Item
 from data_processing.teacher import argue, describe_item, describe_user, state_intention, usual_successors
 
