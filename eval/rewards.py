@@ -59,8 +59,10 @@ def compare_rewards(run: Path, *, seed: int, overwrite: bool) -> StageResult:
                 f"{dumps[last]}: {len(after.keys() - before.keys())} of its {len(after)} prompts are not among the "
                 f"{len(before)} of {dumps[first].name}; compare dumps of one training"
             )
-        old = np.array(list(before.values()))
-        new = np.array([after[prompt] for prompt in before])
+        # In an order of their own: responses come as they are finished, and the bootstrap draws by position.
+        prompts = sorted(before)
+        old = np.array([before[prompt] for prompt in prompts])
+        new = np.array([after[prompt] for prompt in prompts])
         comparison = RewardComparison(
             prompts=len(before),
             before_step=first,
@@ -109,7 +111,7 @@ def _dumps(folder: Path) -> dict[int, Path]:
 
 
 def _reward_by_prompt(path: Path) -> dict[str, float]:
-    """Mean score of the responses to each prompt, prompts in the order of the file."""
+    """Mean score of the responses to each prompt."""
     scores: dict[str, list[float]] = {}
     with path.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):

@@ -17,3 +17,8 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("GREAM_REAL_DATA names no folder with real data")
     return Path(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: processes that share the work then end at nearly the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)

@@ -50,6 +50,15 @@ def test_pairing_makes_the_interval_as_narrow_as_the_differences(tmp_path: Path)
     assert comparison.before.high - comparison.before.low > 0.05
 
 
+def test_the_order_of_the_responses_does_not_matter(tmp_path: Path) -> None:
+    scores = {f"prompt {number}": [float(number % 7)] for number in range(40)}
+    for name, before in (("forwards", scores), ("backwards", dict(reversed(scores.items())))):
+        dump(tmp_path / name, 0, before)
+        dump(tmp_path / name, 5, {prompt: [values[0] ** 2] for prompt, values in before.items()})
+        compare_rewards(tmp_path / name, seed=0, overwrite=False)
+    assert read_rewards(tmp_path / "forwards") == read_rewards(tmp_path / "backwards")
+
+
 def test_unchanged_dumps_are_not_compared_again_and_a_new_one_is(tmp_path: Path) -> None:
     dump(tmp_path, 0, {"one": [0.1]})
     dump(tmp_path, 5, {"one": [0.2]})
