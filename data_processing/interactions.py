@@ -7,7 +7,7 @@ published layout has been through this; it is only split.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,15 @@ class InteractionsConfig(Config):
         columns: Names of columns, where the format is ``table``.
         core: Fewest interactions of a user and of an item that stay (5-core in the paper).
         min_users: Fewest users worth going on with; fewer are an error.
+        sample_users: After all filters, keep that many users, evenly spread over the user ids, and the items they have:
+            a small version of a data set, to try a whole run on. All by default.
     """
 
     format: Format = "amazon-2018"
     columns: Columns = Columns()
     core: int = Field(5, ge=SHORTEST_SEQUENCE)
     min_users: PositiveInt = 50
+    sample_users: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _columns_are_read(self) -> InteractionsConfig:
@@ -87,6 +90,9 @@ def build_interactions(config: InteractionsConfig, reviews: Path, metadata: Path
             f"{reviews}: {len(made.users)} users remain after the {config.core}-core, fewer than min_users "
             f"{config.min_users}; take a larger dump, or lower interactions.core or interactions.min_users"
         )
+    if config.sample_users is not None:
+        frame, users, kept_items = _sampled(made.frame, made.users, config.sample_users)
+        made = replace(made, frame=frame, users=users, items=made.items.gather(kept_items))
     items = clean_items(made.items.to_frame("item_id").join(described, on="item_id", how="left", maintain_order="left"))
     # Only training rows are asked for: the text of a validation or test review never enters the process.
     training = made.frame.filter(pl.col("split") == "train").select("row", "user", "item")
@@ -136,13 +142,16 @@ def _import_published(config: InteractionsConfig, inter: Path, item: Path, out: 
         raise GreamError(f"{item}: describes items 0 to {len(metadata) - 1}, but {inter} has item {largest}")
     if len(names) < config.min_users:
         raise GreamError(f"{inter}: holds {len(names)} users, fewer than min_users {config.min_users}")
-    sequences = leave_one_out(frame)
+    sequences, users = leave_one_out(frame), pl.Series(names)
+    if config.sample_users is not None:
+        sequences, users, kept_items = _sampled(sequences, users, config.sample_users)
+        metadata = metadata[kept_items]
     items = clean_items(metadata)
     texts = pl.DataFrame(schema={"user": pl.Int32, "item": pl.Int32, "text": pl.String})
     _write_tables(
         out,
         sequences,
-        pl.Series(names),
+        users,
         items.frame,
         texts,
         {
@@ -216,6 +225,15 @@ def _renumbered(codes: pl.Series) -> tuple[np.ndarray, pl.Series]:
     present = np.bincount(codes.to_numpy()) > 0
     place = np.cumsum(present, dtype=np.int32) - np.int32(1)
     return np.flatnonzero(present), pl.Series(codes.name, place[codes.to_numpy()])
+
+
+def _sampled(sequences: pl.DataFrame, users: pl.Series, count: int) -> tuple[pl.DataFrame, pl.Series, np.ndarray]:
+    """The sequences of ``count`` users, evenly spread, numbered anew; their users' ids; the numbers of their items."""
+    chosen = np.unique(np.linspace(0, len(users) - 1, count).round().astype(np.int32))
+    left = sequences.filter(pl.col("user").is_in(chosen.tolist()))
+    kept_users, user_numbers = _renumbered(left["user"])
+    kept_items, item_numbers = _renumbered(left["item"])
+    return left.with_columns(user_numbers, item_numbers), users.gather(kept_users), kept_items
 
 
 def first_occurrences(reviews: pl.DataFrame) -> pl.DataFrame:

@@ -74,6 +74,23 @@ def test_exact_counts(
     assert (len(pl.read_parquet(tmp_path / "items.parquet")), statistics["repetitions_kept"]) == (counts[1], 0)
 
 
+def test_a_sample_of_users_is_whole_and_numbered_without_gaps(real_data: Path, tmp_path: Path) -> None:
+    inter, item = (real_data / "Beauty" / f"Beauty.{kind}.json.gz" for kind in ("inter", "item"))
+    statistics = build(inter, item, tmp_path / "some", sample_users=300)
+    sequences, names = read_inter(inter), read_item(item)["item_id"].to_list()
+    frame, users, items = (
+        pl.read_parquet(tmp_path / "some" / f"{kind}.parquet") for kind in ("interactions", "users", "items")
+    )
+    assert statistics["users"] == len(users) == 300
+    assert statistics["items_without_interaction"] == 0
+    assert items["item"].to_list() == list(range(len(items)))
+    kept = items["item_id"].to_list()
+    for user, name in users.iter_rows():
+        mine = frame.filter(pl.col("user") == user).sort("position")
+        assert [kept[number] for number in mine["item"]] == [names[number] for number in sequences[name]]
+        assert mine["split"].to_list()[-2:] == ["valid", "test"]
+
+
 def test_reasoning_prompts_of_instruments(real_data: Path, tmp_path: Path) -> None:
     """A later stage counts the training targets at position 4 or later as the method does."""
     folder = real_data / "Instruments"
