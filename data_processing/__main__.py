@@ -15,6 +15,7 @@ from gream.errors import GreamError, exit_with_error_line
 from gream.stage import run_stage
 
 from data_processing.config import DataRecipe
+from data_processing.encoders import ranks
 
 if TYPE_CHECKING:
     from data_processing.chat_client import Endpoint
@@ -43,12 +44,14 @@ class Plan:
         inputs: Paths read.
         outputs: Paths written, relative to the run folder.
         build: Writes the outputs under the folder it is given.
+        resumes: ``build`` goes on with what a killed one left in that folder.
     """
 
     config: dict[str, Any]
     inputs: list[Path]
     outputs: list[str]
     build: Callable[[Path], None]
+    resumes: bool = False
 
 
 def plan(
@@ -60,6 +63,7 @@ def plan(
     base: Path | None,
     endpoint: Endpoint | None,
     previous: Path | None,
+    ray: str | None,
 ) -> Plan:
     """How ``stage`` is to be run in the folder ``run``.
 
@@ -157,14 +161,36 @@ def plan(
             lambda out: enrich(recipe.rl, seed, interactions, items, out),
         )
     if stage is Stage.embed:
-        from data_processing.embed import embed
+        from data_processing.embed import embed, encoder_files, model_folder
 
-        encoder = previous / "encoder.safetensors" if previous else None
+        how, files, folder = recipe.embed, encoder_files(recipe.embed), model_folder(recipe.embed)
+        # The model goes by its name here and by its content below; batches make no other vectors.
+        wanted = how.model_dump(mode="json", exclude={"model", "batch_tokens"})
+        wanted["model"] = folder.resolve().name if folder else None
+        # A collaborative part must not know what SRPO is to find out.
+        unknown = {"rl": recipe.rl.model_dump(mode="json")} if how.collaborative else {}
         return Plan(
-            {"seed": seed, "embed": recipe.embed.model_dump(mode="json")},
-            [items, enriched, *([encoder] if encoder else [])],
-            ["embeddings.safetensors", "encoder.safetensors"],
-            lambda out: embed(items, enriched, recipe.embed.dimensions, seed, encoder, out),
+            {"seed": seed, "embed": wanted, **unknown},
+            [
+                items,
+                enriched,
+                *([folder] if folder else []),
+                *([interactions] if how.collaborative else []),
+                *([previous / name for name in files] if previous else []),
+            ],
+            ["embeddings.safetensors", *files],
+            lambda out: embed(
+                how,
+                recipe.rl,
+                seed,
+                items=items,
+                enriched=enriched,
+                interactions=interactions,
+                previous=previous,
+                ray=ray,
+                out=out,
+            ),
+            resumes=True,
         )
     if stage is Stage.semantic_ids:
         from data_processing.semantic_ids import build_semantic_ids
@@ -253,10 +279,17 @@ def main(
         Path | None,
         typer.Option(help="Earlier run for 'embed' and 'semantic-ids': its items keep their ids."),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster whose machines encode in 'embed': its address, 'auto' or 'local'."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")] = False,
 ) -> None:
     """Run one stage of data processing."""
     recipe = load_config(DataRecipe, config, overrides or ())
+    if stage is Stage.embed and ranks.rank() > 0:
+        ranks.work_along()
+        return
     endpoint = None
     if base_url is not None and model is not None and stage is Stage.enrich:
         from data_processing.chat_client import Endpoint
@@ -273,6 +306,7 @@ def main(
         base,
         endpoint,
         previous,
+        ray,
     )
     result = run_stage(
         run,
@@ -282,7 +316,10 @@ def main(
         outputs=todo.outputs,
         build=todo.build,
         overwrite=overwrite,
+        keep_partial=todo.resumes,
     )
+    if stage is Stage.embed:
+        ranks.dismiss()
     print(result, flush=True)
 
 

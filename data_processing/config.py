@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from gream.config import Config
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from data_processing.encoders import Kind
 from data_processing.interactions import InteractionsConfig
 from data_processing.synthesize import SynthesizeConfig
 
@@ -60,10 +62,27 @@ class EmbedConfig(Config):
     """Item embeddings.
 
     Attributes:
-        dimensions: Length of an embedding; fewer where the catalogue's text does not support as many.
+        encoder: Of texts: latent semantic analysis, or a pretrained model of one of two families.
+        model: Its folder, where it is one.
+        dimensions: Length of an LSA embedding, and of the collaborative part; fewer where the catalogue does not
+            support as many.
+        batch_tokens: Tokens that a language model is given at once, padding included.
+        collaborative: Share of an embedding's squared norm that comes from what items are bought together in training;
+            0: text alone.
     """
 
+    encoder: Kind = "lsa"
+    model: Path | None = None
     dimensions: PositiveInt = 64
+    batch_tokens: PositiveInt = 16_384
+    collaborative: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _model_is_named(self) -> EmbedConfig:
+        if (self.encoder == "lsa") != (self.model is None):
+            needs = "no embed.model" if self.encoder == "lsa" else "the folder of one: embed.model=FOLDER"
+            raise ValueError(f"encoder '{self.encoder}' needs {needs}")
+        return self
 
 
 class SemanticIdsConfig(Config):

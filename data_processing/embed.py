@@ -1,115 +1,134 @@
-"""Stage ``embed``: one vector per item by latent semantic analysis of its text (TF-IDF, truncated SVD)."""
+"""Stage ``embed``: one vector per item, of its text and, if wanted, of what it is bought with."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
+from gream.stage import sha256_of
 
-from data_processing.tables import read_items, read_jsonl
+from data_processing.config import EmbedConfig, RlConfig
+from data_processing.encoders import note_model, read_note
+from data_processing.encoders.collaborative import CollaborativeEncoder, fuse, positive_information
+from data_processing.encoders.lsa import LsaEncoder
+from data_processing.encoders.parts import Job, join_parts, read_catalogue
+from data_processing.encoders.ranks import encode_in_ranks
+from data_processing.reserve import without_reserved
+from data_processing.tables import read_item_ids, read_training_sequences
+
+ENCODER, COLLABORATIVE = "encoder.safetensors", "collaborative.safetensors"
 
 
-@dataclass(frozen=True)
-class LsaEncoder:
-    """Text to vector: TF-IDF over a fixed vocabulary, projected on the main directions of the texts it was fitted to.
+def encoder_files(config: EmbedConfig) -> list[str]:
+    """What the stage writes to encode later items with, and reads in a later run's ``--previous``."""
+    return [ENCODER, *([COLLABORATIVE] if config.collaborative else [])]
 
-    Attributes:
-        vocabulary: Terms of one or two words, in column order.
-        idf: Inverse document frequency of each term, ``[terms]``.
-        components: ``[d, terms]``.
+
+def model_folder(config: EmbedConfig) -> Path | None:
+    """Folder of the pretrained model, where the encoder is one.
+
+    Raises:
+        GreamError: There is no such folder, or it holds no model.
     """
-
-    vocabulary: list[str]
-    idf: npt.NDArray[np.float64]
-    components: npt.NDArray[np.float64]
-
-    @staticmethod
-    def fit(texts: Sequence[str], dimensions: int, seed: int, *, source: str) -> LsaEncoder:
-        """Fit to ``texts``, to ``dimensions`` at most.
-
-        Raises:
-            GreamError: The texts share no word, or are too few; names ``source``.
-        """
-        from sklearn.decomposition import TruncatedSVD
-
-        # A word of a single item cannot relate it to another one.
-        vectorizer = _vectorizer(min_df=2)
-        try:
-            counts = vectorizer.fit_transform(texts)
-        except ValueError:
-            raise GreamError(f"{source}: no word occurs in two items; semantic ids need item texts") from None
-        rank = min(dimensions, min(counts.shape) - 1)
-        if rank < 1:
-            raise GreamError(f"{source}: the texts of {len(texts)} items are too few or too alike to embed")
-        svd = TruncatedSVD(n_components=rank, random_state=seed).fit(counts)
-        return LsaEncoder(vectorizer.get_feature_names_out().tolist(), vectorizer.idf_, svd.components_)
-
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Vectors of unit length, float32 ``[n, d]``; zeros for a text without a known word."""
-        from sklearn.preprocessing import normalize
-
-        vectorizer = _vectorizer(vocabulary=self.vocabulary)
-        vectorizer.idf_ = self.idf
-        return normalize(vectorizer.transform(texts) @ self.components.T).astype(np.float32)
-
-    def save(self, path: Path) -> None:
-        """Write a safetensors file; the vocabulary is in its metadata."""
-        from safetensors.numpy import save_file
-
-        tensors = {"idf": self.idf, "components": np.ascontiguousarray(self.components)}
-        save_file(tensors, str(path), metadata={"vocabulary": json.dumps(self.vocabulary)})
-
-    @staticmethod
-    def load(path: Path) -> LsaEncoder:
-        """Read what `save` wrote.
-
-        Raises:
-            GreamError: The file cannot be read or holds no encoder.
-        """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), framework="numpy") as file:
-                vocabulary = json.loads((file.metadata() or {})["vocabulary"])
-                return LsaEncoder(vocabulary, file.get_tensor("idf"), file.get_tensor("components"))
-        except (OSError, SafetensorError, KeyError) as error:
-            raise GreamError(f"{path}: cannot be read as an encoder ({error}); run the stage 'embed' again") from None
+    if config.model is not None and not any(
+        (config.model / name).is_file() for name in ("config.json", "modules.json")
+    ):
+        raise GreamError(
+            f"{config.model}: no model folder (it has no config.json); download one and name it: embed.model"
+        )
+    return config.model
 
 
-def _vectorizer(**more: Any) -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def embed(
+    config: EmbedConfig,
+    rl: RlConfig,
+    seed: int,
+    *,
+    items: Path,
+    enriched: Path,
+    interactions: Path,
+    previous: Path | None,
+    ray: str | None,
+    out: Path,
+) -> None:
+    """Write ``embeddings.safetensors``, float32 ``[n, d]`` under "embeddings", and the encoders.
 
-    return TfidfVectorizer(sublinear_tf=True, stop_words="english", ngram_range=(1, 2), **more)
-
-
-def embed(items: Path, enriched: Path, dimensions: int, seed: int, previous: Path | None, out: Path) -> None:
-    """Write ``embeddings.safetensors``, float32 ``[n, d]`` under "embeddings", rows of unit length, and the encoder.
+    What a killed process left in ``out`` is gone on with.
 
     Args:
+        config: Settings.
+        rl: Says which training interactions are reserved, and so unknown here.
+        seed: Of the randomised SVD, and of the reserved interactions.
         items: ``items.parquet``.
         enriched: ``enriched.jsonl``, the teacher's descriptions.
-        dimensions: d at most.
-        seed: Of the randomised SVD.
-        previous: ``encoder.safetensors`` to encode with, in place of fitting one.
+        interactions: ``interactions.parquet``; read for a collaborative part only.
+        previous: Run folder whose encoders encode, in place of fitting some.
+        ray: Address of a Ray cluster that encodes; see `encoders.cluster`.
         out: Folder written to.
 
     Raises:
-        GreamError: The texts share no word, or ``previous`` cannot be read.
+        GreamError: The texts share no word, the model cannot be loaded, or ``previous`` does not fit the settings.
     """
     from safetensors.numpy import save_file
 
-    catalogue = read_items(items)
-    descriptions = [row["description"] for row in read_jsonl(enriched)]
-    texts = [
-        f"{item.title} {item.brand} {' '.join(item.categories)} {description}"
-        for item, description in zip(catalogue, descriptions, strict=True)
-    ]
-    encoder = LsaEncoder.load(previous) if previous else LsaEncoder.fit(texts, dimensions, seed, source=str(items))
-    encoder.save(out / "encoder.safetensors")
-    save_file({"embeddings": encoder.encode(texts)}, str(out / "embeddings.safetensors"))
+    catalogue = read_catalogue(items, enriched)
+    encoder = out / ENCODER
+    if not encoder.exists():
+        if previous is not None:
+            _check_previous(config, previous / ENCODER)
+            _written(encoder, lambda path: shutil.copyfile(previous / ENCODER, path))
+        elif config.encoder == "lsa":
+            lsa = LsaEncoder.fit(catalogue, config.dimensions, seed, source=str(items))
+            _written(encoder, lsa.save)
+        elif config.model is not None:
+            digest = sha256_of(config.model)
+            _written(encoder, lambda path: note_model(path, config.encoder, digest))
+    parts = out / "parts"
+    parts.mkdir(exist_ok=True)
+    job = Job(items, enriched, encoder, config.model, config.batch_tokens, parts, len(catalogue))
+    if ray is None:
+        encode_in_ranks(job)
+    else:
+        from data_processing.encoders.cluster import encode_on_cluster
+
+        encode_on_cluster(job, ray)
+    vectors = join_parts(job)
+    if config.collaborative:
+        sequences = without_reserved(rl, seed, read_training_sequences(interactions))
+        known = _collaborative(config, seed, list(sequences.values()), read_item_ids(items), previous, out)
+        vectors = fuse(vectors, known, config.collaborative)
+    save_file({"embeddings": vectors}, str(out / "embeddings.safetensors"))
+
+
+def _collaborative(
+    config: EmbedConfig, seed: int, sequences: list[list[int]], item_ids: list[str], previous: Path | None, out: Path
+) -> npt.NDArray[np.float32]:
+    information = positive_information(sequences, len(item_ids))
+    if previous is None:
+        encoder = CollaborativeEncoder.fit(information, item_ids, config.dimensions, config.collaborative, seed)
+    else:
+        encoder = CollaborativeEncoder.load(previous / COLLABORATIVE)
+        if encoder.share != config.collaborative:
+            raise GreamError(f"{previous / COLLABORATIVE}: of another share; set embed.collaborative={encoder.share}")
+    encoder.save(out / COLLABORATIVE)
+    return encoder.encode(information, item_ids)
+
+
+def _check_previous(config: EmbedConfig, encoder: Path) -> None:
+    kind, digest = read_note(encoder)
+    if kind != config.encoder:
+        raise GreamError(f"{encoder}: encodes with '{kind}'; set embed.encoder={kind}")
+    if config.model is not None and digest != sha256_of(config.model):
+        raise GreamError(f"{encoder}: made with another model than {config.model}; name that one: embed.model=FOLDER")
+
+
+def _written(path: Path, write: Callable[[Path], object]) -> None:
+    """Write through a temporary name: a killed process leaves a whole file or none."""
+    temporary = path.with_suffix(".tmp")
+    write(temporary)
+    os.replace(temporary, path)

@@ -1,0 +1,139 @@
+"""A catalogue encoded part by part: what is on disk is never encoded again, and who encodes a part does not matter."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from gream.errors import GreamError
+from tqdm import tqdm
+
+from data_processing.encoders import open_encoder
+from data_processing.tables import Item, read_items, read_jsonl
+
+# A killed process loses so many items' work at most. Parts are batched each for itself, so that a part has the same
+# bytes whatever was encoded before it.
+PART_ITEMS = 512
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs to encode parts of a catalogue; the paths are the same on every machine.
+
+    Attributes:
+        items: ``items.parquet``.
+        enriched: ``enriched.jsonl``.
+        encoder: Encoder file.
+        model: Folder of the pretrained model, where the encoder is one.
+        batch_tokens: See `open_encoder`.
+        folder: Where parts are written.
+        count: Items in the catalogue.
+    """
+
+    items: Path
+    enriched: Path
+    encoder: Path
+    model: Path | None
+    batch_tokens: int
+    folder: Path
+    count: int
+
+    def part(self, number: int) -> Path:
+        """File of a part."""
+        return self.folder / f"{number:06d}.safetensors"
+
+    def missing(self) -> list[int]:
+        """Parts that are not on disk."""
+        return [number for number in range(-(-self.count // PART_ITEMS)) if not self.part(number).exists()]
+
+
+class PartEncoder:
+    """Encodes parts of a job, with the encoder loaded once."""
+
+    def __init__(self, job: Job) -> None:
+        """Load encoder and catalogue.
+
+        Raises:
+            GreamError: See `open_encoder`.
+        """
+        self._job = job
+        self._encoder = open_encoder(job.encoder, job.model, job.batch_tokens)
+        self._catalogue = read_catalogue(job.items, job.enriched)
+
+    def __call__(self, number: int) -> int:
+        """Write a part and return how many items it has."""
+        from safetensors.numpy import save_file
+
+        rows = self._encoder.encode(self._catalogue[number * PART_ITEMS : (number + 1) * PART_ITEMS])
+        path = self._job.part(number)
+        temporary = path.with_suffix(".tmp")
+        save_file({"embeddings": rows}, str(temporary))
+        os.replace(temporary, path)
+        return len(rows)
+
+
+def read_catalogue(items: Path, enriched: Path) -> list[Item]:
+    """All items, item 0 first, with the teacher's descriptions in place of their own.
+
+    Raises:
+        GreamError: An item has no title, or the two files are not of one catalogue.
+    """
+    catalogue, rows = read_items(items), read_jsonl(enriched)
+    if len(rows) != len(catalogue):
+        raise GreamError(f"{enriched}: {len(rows)} texts for {len(catalogue)} items; run the stage 'enrich' again")
+    for number, item in enumerate(catalogue):
+        if not item.title:
+            raise GreamError(f"{items}: item {number} has no title; run the stage 'interactions' again")
+    return [replace(item, description=row["description"]) for item, row in zip(catalogue, rows, strict=True)]
+
+
+def encode_parts(job: Job, parts: Sequence[int], *, show: bool = True) -> None:
+    """Encode ``parts`` one after the other, with a progress bar where ``show``."""
+    if not parts:
+        return
+    encode = PartEncoder(job)
+    with progress(job, len(parts), show=show) as bar:
+        for number in parts:
+            bar.update(encode(number))
+
+
+def progress(job: Job, parts: int, *, show: bool = True) -> tqdm:
+    """A bar that counts items: what is on disk already, and ``parts`` parts to come."""
+    # A log file gets a line now and then, a terminal a moving bar; work of a moment neither.
+    interval = 0.5 if sys.stderr.isatty() else 15.0
+    total = min(job.count, parts * PART_ITEMS)
+    return tqdm(
+        total=total, unit=" items", desc="embed", mininterval=interval, miniters=1, delay=interval, disable=not show
+    )
+
+
+def join_parts(job: Job) -> npt.NDArray[np.float32]:
+    """All parts in order, ``[count, d]``.
+
+    Raises:
+        GreamError: A part is missing, cannot be read, or has another number of items than it should.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    vectors: npt.NDArray[np.float32] | None = None
+    for start in range(0, job.count, PART_ITEMS):
+        path = job.part(start // PART_ITEMS)
+        try:
+            rows = load_file(str(path))["embeddings"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise GreamError(f"{path}: cannot be read ({error}); remove it and start again") from None
+        if vectors is None:
+            vectors = np.empty((job.count, rows.shape[1]), dtype=np.float32)
+        expected = min(PART_ITEMS, job.count - start)
+        if rows.shape != (expected, vectors.shape[1]):
+            raise GreamError(f"{path}: {rows.shape[0]} items, {expected} expected; remove it and start again")
+        vectors[start : start + expected] = rows
+    if vectors is None:
+        raise GreamError(f"{job.items}: no items to embed")
+    return vectors
