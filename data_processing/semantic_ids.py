@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.collisions import Policy, resolve_collisions
 from gream.semantic_ids.kmeans import Codebook, Codes, Floats, fit_residual_kmeans
@@ -53,6 +54,12 @@ def build_semantic_ids(
         codes = resolve_collisions(raw, vectors, codebook, config.collisions)
     else:
         codebook = Codebook.load(previous / "codebook.safetensors")
+        width, fitted = vectors.shape[1], codebook.centroids[0].shape[1]
+        if width != fitted:
+            raise GreamError(
+                f"{embeddings} is of width {width}, {previous / 'codebook.safetensors'} of width {fitted}; run the "
+                "stage 'embed' with --previous and the settings of that run"
+            )
         raw = codebook.encode(vectors)
         codes = _grow(raw, vectors, codebook, config.collisions, read_item_ids(items), previous)
     codebook.save(out / "codebook.safetensors")

@@ -6,6 +6,7 @@ machines open the file and encode their share. A later run opens it again for th
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +40,8 @@ def note_model(path: Path, kind: Kind, digest: str) -> None:
     """
     from safetensors.numpy import save_file
 
-    save_file({}, str(path), metadata={"encoder": kind, "model": digest})
+    # One entry: safetensors writes several in any order.
+    save_file({}, str(path), metadata={"encoder": json.dumps({"kind": kind, "model": digest})})
 
 
 def read_note(path: Path) -> tuple[Kind, str | None]:
@@ -52,10 +54,10 @@ def read_note(path: Path) -> tuple[Kind, str | None]:
 
     try:
         with safe_open(str(path), framework="numpy") as file:
-            note = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+            note = json.loads((file.metadata() or {}).get("encoder", '{"kind": "lsa"}'))
+            return note["kind"], note.get("model")
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise GreamError(f"{path}: cannot be read as an encoder ({error}); run the stage 'embed' again") from None
-    return note.get("encoder", "lsa"), note.get("model")
 
 
 def open_encoder(path: Path, model: Path | None, batch_tokens: int) -> Encoder:

@@ -69,7 +69,8 @@ class CollaborativeEncoder:
         """Write a safetensors file; ids and share are in its metadata."""
         from safetensors.numpy import save_file
 
-        note = {"items": json.dumps(self.items), "share": json.dumps(self.share)}
+        # One entry: safetensors writes several in any order.
+        note = {"note": json.dumps({"items": self.items, "share": self.share})}
         save_file({"components": np.ascontiguousarray(self.components)}, str(path), metadata=note)
 
     @staticmethod
@@ -83,9 +84,8 @@ class CollaborativeEncoder:
 
         try:
             with safe_open(str(path), framework="numpy") as file:
-                note = file.metadata() or {}
-                items, share = json.loads(note["items"]), json.loads(note["share"])
-                return CollaborativeEncoder(items, file.get_tensor("components"), share)
+                note = json.loads((file.metadata() or {})["note"])
+                return CollaborativeEncoder(note["items"], file.get_tensor("components"), note["share"])
         except (OSError, SafetensorError, KeyError) as error:
             raise GreamError(f"{path}: cannot be read as an encoder ({error}); run the stage 'embed' again") from None
 

@@ -1,11 +1,12 @@
 """Quality of our semantic ids beside that of published ones, on published data.
 
-    python scripts/bench/id_quality.py --data FOLDER
+    python scripts/bench/id_quality.py --data FOLDER [--model MODEL]
 
 FOLDER holds NAME/NAME.index.json.gz and the item and interaction files beside it. Ours are made with as many levels of
 256 codes as the published ids have: of the items' text (LSA), of the co-purchases in training (positive pointwise
-mutual information, truncated SVD), or of both side by side. Reconstruction errors of both are of the same embeddings,
-the text where there is one, with centroids refitted to each side's codes.
+mutual information, truncated SVD), or of both side by side; and the same with a sentence-transformers model in place
+of LSA, if one is named. Reconstruction errors of all are of the same embeddings, the LSA vectors where there is text,
+with centroids refitted to each side's codes.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from gream.semantic_ids.collisions import collision_groups, resolve_collisions
 from gream.semantic_ids.kmeans import fit_residual_kmeans
 from gream.semantic_ids.published import index_codes, read_index
 from gream.semantic_ids.quality import id_quality
-from scipy.sparse import csr_matrix
-from sklearn.decomposition import TruncatedSVD
-from sklearn.preprocessing import normalize
 
-from data_processing.embed import LsaEncoder
+from data_processing.encoders.collaborative import CollaborativeEncoder, fuse, positive_information
+from data_processing.encoders.lsa import LsaEncoder
+from data_processing.encoders.sentence import SentenceEncoder
+from data_processing.tables import Item
 
 NAMES = ("Beauty", "Instruments", "Industrial_and_Scientific")
 SIZE = 256
@@ -46,33 +47,17 @@ def sequences_of(folder: Path, name: str) -> list[list[int]]:
     return [items[:-2] for items in interactions.values()]
 
 
-def item_texts(folder: Path, name: str, n: int) -> tuple[list[str], list[str]]:
-    """Text, and category or, without categories, brand of each item; empty lists where there is no text."""
+def catalogue_of(folder: Path, name: str, n: int) -> list[Item]:
+    """All items, item 0 first; an empty list where there is no text. The group is the brand without categories."""
     items = read(folder / f"{name}.item.json.gz")
-    if items is None:
-        return [], [""] * n
-    texts, groups = [], []
-    for number in range(n):
+    catalogue = []
+    for number in range(n if items else 0):
         item = items[str(number)]
-        categories = [part for path in item["categories"] or [] for part in path]
-        texts.append(f"{item['title']} {item.get('brand', '')} {' '.join(categories)} {item.get('description', '')}")
-        groups.append(categories[-1] if categories else item.get("brand", ""))
-    return texts, groups
-
-
-def collaborative(sequences: list[list[int]], n: int, dimensions: int) -> Any:
-    """Unit vectors ``[n, dimensions]`` of items that the same users bought in training; zeros for items none bought."""
-    users = [user for user, items in enumerate(sequences) for _ in items]
-    items = [item for items in sequences for item in items]
-    bought = csr_matrix((np.ones(len(items)), (users, items)), shape=(len(sequences), n))
-    together = (bought.T @ bought).tocoo()
-    off = together.row != together.col
-    row, column, count = together.row[off], together.col[off], together.data[off]
-    popularity = np.bincount(row, weights=count, minlength=n)
-    information = np.log(count * count.sum() / (popularity[row] * popularity[column]))
-    keep = information > 0
-    matrix = csr_matrix((information[keep], (row[keep], column[keep])), shape=(n, n))
-    return normalize(TruncatedSVD(dimensions, random_state=0).fit_transform(matrix)).astype(np.float32)
+        categories = tuple(part for path in item["categories"] or [] for part in path)
+        brand = item.get("brand", "")
+        group = categories[-1] if categories else brand
+        catalogue.append(Item(item["title"], item.get("description", ""), brand, group, categories))
+    return catalogue
 
 
 def figures(report: dict[str, Any]) -> dict[str, str]:
@@ -102,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--names", nargs="+", default=NAMES)
+    parser.add_argument("--model", type=Path, help="Folder of a sentence-transformers model.")
     arguments = parser.parse_args()
     for name in arguments.names:
         folder = arguments.data / name
@@ -109,15 +95,22 @@ def main() -> None:
         n, levels = published.shape
         sequences = sequences_of(folder, name)
         pairs = [pair for items in sequences for pair in pairwise(items)]
-        texts, groups = item_texts(folder, name, n)
-        spaces = {}
-        if texts:
-            spaces["text"] = LsaEncoder.fit(texts, 128, 42, source=name).encode(texts)
-        spaces["co-purchases"] = collaborative(sequences, n, 128)
-        if texts:
-            spaces["both"] = np.concatenate([spaces["text"], spaces["co-purchases"]], axis=1)
+        catalogue = catalogue_of(folder, name, n)
+        numbers = [str(number) for number in range(n)]
+        information = positive_information(sequences, n)
+        known = CollaborativeEncoder.fit(information, numbers, 128, 0.5, 0).encode(information, numbers)
+        texts = {}
+        if catalogue:
+            texts["text"] = LsaEncoder.fit(catalogue, 128, 42, source=name).encode(catalogue)
+        if catalogue and arguments.model:
+            start = time.perf_counter()
+            texts["model"] = SentenceEncoder(arguments.model).encode(catalogue)
+            print(f"{name}: {arguments.model.name} took {time.perf_counter() - start:.0f} s", flush=True)
+        spaces = {**texts, "co-purchases": known}
+        for text, vectors in texts.items():
+            spaces[f"{text} and co-purchases"] = fuse(vectors, known, 0.5)
         target = next(iter(spaces.values()))
-        common = {"embeddings": target, "categories": groups, "pairs": pairs}
+        common = {"embeddings": target, "categories": [item.category for item in catalogue], "pairs": pairs}
         table = {
             "published": {
                 "sharing before resolution": "-",

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# What only a GPU can show, one step after the other: usage: bash scripts/bench/gpu.sh [--rehearse] [STEP ...]
+# Needs torch, transformers, numpy and safetensors in PYTHON (python3), nothing else of this project's list. A step
+# that fails or takes too long is reported and the others go on; the exit status is the number of failed steps.
+# OUT (bench-gpu) gets gpu.json, the last line of each step, and STEP.log. --rehearse takes the same path on a CPU, small.
+#
+# To add a step: one line `step NAME SECONDS COMMAND...` below; its last line of output must be a JSON object.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+
+PYTHON=${PYTHON:-python3}
+OUT=${OUT:-bench-gpu}
+export PYTHONPATH="$PWD:$PWD/plugins${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+rehearse=
+if [ "${1:-}" = "--rehearse" ]; then
+    rehearse=yes
+    shift
+fi
+chosen=" $* "
+mkdir -p "$OUT"
+results=()
+failed=0
+
+step() {
+    local name=$1 limit=$2 start=$SECONDS status last
+    shift 2
+    if [ "$chosen" != "  " ] && [[ "$chosen" != *" $name "* ]]; then
+        return
+    fi
+    echo "== $name: $*"
+    timeout --kill-after=10 "$limit" "$@" >"$OUT/$name.log" 2>&1
+    status=$?
+    last=$(grep -v '^[[:space:]]*$' "$OUT/$name.log" | tail -n 1)
+    if [ $status -eq 0 ] && ! "$PYTHON" -c 'import json, sys; assert isinstance(json.loads(sys.argv[1]), dict)' "$last" 2>/dev/null; then
+        status=no-json
+    fi
+    if [ "$status" = 0 ]; then
+        results+=("\"$name\": $last")
+        echo "   $((SECONDS - start)) s: $last"
+    else
+        failed=$((failed + 1))
+        results+=("\"$name\": {\"failed\": \"$status\", \"seconds\": $((SECONDS - start))}")
+        echo "   FAILED ($status; 124: over $limit s) after $((SECONDS - start)) s, the end of $OUT/$name.log:"
+        tail -n 8 "$OUT/$name.log" | sed 's/^/   | /'
+    fi
+    # Written after every step: what is measured stays, whatever becomes of the rest.
+    (IFS=,; echo "{${results[*]}}" | "$PYTHON" -m json.tool) >"$OUT/gpu.json"
+}
+
+if [ -n "$rehearse" ]; then
+    kmeans=(--device cpu --items 4000 --dimensions 32 --codes 16)
+    encoder=(--device cpu --items 64 --batch-tokens 1024 --shape)
+    shapes=(tiny tiny)
+else
+    kmeans=()
+    encoder=(--shape)
+    shapes=(0.6B 4B)
+fi
+
+step machine 60 "$PYTHON" -c '
+import json, platform, torch, transformers
+gpu = torch.cuda.is_available()
+print(json.dumps({
+    "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
+    "gpu": torch.cuda.get_device_name() if gpu else None, "cuda": torch.version.cuda, "gpus": torch.cuda.device_count(),
+}))'
+step encode-0.6B 120 "$PYTHON" scripts/bench/encoder.py "${encoder[@]}" "${shapes[0]}"
+step encode-4B 180 "$PYTHON" scripts/bench/encoder.py "${encoder[@]}" "${shapes[1]}"
+step kmeans 400 "$PYTHON" scripts/bench/gpu_kmeans.py "${kmeans[@]}"
+
+echo "$OUT/gpu.json: ${#results[@]} steps, $failed failed"
+exit "$failed"
