@@ -240,37 +240,39 @@ def test_a_damaged_part_is_named(
         embedded(tmp_path)
 
 
-def test_killed_then_finished_by_two_ranks(tmp_path: Path, qwen: Path) -> None:
-    """SIGKILL after the first part, the rest under torchrun: the bytes of a run that nothing happened to."""
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    for run in (killed, whole):
-        write_catalogue(catalogue_of(4 * parts.PART_ITEMS + 7), run)
-    settings = ("embed.encoder=language-model", f"embed.model={qwen}")
-    assert kill_when(
-        command("embed", killed, *settings), killed / ".partial" / "embed" / "parts" / "000000.safetensors"
-    )
-    assert not (killed / "embeddings.safetensors").exists()
-    assert not (killed / ".partial" / "embed" / "parts" / "000004.safetensors").exists()
+def assert_same_bytes(run: Path, other: Path) -> None:
+    for name in ("embeddings.safetensors", "encoder.safetensors"):
+        assert sha256_of(run / name) == sha256_of(other / name), name
+
+
+def test_two_ranks_give_the_bytes_of_one(tmp_path: Path) -> None:
+    for run in ("two", "one"):
+        write_catalogue(catalogue_of(4 * parts.PART_ITEMS + 7), tmp_path / run)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     # "--", because torchrun would take --run for an option of its own.
-    done = call([*torchrun, "-m", "--", *command("embed", killed, *settings)[2:]])
+    done = call([*torchrun, "-m", "--", *command("embed", tmp_path / "two")[2:]])
     assert done.returncode == 0, done.stderr
-    embedded(whole, encoder="language-model", model=qwen)
-    for name in ("embeddings.safetensors", "encoder.safetensors"):
-        assert sha256_of(killed / name) == sha256_of(whole / name)
-    assert not list((killed / ".partial").iterdir())
+    assert done.stdout.count("embed: ") == 1
+    embedded(tmp_path / "one")
+    assert_same_bytes(tmp_path / "two", tmp_path / "one")
+    assert not list((tmp_path / "two" / ".partial").iterdir())
 
 
 @pytest.mark.e2e
-def test_a_ray_cluster_gives_the_same_bytes(tmp_path: Path, qwen: Path) -> None:
-    cluster, alone = tmp_path / "cluster", tmp_path / "alone"
-    for run in (cluster, alone):
-        write_catalogue(catalogue_of(2 * parts.PART_ITEMS + 7), run)
-    done = call(command("embed", cluster, "--ray", "local", "embed.encoder=language-model", f"embed.model={qwen}"))
+def test_killed_and_finished_elsewhere(tmp_path: Path, qwen: Path) -> None:
+    """SIGKILL after the first part, the rest by Ray: the bytes of a run that nothing happened to."""
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    for run in (killed, whole):
+        write_catalogue(catalogue_of(4 * parts.PART_ITEMS + 7), run)
+    embedded(whole, encoder="language-model", model=qwen)
+    model = ("embed.encoder=language-model", f"embed.model={qwen}")
+    folder = killed / ".partial" / "embed" / "parts"
+    assert kill_when(command("embed", killed, *model), folder / "000000.safetensors")
+    assert not (killed / "embeddings.safetensors").exists()
+    assert not (folder / "000004.safetensors").exists()
+    done = call(command("embed", killed, "--ray", "local", *model))
     assert done.returncode == 0, done.stderr
-    embedded(alone, encoder="language-model", model=qwen)
-    name = "embeddings.safetensors"
-    assert sha256_of(cluster / name) == sha256_of(alone / name)
+    assert_same_bytes(killed, whole)
 
 
 # --- a catalogue that grows

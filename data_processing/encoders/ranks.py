@@ -36,12 +36,14 @@ def work_along() -> None:
     """What all ranks but the first do: their share of each job, until the first one is done."""
     while (task := _send(None)) is not None:
         _encode_share(*task)
+    _leave()
 
 
 def dismiss() -> None:
     """Let the other ranks end; called by the first one when its stage is done."""
     if _under_torchrun():
         _send(None)
+        _leave()
 
 
 def _encode_share(job: Job, missing: list[int]) -> None:
@@ -60,6 +62,13 @@ def _send(task: tuple[Job, list[int]] | None) -> tuple[Job, list[int]] | None:
     box: list[Any] = [task]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def _leave() -> None:
+    import torch.distributed as dist
+
+    dist.barrier()  # so that none closes a connection that another one still reads from
+    dist.destroy_process_group()
 
 
 def _under_torchrun() -> bool:
