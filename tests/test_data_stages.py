@@ -10,11 +10,25 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from data_support import ROOT, SMALL, STAGES, call, command, gift_cards_run, hashes, kill_when, stage, synthetic_run
+from data_support import (
+    RECIPE,
+    ROOT,
+    SMALL,
+    STAGES,
+    call,
+    command,
+    gift_cards_run,
+    hashes,
+    kill_when,
+    stage,
+    synthetic_run,
+)
 from gream.config import load_config
 from gream.semantic_ids.catalog import Catalog
 
 from data_processing.config import DataRecipe
+from data_processing.model import build_model
+from data_processing.tables import read_items, read_jsonl
 
 # What training reads, and what it is made of. Validation prompts are no training file.
 TRAINING_FILES = ("sft", "rl/train.parquet", "preferences.jsonl", "enriched.jsonl", "reviews.parquet", "model")
@@ -233,3 +247,31 @@ def test_a_grown_catalogue_keeps_its_ids(synthetic: Path, tmp_path: Path) -> Non
     assert late & set(after)
     for item in kept:
         assert old.ids[before.index(item)] == new.ids[after.index(item)]
+
+
+def test_semantic_rows_are_the_mean_of_the_items_texts(synthetic: Path, tmp_path: Path) -> None:
+    """``model.initialisation=semantic``: a token starts as the mean row of the texts of the items that have it."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = load_config(DataRecipe, RECIPE, [*SMALL, "model.initialisation=semantic"])
+    files = {"items": synthetic / "items.parquet", "enriched": synthetic / "enriched.jsonl", "sft": synthetic / "sft"}
+    index = synthetic / "index.json"
+    build_model(config.model, config.seed, base=None, index=index, out=tmp_path, **files)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    rows = AutoModelForCausalLM.from_pretrained(tmp_path / "model").get_input_embeddings().weight.detach()
+    gaussian = AutoModelForCausalLM.from_pretrained(synthetic / "model").get_input_embeddings().weight.detach()
+
+    descriptions = [row["description"] for row in read_jsonl(files["enriched"])]
+    under: dict[str, list[torch.Tensor]] = {}
+    for tokens, item, about in zip(Catalog.load(index).ids, read_items(files["items"]), descriptions, strict=True):
+        text = "\n".join([item.title, item.brand, " ".join(item.categories), about])
+        for token in tokens:
+            under.setdefault(token, []).append(rows[tokenizer(text)["input_ids"]])
+    assert len(under) > 10
+    first = tokenizer.convert_tokens_to_ids(min(under, key=tokenizer.convert_tokens_to_ids))
+    assert torch.equal(rows[:first], gaussian[:first])
+    for token, texts in under.items():
+        row = tokenizer.convert_tokens_to_ids(token)
+        torch.testing.assert_close(rows[row], torch.cat(texts).mean(dim=0), atol=1e-6, rtol=1e-4)
+        assert not torch.allclose(rows[row], gaussian[row], atol=1e-3)

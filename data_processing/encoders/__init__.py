@@ -92,6 +92,14 @@ def item_text(item: Item) -> str:
     return f"{item.title} {item.brand} {' '.join(item.categories)} {item.description}"
 
 
+def quiet_transformers() -> None:
+    """Keep bars and reports of weights left out on purpose, such as a language model's head, off the terminal."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
 def torch_device() -> str:
     """This process's GPU, or "cpu" where there is none; torchrun numbers the processes of a machine."""
     import torch

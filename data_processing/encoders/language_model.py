@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
 
-from data_processing.encoders import torch_device
+from data_processing.encoders import quiet_transformers, torch_device
 
 if TYPE_CHECKING:
     from data_processing.tables import Item
@@ -38,9 +38,7 @@ class LanguageModelEncoder:
 
         device = torch_device()
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        # A causal language model's head is left out on purpose; no word of warning is needed.
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
+        quiet_transformers()
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._model = transformers.AutoModel.from_pretrained(folder, dtype=dtype, local_files_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
 
-from data_processing.encoders import item_text, torch_device
+from data_processing.encoders import item_text, quiet_transformers, torch_device
 
 if TYPE_CHECKING:
     from data_processing.tables import Item
@@ -31,6 +31,7 @@ class SentenceEncoder:
             raise GreamError(
                 f"embed.encoder=sentence-transformers: {error}; pip install sentence-transformers"
             ) from None
+        quiet_transformers()
         device = torch_device()
         # Half precision gains nothing on a CPU.
         dtype = {"dtype": "float32" if device == "cpu" else "auto"}
