@@ -103,12 +103,17 @@ def encode_parts(job: Job, parts: Sequence[int], *, show: bool = True) -> None:
 
 
 def progress(job: Job, parts: int, *, show: bool = True) -> tqdm:
-    """A bar that counts items: what is on disk already, and ``parts`` parts to come."""
+    """A bar that counts the items of ``parts`` parts."""
     # A log file gets a line now and then, a terminal a moving bar; work of a moment neither.
     interval = 0.5 if sys.stderr.isatty() else 15.0
-    total = min(job.count, parts * PART_ITEMS)
     return tqdm(
-        total=total, unit=" items", desc="embed", mininterval=interval, miniters=1, delay=interval, disable=not show
+        total=min(job.count, parts * PART_ITEMS),
+        unit=" items",
+        desc="embed",
+        mininterval=interval,
+        miniters=1,
+        delay=interval,
+        disable=not show,
     )
 
 

@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=1)
     arguments = parser.parse_args()
 
+    torch.zeros(1, device=arguments.device)  # a missing device shows before gigabytes of points are made
     random = np.random.default_rng(0)
     centres = random.normal(size=(4 * arguments.codes, arguments.dimensions)).astype(np.float32)
     points = centres[random.integers(len(centres), size=arguments.items)]
