@@ -35,12 +35,15 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=12_101)
     parser.add_argument("--dimensions", type=int, default=2_560)
     parser.add_argument("--restarts", type=int, default=2)
+    parser.add_argument("--iterations", type=int, default=10, help="Lloyd iterations, rough and precise each.")
     parser.add_argument("--seed", type=int, default=0, help="Of all points and all starts; other figures, same claim.")
     arguments = parser.parse_args()
 
     large = points(arguments.items, arguments.dimensions, arguments.seed)
     start = time.perf_counter()
-    codebook, codes = fit_residual_kmeans(large, (256,) * 4, seed=arguments.seed, restarts=arguments.restarts)
+    codebook, codes = fit_residual_kmeans(
+        large, (256,) * 4, seed=arguments.seed, restarts=arguments.restarts, iterations=arguments.iterations
+    )
     seconds = time.perf_counter() - start
     print(f"{arguments.items} x {arguments.dimensions}, 256 x 4, {arguments.restarts} starts: {seconds:.1f} s")
     for level, centroids in enumerate(codebook.centroids):
@@ -59,7 +62,9 @@ def main() -> None:
         )
         theirs = time.perf_counter() - start
         start = time.perf_counter()
-        codebook, codes = fit_residual_kmeans(small, (k,), seed=arguments.seed, restarts=4)
+        codebook, codes = fit_residual_kmeans(
+            small, (k,), seed=arguments.seed, restarts=4, iterations=arguments.iterations
+        )
         ours = time.perf_counter() - start
         error = float(((small - codebook.centroids[0][codes[:, 0]]) ** 2).sum(dtype=np.float64))
         exact = float(((small - oracle.cluster_centers_[oracle.labels_]) ** 2).sum(dtype=np.float64))
