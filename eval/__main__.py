@@ -49,11 +49,40 @@ Overwrite = Annotated[bool, typer.Option(help="Replace outputs made with another
 
 @app.command()
 def baselines(run: Run, seed: Seed = 0, overwrite: Overwrite = False) -> None:
-    """Popularity and item-to-item co-occurrence on the test split."""
+    """Popularity, item-to-item co-occurrence and a Markov chain over items, on the test split."""
     from eval.stages import evaluate_baselines
 
     for result in evaluate_baselines(run, seed=seed, command=_command(), overwrite=overwrite):
         print(result, flush=True)
+
+
+@app.command()
+def sasrec(
+    run: Run,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of the model.")] = 64,
+    dropout: Annotated[float, typer.Option(min=0.0, max=0.99, help="Of embeddings, attention and layers.")] = 0.5,
+    negatives: Annotated[
+        int, typer.Option(min=1, help="Items that stand for the catalogue in the loss; the catalogue's size is exact.")
+    ] = 2048,
+    epochs: Annotated[int, typer.Option(min=1, help="Most epochs; validation ends training earlier.")] = 200,
+    device: Device = _Device.auto,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train SASRec from nothing on the run's interactions and rank with it: a strong baseline, minutes to train."""
+    from eval.generative import resolve_device
+    from eval.sasrec import SasRecSettings
+    from eval.stages import evaluate_sasrec
+
+    settings = SasRecSettings(
+        hidden=hidden,
+        dropout=dropout,
+        negatives=negatives,
+        epochs=epochs,
+        device=resolve_device(device.value),
+        seed=seed,
+    )
+    print(evaluate_sasrec(run, settings, command=_command(), overwrite=overwrite), flush=True)
 
 
 @app.command()

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
+import polars as pl
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult, run_stage
 
-from eval.baselines import Ranking, rank_by_cooccurrence, rank_by_popularity
+from eval.baselines import (
+    Ranking,
+    rank_by_cooccurrence,
+    rank_by_popularity,
+    rank_by_transitions,
+    rank_histories,
+)
 from eval.generative import Decoding, Recommender, checkpoint_files, predict_in_chunks
-from eval.metrics import measure
-from eval.protocol import Split, held_out, read_interactions, training_matrix
+from eval.metrics import exposure_of, measure
+from eval.protocol import Cases, Split, held_out, read_interactions, training_matrix, training_sequences
 from eval.results import (
     BASELINES,
     K,
@@ -27,46 +36,135 @@ from eval.results import (
     write_result,
 )
 
+if TYPE_CHECKING:
+    from eval.sasrec import SasRecSettings
+
 
 def evaluate_baselines(run: Path, *, seed: int, command: str, overwrite: bool) -> list[StageResult]:
-    """Make ``eval/popularity`` and ``eval/cooccurrence`` on the test split, for all users.
+    """Make ``eval/popularity``, ``eval/cooccurrence`` and ``eval/markov`` on the test split, for all users.
 
     Raises:
         GreamError: An input is missing or broken.
     """
-    rankings = (rank_by_popularity, rank_by_cooccurrence)
+    counted: dict[Mode, Callable[..., Ranking]] = {
+        "popularity": rank_by_popularity,
+        "cooccurrence": rank_by_cooccurrence,
+        "markov": rank_by_transitions,
+    }
+
+    def ranker(rank: Callable[..., Ranking]) -> _Ranker:
+        def ranked(data: _Data, _: Path) -> tuple[Ranking, float, dict[str, str | int | float | None]]:
+            began = time.monotonic()
+            ranking = rank(data.train, data.items, data.cases.histories, K)
+            return ranking, time.monotonic() - began, {}
+
+        return ranked
+
     return [
-        _evaluate_baseline(run, mode, rank, seed=seed, command=command, overwrite=overwrite)
-        for mode, rank in zip(BASELINES, rankings, strict=True)
+        _evaluate_baseline(
+            run, mode, ranker(rank), config={}, packages=(), seed=seed, command=command, overwrite=overwrite
+        )
+        for mode, rank in counted.items()
     ]
 
 
+def evaluate_sasrec(run: Path, settings: SasRecSettings, *, command: str, overwrite: bool) -> StageResult:
+    """Train SASRec on the training split and make ``eval/sasrec`` on the test split, for all users.
+
+    Args:
+        run: Run folder.
+        settings: Size of the model and how it is trained.
+        command: What was typed, for the record.
+        overwrite: Replace one that was made with other settings.
+
+    Raises:
+        GreamError: An input is missing or broken, or a setting is impossible.
+    """
+    from eval.sasrec import train_sasrec
+
+    def ranked(data: _Data, out: Path) -> tuple[Ranking, float, dict[str, str | int | float | None]]:
+        sequences = training_sequences(data.interactions)
+        trained = train_sasrec(
+            sequences, held_out(data.interactions, "valid"), data.items, settings, out / "training.safetensors"
+        )
+        began = time.monotonic()
+        ranking = rank_histories(
+            lambda batch: trained.model.score_histories(batch).double().cpu().numpy(),
+            np.bincount(data.train[1], minlength=data.items).astype(np.float64),
+            data.cases.histories,
+            K,
+        )
+        seconds = time.monotonic() - began
+        return (
+            ranking,
+            seconds,
+            dataclasses.asdict(settings)
+            | {
+                "epochs_trained": trained.epochs,
+                "best_epoch": trained.best_epoch,
+                "validation_ndcg@10": trained.validation_ndcg,
+                "training_seconds": trained.seconds,
+            },
+        )
+
+    return _evaluate_baseline(
+        run,
+        "sasrec",
+        ranked,
+        config=dataclasses.asdict(settings),
+        packages=("torch",),
+        seed=settings.seed,
+        command=command,
+        overwrite=overwrite,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """What a baseline sees: ``train`` int64 ``[2, M]``, the cases of the test split, the number of items."""
+
+    interactions: pl.DataFrame
+    train: npt.NDArray[np.int64]
+    cases: Cases
+    items: int
+
+
+# From the data and a folder for unfinished work to a ranking, the seconds of ranking alone, and what to record.
+_Ranker = Callable[[_Data, Path], tuple[Ranking, float, dict[str, str | int | float | None]]]
+
+
 def _evaluate_baseline(
-    run: Path, mode: Mode, rank: Callable[..., Ranking], *, seed: int, command: str, overwrite: bool
+    run: Path,
+    mode: Mode,
+    ranked: _Ranker,
+    *,
+    config: dict[str, Any],
+    packages: Sequence[str],
+    seed: int,
+    command: str,
+    overwrite: bool,
 ) -> StageResult:
     interactions, index = run / "interactions.parquet", run / "index.json"
 
     def build(out: Path) -> None:
         table = read_interactions(interactions)
-        catalog = Catalog.load(index)
-        cases = held_out(table, "test")
-        train = training_matrix(table, len(catalog))
-        began = time.monotonic()
-        items, scores = rank(train, len(catalog), cases.histories, K)
-        seconds = time.monotonic() - began
+        count = len(Catalog.load(index))
+        data = _Data(table, training_matrix(table, count), held_out(table, "test"), count)
+        (items, scores), seconds, settings = ranked(data, out)
         nothing = [None] * len(items)
-        predictions = predictions_table(cases.users, cases.targets, items, scores, nothing, nothing)
+        predictions = predictions_table(data.cases.users, data.cases.targets, items, scores, nothing, nothing)
         result = Result(
             name=mode,
             mode=mode,
             split="test",
             checkpoint=None,
-            **measure(items, cases.targets, catalogue=len(catalog), seed=seed),
+            **measure(items, data.cases.targets, catalogue=count, seed=seed),
             malformed_rate=None,
             seconds_per_user=seconds / len(items),
+            exposure=exposure_of(items, data.train, data.cases.histories, count),
             seed=seed,
-            settings={},
-            versions=versions_of("numpy", "polars", "scipy"),
+            settings=settings,
+            versions=versions_of("numpy", "polars", "scipy", *packages),
             command=command,
         )
         write_result(out, result, predictions)
@@ -74,11 +172,12 @@ def _evaluate_baseline(
     return run_stage(
         run,
         f"eval-{mode}",
-        config={"mode": mode, "k": K, "seed": seed},
+        config={"mode": mode, "k": K, "seed": seed} | config,
         inputs=[interactions, index],
         outputs=outputs_of(mode),
         build=build,
         overwrite=overwrite,
+        keep_partial=True,
     )
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.metrics import METRICS
+from eval.metrics import SHOWN
 from eval.results import Interval, Result
 from eval.rewards import RewardComparison
 
@@ -33,13 +33,13 @@ def print_table(results: Sequence[Result], rewards: RewardComparison | None, con
     """
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("evaluation\nmode, users", overflow="fold")
-    for name in METRICS:
+    for name in SHOWN:
         table.add_column(_HEADS[name], justify="right", no_wrap=True)
     table.add_column("invalid\ndoubled", justify="right", no_wrap=True)
     table.add_column("s/user\nmalformed", justify="right", no_wrap=True)
-    best = {name: max(result.metrics[name].value for result in results) for name in METRICS}
+    best = {name: max(result.metrics[name].value for result in results) for name in SHOWN}
     for result in results:
-        cells = [_metric(result.metrics[name], result.metrics[name].value == best[name]) for name in METRICS]
+        cells = [_metric(result.metrics[name], result.metrics[name].value == best[name]) for name in SHOWN]
         table.add_row(
             _who(result),
             *cells,
