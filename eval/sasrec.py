@@ -228,7 +228,7 @@ def _train_epoch(
         states = model(inputs)[inputs != model.item.padding_idx]  # [M, d]
         loss = _loss(model, states, wanted, settings.negatives, random)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.item() * len(wanted)
         count += len(wanted)

@@ -22,11 +22,15 @@ from eval.baselines import (
     rank_by_transitions,
     rank_histories,
 )
-from eval.generative import Decoding, Recommender, checkpoint_files, predict_in_chunks
-from eval.metrics import exposure_of, measure
+from eval.external import ItemIds, PromptTemplate
+from eval.generative import Decoding, Recommender, checkpoint_files, collect_chunks, predict_in_chunks
+from eval.metrics import exposure_of, mean_with_interval, measure, pass_at_k
+from eval.processes import join_processes
 from eval.protocol import Cases, Split, held_out, read_interactions, training_matrix, training_sequences
 from eval.results import (
     BASELINES,
+    Cost,
+    Interval,
     K,
     Mode,
     Result,
@@ -191,8 +195,10 @@ def evaluate_model(
     command: str,
     *,
     overwrite: bool,
-) -> StageResult:
-    """Make ``eval/NAME`` for a checkpoint.
+    index: Path | None = None,
+    template: Path | None = None,
+) -> StageResult | None:
+    """Make ``eval/NAME`` for a checkpoint, in as many processes as torchrun started.
 
     Args:
         run: Run folder.
@@ -203,6 +209,11 @@ def evaluate_model(
         users: Size of the sample of users; None asks all.
         command: What was typed, for the record.
         overwrite: Replace an evaluation of the same name made with another configuration.
+        index: Ids that the model knows the run's items by; None for the run's own.
+        template: Prompt of a model trained elsewhere, see `PromptTemplate`; None for this project's own.
+
+    Returns:
+        What happened; None in every process but the leading one.
 
     Raises:
         GreamError: An input is missing, the checkpoint does not fit the catalogue, or the name is taken or
@@ -212,45 +223,86 @@ def evaluate_model(
         raise GreamError(f"--name '{name}': letters, digits, '-', '_' and '.' only")
     if name in BASELINES:
         raise GreamError(f"--name '{name}' is the name of a baseline; choose another")
-    interactions, index = run / "interactions.parquet", run / "index.json"
-    mode: Mode = "direct" if decoding.chain_tokens is None else "reasoning"
+    interactions, ids_path = run / "interactions.parquet", index or run / "index.json"
+    mode: Mode = "direct"
+    if decoding.chain_tokens is not None:
+        mode = "sampled" if decoding.combine == "answers" else "reasoning"
     label = _relative(checkpoint, run)
+    processes = join_processes()
+
+    def read() -> tuple[pl.DataFrame, ItemIds, Cases]:
+        table, ids = read_interactions(interactions), ItemIds.load(ids_path)
+        cases = held_out(table, split)
+        return table, ids, cases if users is None else cases.sample(users, decoding.seed)
+
+    def predict(ids: ItemIds, cases: Cases, parts: Path) -> None:
+        prompt = None if template is None else PromptTemplate.load(template)
+        recommender = Recommender(checkpoint, ids, decoding, prompt)
+        predict_in_chunks(recommender, cases, decoding.batch_size, parts, processes)
+        processes.wait()
 
     def build(out: Path) -> None:
-        catalog = Catalog.load(index)
-        cases = held_out(read_interactions(interactions), split)
-        if users is not None:
-            cases = cases.sample(users, decoding.seed)
-        recommender = Recommender(checkpoint, catalog, decoding)
-        predictions, seconds = predict_in_chunks(recommender, cases, decoding.batch_size, out / "parts")
+        table, ids, cases = read()
+        train = training_matrix(table, len(ids))
+        parts = out / "parts"
+        parts.mkdir(exist_ok=True)
+        processes.from_leader(str(parts))
+        predict(ids, cases, parts)
+        predictions, costs = collect_chunks(cases, decoding.batch_size, parts)
         items = np.array(predictions["items"].to_list(), dtype=np.int64)  # [N, k]
-        malformed = predictions["malformed"].mean()
+        latency = np.percentile(costs["latency"].to_numpy(), (50, 95))
+        mean = {name: float(costs[name].to_numpy().mean()) for name in costs.columns}
         result = Result(
             name=name,
             mode=mode,
             split=split,
             checkpoint=label,
-            **measure(items, cases.targets, catalogue=len(catalog), seed=decoding.seed),
-            malformed_rate=None if malformed is None else float(malformed),  # type: ignore[arg-type]
-            seconds_per_user=seconds / len(items),
+            **measure(items, cases.targets, catalogue=len(ids), seed=decoding.seed),
+            malformed_rate=None if mode == "direct" else mean["malformed_chains"] / decoding.chains,
+            seconds_per_user=mean["seconds"] / processes.count,
+            exposure=exposure_of(items, train, cases.histories, len(ids)),
+            cost=Cost(
+                latency_p50=float(latency[0]),
+                latency_p95=float(latency[1]),
+                prompt_tokens=mean["prompt_tokens"],
+                written_tokens=mean["written_tokens"],
+            ),
+            pass_at=_pass_at(items, cases, decoding.seed) if mode == "sampled" else None,
             seed=decoding.seed,
-            settings={key: value for key, value in dataclasses.asdict(decoding).items() if key != "seed"},
+            settings={key: value for key, value in dataclasses.asdict(decoding).items() if key != "seed"}
+            | {"index": ids_path.name, "prompt": template and template.name, "processes": processes.count},
             versions=versions_of("numpy", "polars", "torch", "transformers"),
             command=command,
         )
         write_result(out, result, predictions)
 
-    return run_stage(
+    if processes.rank > 0:
+        place = processes.from_leader(None)
+        if place is not None:
+            _, ids, cases = read()
+            predict(ids, cases, Path(place))
+        return None
+    done = run_stage(
         run,
         f"eval-{name}",
         config={"mode": mode, "k": K, "split": split, "users": users, "checkpoint": label}
         | dataclasses.asdict(decoding),
-        inputs=[interactions, index, *checkpoint_files(checkpoint)],
+        inputs=[interactions, ids_path, *([] if template is None else [template]), *checkpoint_files(checkpoint)],
         outputs=outputs_of(name),
         build=build,
         overwrite=overwrite,
         keep_partial=True,
     )
+    if not done.ran:
+        processes.from_leader(None)
+    return done
+
+
+def _pass_at(answers: npt.NDArray[np.int64], cases: Cases, seed: int) -> dict[str, Interval]:
+    """Pass@K of ``[N, n]`` answers for the usual K up to n, with intervals over users."""
+    n = answers.shape[1]
+    hits = (answers == cases.targets[:, None]).sum(axis=1)
+    return {f"pass@{k}": mean_with_interval(pass_at_k(hits, n, k), seed) for k in (1, 5, 10) if k <= n}
 
 
 def _relative(path: Path, run: Path) -> str:

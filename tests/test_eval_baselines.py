@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from eval.baselines import rank_by_cooccurrence, rank_by_popularity, top_k
+from eval.baselines import rank_by_cooccurrence, rank_by_popularity, rank_by_transitions, top_k
 
 ITEMS = 12
 
@@ -48,6 +49,21 @@ def test_cooccurrence_is_the_sum_of_cosines(sequences: list[list[int]], historie
         np.testing.assert_allclose(scores[row], sorted(exact.values(), reverse=True)[:5], atol=1e-6)
         np.testing.assert_allclose([exact[item] for item in items[row].tolist()], scores[row], atol=1e-6)
         assert len(set(items[row].tolist())) == 5
+
+
+@given(sequences=training, histories=histories_of_users)
+def test_a_markov_chain_counts_what_followed_the_last_item(
+    sequences: list[list[int]], histories: list[list[int]]
+) -> None:
+    pairs = Counter(pair for items in sequences for pair in pairwise(items))
+    counts = Counter(item for items in sequences for item in items)
+    items, scores = rank_by_transitions(matrix(sequences), ITEMS, histories, k=5)
+    for row, history in enumerate(histories):
+        followed = sum(count for (before, _), count in pairs.items() if before == history[-1])
+        chance = {item: pairs[history[-1], item] / max(followed, 1) for item in set(range(ITEMS)) - set(history)}
+        expected = sorted(chance, key=lambda item: (-chance[item], -counts[item], item))[:5]
+        assert items[row].tolist() == expected
+        np.testing.assert_allclose(scores[row], [chance[item] for item in expected], rtol=1e-6)
 
 
 def test_items_nobody_had_together_are_ranked_by_popularity() -> None:
