@@ -181,6 +181,25 @@ def rewards(run: Run, seed: Seed = 0, overwrite: Overwrite = False) -> None:
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of an evaluation, RUN/eval/NAME.")],
+    second: Annotated[Path, typer.Argument(help="Another one, of the same users.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there as well.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Set two evaluations against each other, paired by user, by length of history and popularity of the target."""
+    from gream.stage import write_json
+
+    from eval.compare import compare as compare_evaluations
+    from eval.table import make_console, print_comparison
+
+    comparison = compare_evaluations(first, second, seed=seed)
+    if json_file is not None:
+        write_json(json_file, comparison.model_dump(mode="json"))
+    print_comparison(comparison, make_console())
+
+
+@app.command()
 def table(run: Run) -> None:
     """Show every evaluation of a run."""
     from eval.results import read_results

@@ -176,7 +176,7 @@ def read_results(run: Path) -> list[Result]:
     Raises:
         GreamError: One does not follow the schema.
     """
-    results = [_read_result(path) for path in (run / "eval").glob("*/metrics.json")]
+    results = [read_result(path) for path in (run / "eval").glob("*/metrics.json")]
     return sorted(results, key=lambda result: (_order(result), result.name))
 
 
@@ -184,7 +184,12 @@ def _order(result: Result) -> int:
     return BASELINES.index(result.mode) if result.mode in BASELINES else len(BASELINES)
 
 
-def _read_result(path: Path) -> Result:
+def read_result(path: Path) -> Result:
+    """One ``metrics.json``.
+
+    Raises:
+        GreamError: It does not follow the schema.
+    """
     try:
         return Result.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
