@@ -50,7 +50,8 @@ def test_it_finds_what_counting_cannot(run: Path) -> None:
     assert list(found) == ["popularity", "cooccurrence", "markov", "sasrec"]
     best = found["sasrec"].metrics["recall@1"].value
     assert best > 0.6
-    assert all(best > 2 * found[name].metrics["recall@1"].value for name in ("popularity", "cooccurrence", "markov"))
+    rivals = {name: found[name].metrics["recall@1"].value for name in ("popularity", "cooccurrence", "markov")}
+    assert best > 1.3 * max(rivals.values()), rivals
     settings = found["sasrec"].settings
     assert settings["epochs_trained"] == 8 and 1 <= int(settings["best_epoch"] or 0) <= 8
     assert not evaluate_sasrec(run, SMALL, command="", overwrite=False).ran
