@@ -159,8 +159,8 @@ def _groups(folder: Path, result: Result, users: npt.NDArray[np.integer]) -> lis
     return [
         ("all users", np.ones(len(users), dtype=bool)),
         *_thirds("history of {}", length, np.ones(len(users), dtype=bool)),
-        *([("target not in training", had == 0)] if (had == 0).any() else []),
-        *_thirds("target {} times in training", had, had > 0),
+        *([("target never seen", had == 0)] if (had == 0).any() else []),
+        *_thirds("target seen {} times", had, had > 0),
     ]
 
 

@@ -96,7 +96,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     console.print(table)
     console.print(
         "\nPaired by user: 95 % bootstrap interval of the difference, and p of the paired randomisation test, not "
-        "corrected for the number of rows.",
+        "corrected for the number of rows. Seen: in training interactions.",
         style="dim",
     )
 

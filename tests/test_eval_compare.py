@@ -81,12 +81,12 @@ def test_differences_are_those_of_the_metrics_and_groups_add_up(run: Path) -> No
     train = training_matrix(read_interactions(run / "interactions.parquet"), ITEMS)
     had = np.bincount(train[1], minlength=ITEMS)[cases.targets]
     by_length = [group for group in comparison.groups if group.name.startswith("history")]
-    by_target = [group for group in comparison.groups if "training" in group.name]
+    by_target = [group for group in comparison.groups if group.name.startswith("target")]
     for groups in (by_length, by_target):
         assert sum(group.users for group in groups) == 12
         weighted = sum(group.users * group.metrics["mrr"].difference.value for group in groups)
         assert weighted == pytest.approx(expected.sum())
-    cold = [group for group in by_target if group.name == "target not in training"]
+    cold = [group for group in by_target if group.name == "target never seen"]
     assert sum(group.users for group in cold) == (had == 0).sum() > 0
     shortest = min(len(history) for history in cases.histories)
     assert by_length[0].name.split()[-1].split("-")[0] == str(shortest)
