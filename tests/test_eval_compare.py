@@ -95,7 +95,7 @@ def test_differences_are_those_of_the_metrics_and_groups_add_up(run: Path) -> No
 def test_equal_systems_are_seldom_told_apart_and_better_ones_are(run: Path) -> None:
     random = np.random.default_rng(1)
     values = []
-    for number in range(12):
+    for number in range(6):
         one, other = (evaluation(run, f"{name}{number}", random.integers(0, 11, size=12)) for name in "ab")
         values.append(compare(one, other, seed=0).groups[0].metrics["ndcg@10"].p_value)
     assert min(values) > 0.01 and max(values) > 0.5
