@@ -219,15 +219,12 @@ def evaluate_model(
         GreamError: An input is missing, the checkpoint does not fit the catalogue, or the name is taken or
             unfit.
     """
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-        raise GreamError(f"--name '{name}': letters, digits, '-', '_' and '.' only")
-    if name in BASELINES:
-        raise GreamError(f"--name '{name}' is the name of a baseline; choose another")
+    check_name(name)
     interactions, ids_path = run / "interactions.parquet", index or run / "index.json"
     mode: Mode = "direct"
     if decoding.chain_tokens is not None:
         mode = "sampled" if decoding.combine == "answers" else "reasoning"
-    label = _relative(checkpoint, run)
+    label = label_of(checkpoint, run)
     processes = join_processes()
 
     def read() -> tuple[pl.DataFrame, ItemIds, Cases]:
@@ -305,7 +302,15 @@ def _pass_at(answers: npt.NDArray[np.int64], cases: Cases, seed: int) -> dict[st
     return {f"pass@{k}": mean_with_interval(pass_at_k(hits, n, k), seed) for k in (1, 5, 10) if k <= n}
 
 
-def _relative(path: Path, run: Path) -> str:
+def check_name(name: str) -> None:
+    """Refuse what is no name of an evaluation of a model."""
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
+        raise GreamError(f"--name '{name}': letters, digits, '-', '_' and '.' only")
+    if name in BASELINES:
+        raise GreamError(f"--name '{name}' is the name of a baseline; choose another")
+
+
+def label_of(path: Path, run: Path) -> str:
     """``path`` as seen from the run folder; its name alone where it lies elsewhere."""
     try:
         return path.resolve().relative_to(run.resolve()).as_posix()
