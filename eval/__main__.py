@@ -12,7 +12,7 @@ import typer
 from gream.errors import GreamError, exit_with_error_line
 
 if TYPE_CHECKING:
-    from eval.generative import Decoding
+    from eval.generative import Combine, Decoding
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -42,6 +42,11 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Users per batch.")]
 Split = Annotated[_Split, typer.Option(help="Whose item is to be predicted.")]
 Device = Annotated[_Device, typer.Option(help="Where the model runs.")]
 Score = Annotated[_Score, typer.Option(help="Softmax over the whole vocabulary, or over the legal tokens only.")]
+Index = Annotated[Path | None, typer.Option(help="index.json of a model that knows the run's items by other ids.")]
+Prompt = Annotated[
+    Path | None, typer.Option(help="Text file with {history} in it: the prompt of a model trained elsewhere.")
+]
+ChainTokens = Annotated[int, typer.Option(min=1, help="Most tokens of a chain; the paper allows 1560.")]
 History = Annotated[int, typer.Option(min=1, help="Most recent items in the prompt; as in training.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")]
@@ -49,11 +54,40 @@ Overwrite = Annotated[bool, typer.Option(help="Replace outputs made with another
 
 @app.command()
 def baselines(run: Run, seed: Seed = 0, overwrite: Overwrite = False) -> None:
-    """Popularity and item-to-item co-occurrence on the test split."""
+    """Popularity, item-to-item co-occurrence and a Markov chain over items, on the test split."""
     from eval.stages import evaluate_baselines
 
     for result in evaluate_baselines(run, seed=seed, command=_command(), overwrite=overwrite):
         print(result, flush=True)
+
+
+@app.command()
+def sasrec(
+    run: Run,
+    hidden: Annotated[int, typer.Option(min=1, help="Width of the model.")] = 64,
+    dropout: Annotated[float, typer.Option(min=0.0, max=0.99, help="Of embeddings, attention and layers.")] = 0.5,
+    negatives: Annotated[
+        int, typer.Option(min=1, help="Items that stand for the catalogue in the loss; the catalogue's size is exact.")
+    ] = 2048,
+    epochs: Annotated[int, typer.Option(min=1, help="Most epochs; validation ends training earlier.")] = 200,
+    device: Device = _Device.auto,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train SASRec from nothing on the run's interactions and rank with it: a strong baseline, minutes to train."""
+    from eval.generative import resolve_device
+    from eval.sasrec import SasRecSettings
+    from eval.stages import evaluate_sasrec
+
+    settings = SasRecSettings(
+        hidden=hidden,
+        dropout=dropout,
+        negatives=negatives,
+        epochs=epochs,
+        device=resolve_device(device.value),
+        seed=seed,
+    )
+    print(evaluate_sasrec(run, settings, command=_command(), overwrite=overwrite), flush=True)
 
 
 @app.command()
@@ -68,12 +102,14 @@ def direct(
     device: Device = _Device.auto,
     score: Score = _Score.vocabulary,
     history: History = 20,
+    index: Index = None,
+    prompt: Prompt = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a model for the next item at once."""
     decoding = _decoding(beams, batch_size, score, history, device, seed)
-    _evaluate(run, checkpoint, name, decoding, split, users, overwrite)
+    _evaluate(run, checkpoint, name, decoding, split, users, index, prompt, overwrite)
 
 
 @app.command()
@@ -84,20 +120,52 @@ def reasoning(
     users: Users = None,
     beams: Beams = 20,
     batch_size: BatchSize = 32,
-    chain_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a chain; the paper allows 1560.")] = 512,
+    chain_tokens: ChainTokens = 512,
     temperature: Annotated[float, typer.Option(min=0.0, help="Of the chain; 0 is greedy.")] = 0.0,
+    chains: Annotated[int, typer.Option(min=1, help="Chains per user, their lists combined by log-sum-exp.")] = 1,
     split: Split = _Split.test,
     device: Device = _Device.auto,
     score: Score = _Score.vocabulary,
     history: History = 20,
+    index: Index = None,
+    prompt: Prompt = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Let a model reason, then ask it for items given its chain."""
+    """Let a model reason, then ask it for items given its chain, or given several chains together."""
     decoding = _decoding(
-        beams, batch_size, score, history, device, seed, chain_tokens=chain_tokens, temperature=temperature
-    )
-    _evaluate(run, checkpoint, name, decoding, split, users, overwrite)
+        beams, batch_size, score, history, device, seed,
+        chain_tokens=chain_tokens, temperature=temperature, chains=chains,
+    )  # fmt: skip
+    _evaluate(run, checkpoint, name, decoding, split, users, index, prompt, overwrite)
+
+
+@app.command()
+def sampled(
+    run: Run,
+    checkpoint: Checkpoint,
+    name: Name,
+    users: Users = None,
+    beams: Beams = 20,
+    batch_size: BatchSize = 32,
+    chain_tokens: ChainTokens = 512,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Of the chains.")] = 1.0,
+    chains: Annotated[int, typer.Option(min=2, help="Chains per user: n of pass@K.")] = 10,
+    split: Split = _Split.test,
+    device: Device = _Device.auto,
+    score: Score = _Score.vocabulary,
+    history: History = 20,
+    index: Index = None,
+    prompt: Prompt = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """The paper's sampled mode: n chains with one item each; pass@K, and hit@K by the chain's log-probability."""
+    decoding = _decoding(
+        beams, batch_size, score, history, device, seed,
+        chain_tokens=chain_tokens, temperature=temperature, chains=chains, combine="answers",
+    )  # fmt: skip
+    _evaluate(run, checkpoint, name, decoding, split, users, index, prompt, overwrite)
 
 
 @app.command()
@@ -110,6 +178,25 @@ def rewards(run: Run, seed: Seed = 0, overwrite: Overwrite = False) -> None:
     comparison = read_rewards(run)
     if comparison is not None:
         print(rewards_line(comparison), flush=True)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of an evaluation, RUN/eval/NAME.")],
+    second: Annotated[Path, typer.Argument(help="Another one, of the same users.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there as well.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Set two evaluations against each other, paired by user, by length of history and popularity of the target."""
+    from gream.stage import write_json
+
+    from eval.compare import compare as compare_evaluations
+    from eval.table import make_console, print_comparison
+
+    comparison = compare_evaluations(first, second, seed=seed)
+    if json_file is not None:
+        write_json(json_file, comparison.model_dump(mode="json"))
+    print_comparison(comparison, make_console())
 
 
 @app.command()
@@ -143,6 +230,8 @@ def _decoding(
     *,
     chain_tokens: int | None = None,
     temperature: float = 0.0,
+    chains: int = 1,
+    combine: Combine = "probability",
 ) -> Decoding:
     from eval.generative import Decoding, resolve_device
 
@@ -155,16 +244,38 @@ def _decoding(
         chain_tokens=chain_tokens,
         temperature=temperature,
         seed=seed,
+        chains=chains,
+        combine=combine,
     )
 
 
 def _evaluate(
-    run: Path, checkpoint: Path, name: str, decoding: Decoding, split: _Split, users: int | None, overwrite: bool
+    run: Path,
+    checkpoint: Path,
+    name: str,
+    decoding: Decoding,
+    split: _Split,
+    users: int | None,
+    index: Path | None,
+    prompt: Path | None,
+    overwrite: bool,
 ) -> None:
     from eval.stages import evaluate_model
 
-    result = evaluate_model(run, checkpoint, name, decoding, split.value, users, _command(), overwrite=overwrite)
-    print(result, flush=True)
+    result = evaluate_model(
+        run,
+        checkpoint,
+        name,
+        decoding,
+        split.value,
+        users,
+        _command(),
+        overwrite=overwrite,
+        index=index,
+        template=prompt,
+    )
+    if result is not None:
+        print(result, flush=True)
 
 
 def _command() -> str:

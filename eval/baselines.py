@@ -1,7 +1,7 @@
-"""Baselines on the same split: popularity, and item-to-item neighbours over training sequences.
+"""Baselines that are counted, not trained, on the same split: popularity, item neighbours, a Markov chain over items.
 
-Both count the training split only, both leave out what the user already has (no user meets an item twice in
-this protocol), and both break ties by popularity and then by the lower item, so that their lists are
+All count the training split only, all leave out what the user already has (no user meets an item twice in
+this protocol), and all break ties by popularity and then by the lower item, so that their lists are
 determined.
 """
 
@@ -16,10 +16,11 @@ import scipy.sparse as sp
 # Users whose scores over the whole catalogue are held at once.
 _USERS_AT_ONCE = 1024
 
+Histories = Sequence[Sequence[int]]
 Ranking = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
-def rank_by_popularity(train: npt.NDArray[np.int64], items: int, histories: Sequence[Sequence[int]], k: int) -> Ranking:
+def rank_by_popularity(train: npt.NDArray[np.int64], items: int, histories: Histories, k: int) -> Ranking:
     """The most popular items that a history does not hold.
 
     Args:
@@ -32,13 +33,11 @@ def rank_by_popularity(train: npt.NDArray[np.int64], items: int, histories: Sequ
         Items int64 ``[N, k]`` and scores float32 ``[N, k]``: the number of training interactions.
     """
     popularity = np.bincount(train[1], minlength=items).astype(np.float64)
-    return _rank(lambda batch: np.tile(popularity, (batch.shape[0], 1)), popularity, histories, k)
+    return rank_histories(lambda batch: np.tile(popularity, (len(batch), 1)), popularity, histories, k)
 
 
-def rank_by_cooccurrence(
-    train: npt.NDArray[np.int64], items: int, histories: Sequence[Sequence[int]], k: int
-) -> Ranking:
-    """Items that training users had together with those of the history: item-based nearest neighbours.
+def rank_by_cooccurrence(train: npt.NDArray[np.int64], items: int, histories: Histories, k: int) -> Ranking:
+    """Items that training users had together with those of the history: item-based nearest neighbours (item-kNN).
 
     Two items are as similar as the cosine between the sets of their training users; an item's score is the
     sum of its similarities to the items of the history (Deshpande and Karypis 2004, without truncating
@@ -58,7 +57,30 @@ def rank_by_cooccurrence(
     had.data[:] = 1.0  # repeated interactions were summed on the way
     norm = sp.diags_array(1 / np.sqrt(np.maximum(had.sum(axis=0), 1)))
     similarity = sp.csr_array(norm @ (had.T @ had) @ norm)
-    return _rank(lambda batch: (batch @ similarity).toarray(), popularity, histories, k)
+    return rank_histories(lambda batch: (_had(batch, items) @ similarity).toarray(), popularity, histories, k)
+
+
+def rank_by_transitions(train: npt.NDArray[np.int64], items: int, histories: Histories, k: int) -> Ranking:
+    """Items that followed the last item of the history: a first-order Markov chain over items.
+
+    The score is the maximum-likelihood estimate of p(next item | last item), counted over neighbours in training
+    sequences and not smoothed.
+
+    Args:
+        train: int64 ``[2, M]``, user and item of each training interaction, each user's in order of time.
+        items: Size of the catalogue.
+        histories: N lists of items, oldest first.
+        k: Items per list.
+
+    Returns:
+        Items int64 ``[N, k]`` and scores float32 ``[N, k]``.
+    """
+    popularity = np.bincount(train[1], minlength=items).astype(np.float64)
+    same_user = train[0, 1:] == train[0, :-1]
+    before, after = train[1, :-1][same_user], train[1, 1:][same_user]
+    followed = sp.csr_array((np.ones(len(before)), (before, after)), shape=(items, items))
+    chance = sp.csr_array(sp.diags_array(1 / np.maximum(followed.sum(axis=1), 1)) @ followed)
+    return rank_histories(lambda batch: chance[[history[-1] for history in batch]].toarray(), popularity, histories, k)
 
 
 def top_k(scores: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.int64]:
@@ -72,25 +94,44 @@ def top_k(scores: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.int64]:
     return np.take_along_axis(columns, order, axis=1)
 
 
-def _rank(
-    score_users: Callable[[sp.csr_array], npt.NDArray[np.float64]],
+def rank_histories(
+    score: Callable[[Histories], npt.NDArray[np.float64]],
     popularity: npt.NDArray[np.float64],
-    histories: Sequence[Sequence[int]],
+    histories: Histories,
     k: int,
 ) -> Ranking:
-    """Rank all items by ``score_users``, a function from histories ``[B, items]`` to scores ``[B, items]``."""
-    items = len(popularity)
-    k = min(k, items)
+    """The items of highest score that a history does not hold, ties to the more popular, then to the lower item.
+
+    Args:
+        score: From B histories to scores ``[B, items]``.
+        popularity: ``[items]``.
+        histories: N lists of items.
+        k: Items per list; the whole catalogue where it is smaller.
+
+    Returns:
+        Items int64 ``[N, k]`` and scores float32 ``[N, k]``. What the history holds comes last, at minus infinity: it
+        is in the list only where the catalogue holds too little else to fill it.
+    """
+    k = min(k, len(popularity))
     popular_first = np.argsort(-popularity, kind="stable")
     ranked, scores = [], []
     for start in range(0, len(histories), _USERS_AT_ONCE):
         batch = histories[start : start + _USERS_AT_ONCE]
-        row = np.repeat(np.arange(len(batch)), [len(history) for history in batch])
-        column = np.fromiter((item for history in batch for item in history), dtype=np.int64, count=len(row))
-        score = score_users(sp.csr_array((np.ones(len(row)), (row, column)), shape=(len(batch), items)))
-        # What the user has comes last: left out, unless the catalogue holds too little else to fill the list.
-        score[row, column] = -1.0
-        best = popular_first[top_k(score[:, popular_first], k)]
+        values = score(batch)  # [B, items]
+        values[places(batch)] = -np.inf
+        best = popular_first[top_k(values[:, popular_first], k)]
         ranked.append(best)
-        scores.append(np.take_along_axis(score, best, axis=1).astype(np.float32))
+        scores.append(np.take_along_axis(values, best, axis=1).astype(np.float32))
     return np.concatenate(ranked), np.concatenate(scores)
+
+
+def places(histories: Histories) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Row and column of every item of every history."""
+    row = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+    return row, np.fromiter((item for history in histories for item in history), dtype=np.int64, count=len(row))
+
+
+def _had(histories: Histories, items: int) -> sp.csr_array:
+    """How often each history holds each item, ``[B, items]``."""
+    at = places(histories)
+    return sp.csr_array((np.ones(len(at[0])), at), shape=(len(histories), items))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from gream.decoding.beam import Score, TrieBeamSearch
 from gream.decoding.chain import Chain, ChainWriter, Sampling
+from gream.decoding.combine import combine_chains
 from gream.decoding.language_model import batches_by_length
 from gream.dialogue import ANSWER_OPEN, direct_prompt, reasoning_prompt, render_prompt
 from gream.errors import GreamError
@@ -21,10 +24,13 @@ from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.trie import PrefixTrie
 from tqdm import tqdm
 
+from eval.external import ItemIds, PromptTemplate
+from eval.processes import Processes
 from eval.protocol import Cases
 from eval.results import K, predictions_table
 
 Device = Literal["auto", "cpu", "cuda"]
+Combine = Literal["probability", "answers"]
 
 # Batches whose users are sorted by length together, and which a kill may cost.
 _BATCHES_PER_CHUNK = 4
@@ -36,13 +42,17 @@ class Decoding:
 
     Attributes:
         beams: Hypotheses per step of the item search.
-        batch_size: Users per batch.
+        batch_size: Users per batch; chains, where each user gets several.
         score: What an item's score is, see `TrieBeamSearch`.
         history: Most recent items in the prompt.
         device: "cpu" or "cuda".
         chain_tokens: Most tokens of a chain; None asks for the item directly.
         temperature: Of the chain; 0 is greedy.
         seed: Of sampled chains.
+        chains: Chains per user.
+        combine: What becomes of several chains. "probability" makes one list, of items by their probability averaged
+            over the chains (`combine_chains`). "answers" keeps one answer per chain, its likeliest item, ordered by the
+            log-probability of chain and item together and not merged: the paper's sampled mode.
     """
 
     beams: int
@@ -53,6 +63,8 @@ class Decoding:
     chain_tokens: int | None
     temperature: float
     seed: int
+    chains: int = 1
+    combine: Combine = "probability"
 
 
 def resolve_device(device: Device) -> str:
@@ -86,14 +98,33 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
     return sorted({path for kind in kinds for path in checkpoint.glob(kind)})
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What one user gets; ``chain`` is the one that the first item is likeliest after."""
+
+    items: list[int]
+    scores: list[float]
+    chain: Chain | None
+    malformed: int
+    written: int
+
+
 class Recommender:
     """A checkpoint that recommends items of a catalogue."""
 
-    def __init__(self, checkpoint: Path, catalog: Catalog, decoding: Decoding) -> None:
+    def __init__(
+        self, checkpoint: Path, ids: ItemIds, decoding: Decoding, template: PromptTemplate | None = None
+    ) -> None:
         """Load model and tokenizer.
 
+        Args:
+            checkpoint: Folder in Hugging Face format.
+            ids: The ids that the model knows items by.
+            decoding: How to ask.
+            template: Prompt of a model trained elsewhere; None for this project's own.
+
         Raises:
-            GreamError: The tokenizer lacks a token of the catalogue, or a setting is impossible.
+            GreamError: The tokenizer lacks a token of the ids, or a setting is impossible.
         """
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -101,8 +132,14 @@ class Recommender:
 
         if decoding.history < 1:
             raise GreamError(f"--history {decoding.history}: 1 or more needed")
-        self._catalog = catalog
+        if decoding.chains < 1 or (decoding.chains > 1 and not decoding.temperature):
+            raise GreamError(
+                f"--chains {decoding.chains}: 1 or more needed, and above 1 a --temperature above 0, as greedy chains "
+                "are all the same"
+            )
+        self._ids = ids
         self._decoding = decoding
+        self._template = template
         logging.disable_progress_bar()  # its bar over weights would stand where the one over users begins
         self._tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
@@ -113,10 +150,13 @@ class Recommender:
             local_files_only=True,
         )
         model = model.to(decoding.device).eval()
-        trie = PrefixTrie.build(_token_ids(catalog, self._tokenizer, checkpoint))
+        trie = PrefixTrie.build(catalogue_token_ids(ids, self._tokenizer, checkpoint))
         self._room = trie.depth
         self._limit: int = model.config.max_position_embeddings
-        self._search = TrieBeamSearch(model, trie, k=K, beams=decoding.beams, score=decoding.score)
+        # Lists to be combined are as long as the beam is wide, so that few items are missing from some.
+        combined = decoding.chains > 1 and decoding.combine == "probability"
+        k = max(K, decoding.beams) if combined else K
+        self._search = TrieBeamSearch(model, trie, k=k, beams=decoding.beams, score=decoding.score)
         self._writer: ChainWriter | None = None
         if decoding.chain_tokens is not None:
             sampling = Sampling(decoding.temperature, decoding.seed) if decoding.temperature else None
@@ -134,10 +174,8 @@ class Recommender:
         Raises:
             GreamError: A prompt leaves no room for chain and item in the model's context.
         """
-        ask = direct_prompt if self._writer is None else reasoning_prompt
         texts = [
-            render_prompt(ask([self._catalog.text(item) for item in history[-self._decoding.history :]]))
-            for history in histories
+            self._prompt([self._ids.text(item) for item in history[-self._decoding.history :]]) for history in histories
         ]
         ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         room = self._room
@@ -152,68 +190,138 @@ class Recommender:
             )
         return ids
 
+    def _prompt(self, history: Sequence[str]) -> str:
+        if self._template is not None:
+            return self._template.render(history)
+        return render_prompt((direct_prompt if self._writer is None else reasoning_prompt)(history))
+
     def predict(self, prompts: Sequence[Sequence[int]], cases: Cases) -> pl.DataFrame:
-        """Predictions for ``cases``, in their order."""
-        chains: list[Chain] | None = None
-        prefixes = prompts
-        if self._writer is not None:
-            chains = self._writer.write(prompts, keys=cases.users.tolist())
-            prefixes = [[*prompt, *chain.tokens] for prompt, chain in zip(prompts, chains, strict=True)]
-        items = np.empty((len(prompts), self._search.k), dtype=np.int64)
-        scores = np.empty((len(prompts), self._search.k), dtype=np.float32)
-        for batch in batches_by_length(prefixes, self._decoding.batch_size):
-            found = self._search.search([prefixes[index] for index in batch])
-            items[batch], scores[batch] = found.items, found.scores
+        """Predictions for ``cases``, in their order, and beside them what they cost: the columns of ``_COSTS``."""
+        answers: dict[int, _Answer] = {}
+        latency = np.zeros(len(prompts))
+        for batch in batches_by_length(prompts, -(-self._decoding.batch_size // self._decoding.chains)):
+            began = time.monotonic()
+            some = self._answer([prompts[index] for index in batch], [int(cases.users[index]) for index in batch])
+            answers.update(zip(batch, some, strict=True))
+            latency[batch] = time.monotonic() - began
+        ordered = [answers[index] for index in range(len(prompts))]
         return predictions_table(
             cases.users,
             cases.targets,
-            items,
-            scores,
-            [None] * len(prompts) if chains is None else [chain.text for chain in chains],
-            [None] * len(prompts) if chains is None else [not chain.complete for chain in chains],
+            np.array([answer.items for answer in ordered]),
+            np.array([answer.scores for answer in ordered]),
+            [None if answer.chain is None else answer.chain.text for answer in ordered],
+            [None if answer.chain is None else not answer.chain.complete for answer in ordered],
+        ).with_columns(
+            latency=pl.Series(latency),
+            prompt_tokens=pl.Series([len(prompt) for prompt in prompts]),
+            written_tokens=pl.Series([answer.written for answer in ordered]),
+            malformed_chains=pl.Series([answer.malformed for answer in ordered]),
         )
 
+    def _answer(self, prompts: Sequence[Sequence[int]], users: Sequence[int]) -> list[_Answer]:
+        """One batch: the chains of all prompts, then the items after each."""
+        if self._writer is None:
+            found = self._search.search(prompts)
+            return [
+                _Answer(*self._list(items, scores), None, 0, 0)
+                for items, scores in zip(found.items, found.scores, strict=True)
+            ]
+        each = self._decoding.chains
+        chains = self._writer.write(prompts, keys=users, per_prompt=each)
+        found = self._search.search([[*prompts[index // each], *chain.tokens] for index, chain in enumerate(chains)])
+        answers = []
+        for start in range(0, len(chains), each):
+            own, rows = chains[start : start + each], slice(start, start + each)
+            items, scores = self._merge(found.items[rows], found.scores[rows], own)
+            # Of several chains the one that is shown is the one that speaks most for the first item.
+            said = np.where(found.items[rows] == items[0], found.scores[rows], -np.inf).max(axis=1)
+            answers.append(
+                _Answer(
+                    *self._list(items, scores),
+                    own[int(said.argmax())],
+                    sum(not chain.complete for chain in own),
+                    sum(len(chain.tokens) for chain in own),
+                )
+            )
+        return answers
 
-def _token_ids(catalog: Catalog, tokenizer: Any, checkpoint: Path) -> list[list[int]]:
+    def _merge(
+        self, items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], chains: Sequence[Chain]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """One list from the lists ``[m, w]`` after m chains."""
+        if self._decoding.combine == "answers":
+            total = np.array([chain.score for chain in chains]) + scores[:, 0]
+            order = np.argsort(-total, kind="stable")
+            return items[order, 0], total[order].astype(np.float32)
+        return combine_chains(items, scores, min(K, items.shape[1]))
+
+    def _list(self, found: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> tuple[list[int], list[float]]:
+        """Items of the ``found`` ids, best first, as many as there are ids: those that share one stand together."""
+        pairs = [
+            (item, score)
+            for at, score in zip(found.tolist(), scores.tolist(), strict=True)
+            for item in self._ids.items[at]
+        ][: len(found)]
+        return [item for item, _ in pairs], [score for _, score in pairs]
+
+
+def catalogue_token_ids(catalog: Catalog | ItemIds, tokenizer: Any, checkpoint: Path) -> list[list[int]]:
+    """Token ids of each id of ``catalog``.
+
+    Args:
+        catalog: Where the ids are.
+        tokenizer: That of the checkpoint.
+        checkpoint: Named in the error.
+
+    Raises:
+        GreamError: The tokenizer lacks a token of the catalogue.
+    """
     known = tokenizer.get_vocab()
-    lacking = [token for token in catalog.tokens if token not in known]
+    lacking = [token for token in dict.fromkeys(itertools.chain.from_iterable(catalog.ids)) if token not in known]
     if lacking:
         raise GreamError(
             f"{checkpoint}: the tokenizer lacks {lacking[0]} and {len(lacking) - 1} other semantic-id tokens; "
-            "train a model that was extended with this run's index.json"
+            "train a model that was extended with this run's index.json, or name the model's own file with --index"
         )
     return [[known[token] for token in tokens] for tokens in catalog.ids]
 
 
-def predict_in_chunks(recommender: Recommender, cases: Cases, size: int, parts: Path) -> tuple[pl.DataFrame, float]:
-    """Predict chunk by chunk, skipping those that an earlier, killed run left in ``parts``.
+# What a chunk holds beside predictions: wall time of a user's batch, tokens, chains without an answer, and the
+# user's share of the time that the chunk took.
+_COSTS = ("latency", "prompt_tokens", "written_tokens", "malformed_chains", "seconds")
 
-    The chunks depend on ``cases`` and ``size`` alone, so a resumed run computes each batch as an unbroken one
-    does.
+
+def predict_in_chunks(recommender: Recommender, cases: Cases, size: int, parts: Path, processes: Processes) -> None:
+    """Predict this process's share of the chunks, skipping those that an earlier, killed run left in ``parts``.
+
+    The chunks depend on ``cases`` and ``size`` alone, so that resumed runs and several processes compute the same
+    batches as one unbroken run.
 
     Args:
         recommender: The model.
         cases: Whom to ask.
         size: Users per batch.
         parts: Folder of finished chunks.
-
-    Returns:
-        All predictions, and the seconds they took in all runs together.
+        processes: Who shares the work.
     """
-    parts.mkdir(exist_ok=True)
     step = size * _BATCHES_PER_CHUNK
-    starts = range(0, len(cases.users), step)
+    chunks = processes.share(_chunks(cases, size, parts))
     prompts = recommender.prompts(cases.histories)
-    done = [parts / f"{start:09d}.parquet" for start in starts]
-    finished = sum(
-        min(step, len(cases.users) - start) for start, path in zip(starts, done, strict=True) if path.exists()
-    )
+    sizes = [min(step, len(cases.users) - start) for start, _ in chunks]
+    finished = sum(count for count, (_, path) in zip(sizes, chunks, strict=True) if path.exists())
     # A log file gets a line now and then, a terminal a moving bar.
     interval = 0.5 if sys.stderr.isatty() else 15.0
     with tqdm(
-        total=len(cases.users), initial=finished, unit=" users", dynamic_ncols=True, mininterval=interval
+        total=sum(sizes),
+        initial=finished,
+        unit=" users",
+        dynamic_ncols=True,
+        mininterval=interval,
+        desc=f"process 1 of {processes.count}" if processes.count > 1 else None,
+        disable=processes.rank > 0,
     ) as progress:
-        for start, path in zip(starts, done, strict=True):
+        for start, path in chunks:
             if path.exists():
                 continue
             rows = slice(start, start + step)
@@ -221,9 +329,29 @@ def predict_in_chunks(recommender: Recommender, cases: Cases, size: int, parts: 
             some = Cases(cases.users[rows], cases.targets[rows], cases.histories[rows])
             table = recommender.predict(prompts[rows], some)
             temporary = path.with_suffix(".tmp")
-            table.with_columns(seconds=pl.lit(time.monotonic() - began)).write_parquet(temporary)
+            seconds = (time.monotonic() - began) / len(table)
+            table.with_columns(seconds=pl.lit(seconds)).write_parquet(temporary)
             os.replace(temporary, path)
             progress.update(len(table))
-    tables = [pl.read_parquet(path) for path in done]
-    seconds = sum(float(table["seconds"][0]) for table in tables)
-    return pl.concat(tables).drop("seconds"), seconds
+
+
+def _chunks(cases: Cases, size: int, parts: Path) -> list[tuple[int, Path]]:
+    """Number of the first case, and file, of each chunk."""
+    step = size * _BATCHES_PER_CHUNK
+    return [(start, parts / f"{start:09d}.parquet") for start in range(0, len(cases.users), step)]
+
+
+def collect_chunks(cases: Cases, size: int, parts: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Predictions of all chunks, and what they cost (`_COSTS`), a row per user each.
+
+    Raises:
+        GreamError: A chunk is missing.
+    """
+    paths = [path for _, path in _chunks(cases, size, parts)]
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise GreamError(
+            f"{missing[0]}: not there, though its process is done; all processes must see the same run folder"
+        )
+    table = pl.concat([pl.read_parquet(path) for path in paths])
+    return table.drop(_COSTS), table.select(_COSTS)

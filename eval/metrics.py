@@ -1,20 +1,26 @@
 """Ranking metrics for one held-out item per user, over the full catalogue, with bootstrap intervals.
 
 With a single relevant item every metric is a function of the rank at which it was found: Recall@K is 1 for a
-rank up to K (equal to the hit rate), NDCG@K is 1 / log2(rank + 1) up to K (Jarvelin and Kekalainen 2002, with
-an ideal gain of 1), the reciprocal rank is 1 / rank within the list.
+rank up to K and so is the hit rate, Precision@K is 1 / K, NDCG@K is 1 / log2(rank + 1) up to K (Jarvelin and
+Kekalainen 2002, with an ideal gain of 1), the reciprocal rank is 1 / rank within the list. What lists are worth
+beside accuracy, whom they serve and what they repeat, is in `exposure_of`.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from gream.errors import GreamError
 
-from eval.results import Interval
+from eval.results import Exposure, Interval
 
-METRICS = ("recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr")
+# What tables show; the rest follows from it.
+SHOWN = ("recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr")
+METRICS = (*SHOWN, "hit@1", "hit@5", "hit@10", "precision@1", "precision@5", "precision@10")
 
 RESAMPLES = 1000
 _PERCENTILES = (2.5, 97.5)
@@ -70,7 +76,8 @@ def values_by_rank(k: int) -> Floats:
     """What each rank is worth: ``[k + 1, metrics]`` in the order of `METRICS`; row 0 is a miss."""
     rank = np.arange(1, k + 1, dtype=np.float64)
     gain = 1 / np.log2(rank + 1)
-    columns = [(rank <= 1), (rank <= 5), (rank <= 10), gain * (rank <= 5), gain * (rank <= 10), 1 / rank]
+    hit = [(rank <= cutoff).astype(np.float64) for cutoff in (1, 5, 10)]
+    columns = [*hit, gain * hit[1], gain * hit[2], 1 / rank, *hit, hit[0], hit[1] / 5, hit[2] / 10]
     table = np.zeros((k + 1, len(METRICS)))
     table[1:] = np.stack(columns, axis=1)
     return table
@@ -96,6 +103,61 @@ def metrics_with_intervals(ranks: Ints, k: int, seed: int) -> dict[str, Interval
         name: Interval(value=float(mean[at]), low=float(low[at]), high=float(high[at]))
         for at, name in enumerate(METRICS)
     }
+
+
+def exposure_of(
+    items: npt.NDArray[np.integer], train: npt.NDArray[np.integer], histories: Sequence[Sequence[int]], catalogue: int
+) -> Exposure:
+    """How lists spread over the catalogue.
+
+    Args:
+        items: ``[N, k]``, best first; items that do not exist are left out.
+        train: ``[2, M]``, user and item of each training interaction.
+        histories: N lists of items, none empty.
+        catalogue: Number of items.
+    """
+    real = (items >= 0) & (items < catalogue)
+    shown = np.bincount(items[real], minlength=catalogue)  # [catalogue]
+    popularity = np.bincount(train[1], minlength=catalogue).astype(np.float64)
+    # Laplace's rule keeps the information of an item that nobody has in training finite.
+    share = (popularity + 1) / (len(np.unique(train[0])) + 2)
+    each = np.where(real, popularity[np.where(real, items, 0)], 0.0)
+    of_lists = each.sum(axis=1) / np.maximum(real.sum(axis=1), 1)
+    of_histories = np.array([popularity[list(history)].mean() for history in histories])
+    return Exposure(
+        coverage=float((shown > 0).mean()),
+        gini=_gini(shown),
+        novelty=float(shown @ -np.log2(share) / max(shown.sum(), 1)),
+        popularity=float(of_lists.mean()),
+        popularity_lift=float(of_lists.mean() / of_histories.mean() - 1),
+    )
+
+
+def _gini(counts: Ints) -> float:
+    """Gini coefficient of ``[n]`` counts: 0 where all are equal, (n - 1) / n where one has everything."""
+    n, total = len(counts), int(counts.sum())
+    place = np.arange(1, n + 1)
+    return float((2 * place - n - 1) @ np.sort(counts) / (n * total)) if total else 0.0
+
+
+def pass_at_k(hits: npt.NDArray[np.integer], n: int, k: int) -> Floats:
+    """Unbiased estimate of the chance that one of ``k`` sampled answers hits: 1 - C(n-c, k) / C(n, k), ``[N]``.
+
+    Chen et al. 2021 (arXiv 2107.03374), equation 1.
+
+    Args:
+        hits: ``[N]``, how many of a user's answers hit: c.
+        n: Answers of each user, drawn independently.
+        k: Answers looked at, 1 to ``n``.
+
+    Raises:
+        GreamError: ``k`` is not 1 to ``n``, or more answers hit than there are.
+    """
+    if not 1 <= k <= n:
+        raise GreamError(f"pass@{k} of {n} answers: 1 to {n} can be estimated")
+    if len(hits) and not (hits.min() >= 0 and hits.max() <= n):
+        raise GreamError(f"between {hits.min()} and {hits.max()} of {n} answers hit: 0 to {n} are possible")
+    return np.array([1 - math.comb(n - c, k) / math.comb(n, k) for c in range(n + 1)])[hits]
 
 
 def mean_with_interval(values: Floats, seed: int) -> Interval:

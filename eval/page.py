@@ -9,7 +9,7 @@ from gream.page import html_page
 from gream.page.markup import is_flat_list, is_scalar, is_table, missing, panel, table_of, title_of
 from gream.page.svg import bar_chart, histogram, interval_bar, line_chart, number
 
-from eval.metrics import METRICS
+from eval.metrics import SHOWN
 from eval.page_users import users_section
 from eval.report_data import QUALITY, STATISTICS, Curve, ReportData
 from eval.results import BASELINES, Interval, Result
@@ -118,20 +118,20 @@ def _range(result: Result, metric: str) -> str:
 def _accuracy(data: ReportData) -> str:
     if not data.results:
         return missing("No evaluation yet", "run 'python -m eval baselines', 'direct' or 'reasoning'")
-    largest = {name: max(result.metrics[name].high for result in data.results) for name in METRICS}
-    best = {name: max(result.metrics[name].value for result in data.results) for name in METRICS}
+    largest = {name: max(result.metrics[name].high for result in data.results) for name in SHOWN}
+    best = {name: max(result.metrics[name].value for result in data.results) for name in SHOWN}
     rows = "".join(
         f"<tr><th scope=row>{escape(result.name)}{_details(result)}</th>"
         + "".join(
             _metric_cell(result.metrics[name], largest[name], result.metrics[name].value == best[name])
-            for name in METRICS
+            for name in SHOWN
         )
         + f"<td>{result.invalid_rate:.1%}</td><td>{result.duplicates}</td>"
         f"<td>{'-' if result.malformed_rate is None else f'{result.malformed_rate:.1%}'}</td>"
         f"<td>{_seconds(result.seconds_per_user)}</td></tr>"
         for result in data.results
     )
-    heads = "".join(f"<th scope=col>{_HEADS[name]}</th>" for name in METRICS)
+    heads = "".join(f"<th scope=col>{_HEADS[name]}</th>" for name in SHOWN)
     return (
         "<p>One held-out item per user is to be found among all items of the catalogue; nothing is sampled. Bars are "
         "95 % bootstrap intervals over users, on an axis from zero that a column shares.</p>"

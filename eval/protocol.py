@@ -98,3 +98,9 @@ def training_matrix(interactions: pl.DataFrame, items: int) -> npt.NDArray[np.in
     return np.stack(
         [train["user"].rank("dense").to_numpy().astype(np.int64) - 1, train["item"].to_numpy().astype(np.int64)]
     )
+
+
+def training_sequences(interactions: pl.DataFrame) -> list[list[int]]:
+    """Training items of each user in order of time, users in ascending order; those who have none are left out."""
+    train = interactions.filter(pl.col("split") == "train").sort("user", "position")
+    return train.group_by("user", maintain_order=True).agg("item")["item"].to_list()

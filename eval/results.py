@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 K = 10
 
-Mode = Literal["popularity", "cooccurrence", "direct", "reasoning"]
-BASELINES: tuple[Mode, ...] = ("popularity", "cooccurrence")
+Mode = Literal["popularity", "cooccurrence", "markov", "sasrec", "direct", "reasoning", "sampled"]
+BASELINES: tuple[Mode, ...] = ("popularity", "cooccurrence", "markov", "sasrec")
 
 PREDICTIONS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "user": pl.Int32,
@@ -46,6 +46,42 @@ class Interval(Config):
     high: float
 
 
+class Exposure(Config):
+    """How lists spread over the catalogue.
+
+    Attributes:
+        coverage: Share of the catalogue that is in some list.
+        gini: Inequality of how often items are in lists: 0 where all are equally often.
+        novelty: Mean self-information of a recommended item in bits: minus log2 of the share of training
+            users who have it.
+        popularity: Training interactions of a recommended item, averaged over each list and then over users.
+        popularity_lift: That against the same average of users' histories, minus 1 (Abdollahpouri et al. 2020):
+            above 0 where lists are more popular than what users chose themselves.
+    """
+
+    coverage: float
+    gini: float
+    novelty: float
+    popularity: float
+    popularity_lift: float
+
+
+class Cost(Config):
+    """What lists took to make; seconds differ from run to run.
+
+    Attributes:
+        latency_p50: Seconds from handing over a batch until a user's list is there, median over users.
+        latency_p95: The same, 95th percentile.
+        prompt_tokens: Read per user, mean.
+        written_tokens: Written per user before the items, all chains together, mean.
+    """
+
+    latency_p50: float
+    latency_p95: float
+    prompt_tokens: float
+    written_tokens: float
+
+
 class Result(Config):
     """``metrics.json``.
 
@@ -60,7 +96,10 @@ class Result(Config):
         invalid_rate: Share of recommended items that the catalogue does not hold.
         duplicates: Lists that hold an item twice.
         malformed_rate: Share of chains that never reached ``<answer>``; None where no chain was written.
-        seconds_per_user: Wall time of prediction, per user; it differs from run to run.
+        seconds_per_user: Wall time of prediction, per user: one over the throughput; it differs from run to run.
+        exposure: How the lists spread over the catalogue; None in files of earlier versions.
+        cost: None for baselines and in files of earlier versions.
+        pass_at: ``pass@K`` of sampled answers; None for lists.
         seed: Seed of the sample of users, the bootstrap and sampled chains.
         settings: Every decoding setting by name.
         versions: Python and the packages that took part.
@@ -78,6 +117,9 @@ class Result(Config):
     duplicates: int
     malformed_rate: float | None
     seconds_per_user: float
+    exposure: Exposure | None = None
+    cost: Cost | None = None
+    pass_at: dict[str, Interval] | None = None
     seed: int
     settings: dict[str, str | int | float | None]
     versions: dict[str, str]
@@ -134,7 +176,7 @@ def read_results(run: Path) -> list[Result]:
     Raises:
         GreamError: One does not follow the schema.
     """
-    results = [_read_result(path) for path in (run / "eval").glob("*/metrics.json")]
+    results = [read_result(path) for path in (run / "eval").glob("*/metrics.json")]
     return sorted(results, key=lambda result: (_order(result), result.name))
 
 
@@ -142,7 +184,12 @@ def _order(result: Result) -> int:
     return BASELINES.index(result.mode) if result.mode in BASELINES else len(BASELINES)
 
 
-def _read_result(path: Path) -> Result:
+def read_result(path: Path) -> Result:
+    """One ``metrics.json``.
+
+    Raises:
+        GreamError: It does not follow the schema.
+    """
     try:
         return Result.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
+import polars as pl
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult, run_stage
 
-from eval.baselines import Ranking, rank_by_cooccurrence, rank_by_popularity
-from eval.generative import Decoding, Recommender, checkpoint_files, predict_in_chunks
-from eval.metrics import measure
-from eval.protocol import Split, held_out, read_interactions, training_matrix
+from eval.baselines import (
+    Ranking,
+    rank_by_cooccurrence,
+    rank_by_popularity,
+    rank_by_transitions,
+    rank_histories,
+)
+from eval.external import ItemIds, PromptTemplate
+from eval.generative import Decoding, Recommender, checkpoint_files, collect_chunks, predict_in_chunks
+from eval.metrics import exposure_of, mean_with_interval, measure, pass_at_k
+from eval.processes import join_processes
+from eval.protocol import Cases, Split, held_out, read_interactions, training_matrix, training_sequences
 from eval.results import (
     BASELINES,
+    Cost,
+    Interval,
     K,
     Mode,
     Result,
@@ -27,46 +40,135 @@ from eval.results import (
     write_result,
 )
 
+if TYPE_CHECKING:
+    from eval.sasrec import SasRecSettings
+
 
 def evaluate_baselines(run: Path, *, seed: int, command: str, overwrite: bool) -> list[StageResult]:
-    """Make ``eval/popularity`` and ``eval/cooccurrence`` on the test split, for all users.
+    """Make ``eval/popularity``, ``eval/cooccurrence`` and ``eval/markov`` on the test split, for all users.
 
     Raises:
         GreamError: An input is missing or broken.
     """
-    rankings = (rank_by_popularity, rank_by_cooccurrence)
+    counted: dict[Mode, Callable[..., Ranking]] = {
+        "popularity": rank_by_popularity,
+        "cooccurrence": rank_by_cooccurrence,
+        "markov": rank_by_transitions,
+    }
+
+    def ranker(rank: Callable[..., Ranking]) -> _Ranker:
+        def ranked(data: _Data, _: Path) -> tuple[Ranking, float, dict[str, str | int | float | None]]:
+            began = time.monotonic()
+            ranking = rank(data.train, data.items, data.cases.histories, K)
+            return ranking, time.monotonic() - began, {}
+
+        return ranked
+
     return [
-        _evaluate_baseline(run, mode, rank, seed=seed, command=command, overwrite=overwrite)
-        for mode, rank in zip(BASELINES, rankings, strict=True)
+        _evaluate_baseline(
+            run, mode, ranker(rank), config={}, packages=(), seed=seed, command=command, overwrite=overwrite
+        )
+        for mode, rank in counted.items()
     ]
 
 
+def evaluate_sasrec(run: Path, settings: SasRecSettings, *, command: str, overwrite: bool) -> StageResult:
+    """Train SASRec on the training split and make ``eval/sasrec`` on the test split, for all users.
+
+    Args:
+        run: Run folder.
+        settings: Size of the model and how it is trained.
+        command: What was typed, for the record.
+        overwrite: Replace one that was made with other settings.
+
+    Raises:
+        GreamError: An input is missing or broken, or a setting is impossible.
+    """
+    from eval.sasrec import train_sasrec
+
+    def ranked(data: _Data, out: Path) -> tuple[Ranking, float, dict[str, str | int | float | None]]:
+        sequences = training_sequences(data.interactions)
+        trained = train_sasrec(
+            sequences, held_out(data.interactions, "valid"), data.items, settings, out / "training.safetensors"
+        )
+        began = time.monotonic()
+        ranking = rank_histories(
+            lambda batch: trained.model.score_histories(batch).double().cpu().numpy(),
+            np.bincount(data.train[1], minlength=data.items).astype(np.float64),
+            data.cases.histories,
+            K,
+        )
+        seconds = time.monotonic() - began
+        return (
+            ranking,
+            seconds,
+            dataclasses.asdict(settings)
+            | {
+                "epochs_trained": trained.epochs,
+                "best_epoch": trained.best_epoch,
+                "validation_ndcg@10": trained.validation_ndcg,
+                "training_seconds": trained.seconds,
+            },
+        )
+
+    return _evaluate_baseline(
+        run,
+        "sasrec",
+        ranked,
+        config=dataclasses.asdict(settings),
+        packages=("torch",),
+        seed=settings.seed,
+        command=command,
+        overwrite=overwrite,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """What a baseline sees: ``train`` int64 ``[2, M]``, the cases of the test split, the number of items."""
+
+    interactions: pl.DataFrame
+    train: npt.NDArray[np.int64]
+    cases: Cases
+    items: int
+
+
+# From the data and a folder for unfinished work to a ranking, the seconds of ranking alone, and what to record.
+_Ranker = Callable[[_Data, Path], tuple[Ranking, float, dict[str, str | int | float | None]]]
+
+
 def _evaluate_baseline(
-    run: Path, mode: Mode, rank: Callable[..., Ranking], *, seed: int, command: str, overwrite: bool
+    run: Path,
+    mode: Mode,
+    ranked: _Ranker,
+    *,
+    config: dict[str, Any],
+    packages: Sequence[str],
+    seed: int,
+    command: str,
+    overwrite: bool,
 ) -> StageResult:
     interactions, index = run / "interactions.parquet", run / "index.json"
 
     def build(out: Path) -> None:
         table = read_interactions(interactions)
-        catalog = Catalog.load(index)
-        cases = held_out(table, "test")
-        train = training_matrix(table, len(catalog))
-        began = time.monotonic()
-        items, scores = rank(train, len(catalog), cases.histories, K)
-        seconds = time.monotonic() - began
+        count = len(Catalog.load(index))
+        data = _Data(table, training_matrix(table, count), held_out(table, "test"), count)
+        (items, scores), seconds, settings = ranked(data, out)
         nothing = [None] * len(items)
-        predictions = predictions_table(cases.users, cases.targets, items, scores, nothing, nothing)
+        predictions = predictions_table(data.cases.users, data.cases.targets, items, scores, nothing, nothing)
         result = Result(
             name=mode,
             mode=mode,
             split="test",
             checkpoint=None,
-            **measure(items, cases.targets, catalogue=len(catalog), seed=seed),
+            **measure(items, data.cases.targets, catalogue=count, seed=seed),
             malformed_rate=None,
             seconds_per_user=seconds / len(items),
+            exposure=exposure_of(items, data.train, data.cases.histories, count),
             seed=seed,
-            settings={},
-            versions=versions_of("numpy", "polars", "scipy"),
+            settings=settings,
+            versions=versions_of("numpy", "polars", "scipy", *packages),
             command=command,
         )
         write_result(out, result, predictions)
@@ -74,11 +176,12 @@ def _evaluate_baseline(
     return run_stage(
         run,
         f"eval-{mode}",
-        config={"mode": mode, "k": K, "seed": seed},
+        config={"mode": mode, "k": K, "seed": seed} | config,
         inputs=[interactions, index],
         outputs=outputs_of(mode),
         build=build,
         overwrite=overwrite,
+        keep_partial=True,
     )
 
 
@@ -92,8 +195,10 @@ def evaluate_model(
     command: str,
     *,
     overwrite: bool,
-) -> StageResult:
-    """Make ``eval/NAME`` for a checkpoint.
+    index: Path | None = None,
+    template: Path | None = None,
+) -> StageResult | None:
+    """Make ``eval/NAME`` for a checkpoint, in as many processes as torchrun started.
 
     Args:
         run: Run folder.
@@ -104,57 +209,108 @@ def evaluate_model(
         users: Size of the sample of users; None asks all.
         command: What was typed, for the record.
         overwrite: Replace an evaluation of the same name made with another configuration.
+        index: Ids that the model knows the run's items by; None for the run's own.
+        template: Prompt of a model trained elsewhere, see `PromptTemplate`; None for this project's own.
+
+    Returns:
+        What happened; None in every process but the leading one.
 
     Raises:
         GreamError: An input is missing, the checkpoint does not fit the catalogue, or the name is taken or
             unfit.
     """
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-        raise GreamError(f"--name '{name}': letters, digits, '-', '_' and '.' only")
-    if name in BASELINES:
-        raise GreamError(f"--name '{name}' is the name of a baseline; choose another")
-    interactions, index = run / "interactions.parquet", run / "index.json"
-    mode: Mode = "direct" if decoding.chain_tokens is None else "reasoning"
-    label = _relative(checkpoint, run)
+    check_name(name)
+    interactions, ids_path = run / "interactions.parquet", index or run / "index.json"
+    mode: Mode = "direct"
+    if decoding.chain_tokens is not None:
+        mode = "sampled" if decoding.combine == "answers" else "reasoning"
+    label = label_of(checkpoint, run)
+    processes = join_processes()
+
+    def read() -> tuple[pl.DataFrame, ItemIds, Cases]:
+        table, ids = read_interactions(interactions), ItemIds.load(ids_path)
+        cases = held_out(table, split)
+        return table, ids, cases if users is None else cases.sample(users, decoding.seed)
+
+    def predict(ids: ItemIds, cases: Cases, parts: Path) -> None:
+        prompt = None if template is None else PromptTemplate.load(template)
+        recommender = Recommender(checkpoint, ids, decoding, prompt)
+        predict_in_chunks(recommender, cases, decoding.batch_size, parts, processes)
+        processes.wait()
 
     def build(out: Path) -> None:
-        catalog = Catalog.load(index)
-        cases = held_out(read_interactions(interactions), split)
-        if users is not None:
-            cases = cases.sample(users, decoding.seed)
-        recommender = Recommender(checkpoint, catalog, decoding)
-        predictions, seconds = predict_in_chunks(recommender, cases, decoding.batch_size, out / "parts")
+        table, ids, cases = read()
+        train = training_matrix(table, len(ids))
+        parts = out / "parts"
+        parts.mkdir(exist_ok=True)
+        processes.from_leader(str(parts))
+        predict(ids, cases, parts)
+        predictions, costs = collect_chunks(cases, decoding.batch_size, parts)
         items = np.array(predictions["items"].to_list(), dtype=np.int64)  # [N, k]
-        malformed = predictions["malformed"].mean()
+        latency = np.percentile(costs["latency"].to_numpy(), (50, 95))
+        mean = {name: float(costs[name].to_numpy().mean()) for name in costs.columns}
         result = Result(
             name=name,
             mode=mode,
             split=split,
             checkpoint=label,
-            **measure(items, cases.targets, catalogue=len(catalog), seed=decoding.seed),
-            malformed_rate=None if malformed is None else float(malformed),  # type: ignore[arg-type]
-            seconds_per_user=seconds / len(items),
+            **measure(items, cases.targets, catalogue=len(ids), seed=decoding.seed),
+            malformed_rate=None if mode == "direct" else mean["malformed_chains"] / decoding.chains,
+            seconds_per_user=mean["seconds"] / processes.count,
+            exposure=exposure_of(items, train, cases.histories, len(ids)),
+            cost=Cost(
+                latency_p50=float(latency[0]),
+                latency_p95=float(latency[1]),
+                prompt_tokens=mean["prompt_tokens"],
+                written_tokens=mean["written_tokens"],
+            ),
+            pass_at=_pass_at(items, cases, decoding.seed) if mode == "sampled" else None,
             seed=decoding.seed,
-            settings={key: value for key, value in dataclasses.asdict(decoding).items() if key != "seed"},
+            settings={key: value for key, value in dataclasses.asdict(decoding).items() if key != "seed"}
+            | {"index": ids_path.name, "prompt": template and template.name, "processes": processes.count},
             versions=versions_of("numpy", "polars", "torch", "transformers"),
             command=command,
         )
         write_result(out, result, predictions)
 
-    return run_stage(
+    if processes.rank > 0:
+        place = processes.from_leader(None)
+        if place is not None:
+            _, ids, cases = read()
+            predict(ids, cases, Path(place))
+        return None
+    done = run_stage(
         run,
         f"eval-{name}",
         config={"mode": mode, "k": K, "split": split, "users": users, "checkpoint": label}
         | dataclasses.asdict(decoding),
-        inputs=[interactions, index, *checkpoint_files(checkpoint)],
+        inputs=[interactions, ids_path, *([] if template is None else [template]), *checkpoint_files(checkpoint)],
         outputs=outputs_of(name),
         build=build,
         overwrite=overwrite,
         keep_partial=True,
     )
+    if not done.ran:
+        processes.from_leader(None)
+    return done
 
 
-def _relative(path: Path, run: Path) -> str:
+def _pass_at(answers: npt.NDArray[np.int64], cases: Cases, seed: int) -> dict[str, Interval]:
+    """Pass@K of ``[N, n]`` answers for the usual K up to n, with intervals over users."""
+    n = answers.shape[1]
+    hits = (answers == cases.targets[:, None]).sum(axis=1)
+    return {f"pass@{k}": mean_with_interval(pass_at_k(hits, n, k), seed) for k in (1, 5, 10) if k <= n}
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no name of an evaluation of a model."""
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
+        raise GreamError(f"--name '{name}': letters, digits, '-', '_' and '.' only")
+    if name in BASELINES:
+        raise GreamError(f"--name '{name}' is the name of a baseline; choose another")
+
+
+def label_of(path: Path, run: Path) -> str:
     """``path`` as seen from the run folder; its name alone where it lies elsewhere."""
     try:
         return path.resolve().relative_to(run.resolve()).as_posix()

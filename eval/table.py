@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.metrics import METRICS
+from eval.compare import COMPARED, Comparison
+from eval.metrics import SHOWN
 from eval.results import Interval, Result
 from eval.rewards import RewardComparison
 
@@ -33,13 +34,13 @@ def print_table(results: Sequence[Result], rewards: RewardComparison | None, con
     """
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("evaluation\nmode, users", overflow="fold")
-    for name in METRICS:
+    for name in SHOWN:
         table.add_column(_HEADS[name], justify="right", no_wrap=True)
     table.add_column("invalid\ndoubled", justify="right", no_wrap=True)
     table.add_column("s/user\nmalformed", justify="right", no_wrap=True)
-    best = {name: max(result.metrics[name].value for result in results) for name in METRICS}
+    best = {name: max(result.metrics[name].value for result in results) for name in SHOWN}
     for result in results:
-        cells = [_metric(result.metrics[name], result.metrics[name].value == best[name]) for name in METRICS]
+        cells = [_metric(result.metrics[name], result.metrics[name].value == best[name]) for name in SHOWN]
         table.add_row(
             _who(result),
             *cells,
@@ -58,6 +59,50 @@ def print_table(results: Sequence[Result], rewards: RewardComparison | None, con
     )
     if rewards is not None:
         console.print(f"\n{rewards_line(rewards)}")
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print a group of users per row: each metric's difference above its interval and p-value.
+
+    Args:
+        comparison: What to show.
+        console: Where to print; made for 100 columns.
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("second minus first\nusers", overflow="fold")
+    for name in COMPARED:
+        table.add_column(f"{_HEADS[name]}\nfirst", justify="right", no_wrap=True)
+        table.add_column("difference\n95 %", justify="right", no_wrap=True)
+        table.add_column("\np", justify="right", no_wrap=True)
+    for group in comparison.groups:
+        cells: list[Text | str] = [_two_lines(group.name, f"{group.users:,}")]
+        for name in COMPARED:
+            metric = group.metrics[name]
+            change = metric.difference
+            sure = change.low > 0 or change.high < 0
+            difference = _two_lines(f"{change.value:+.4f}", f"{_short(change.low)} {_short(change.high)}")
+            if sure:
+                difference.stylize("bold", 0, 7)
+            cells += [f"{metric.first:.4f}", difference, _p_value(metric.p_value)]
+        table.add_row(*cells)
+    console.print(f"first:  {comparison.first}\nsecond: {comparison.second}")
+    alone = ""
+    if comparison.only_first or comparison.only_second:
+        alone = (
+            f"; {comparison.only_first:,} whom only the first and {comparison.only_second:,} whom only the second "
+            "asked take no part"
+        )
+    console.print(f"{comparison.users:,} users of the {comparison.split} split whom both asked{alone}\n")
+    console.print(table)
+    console.print(
+        "\nPaired by user: 95 % bootstrap interval of the difference, and p of the paired randomisation test, not "
+        "corrected for the number of rows. Seen: in training interactions.",
+        style="dim",
+    )
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "<.001"
 
 
 def rewards_line(rewards: RewardComparison) -> str:
@@ -91,7 +136,7 @@ def _two_lines(upper: str, lower: str) -> Text:
 
 def _short(value: float) -> str:
     """Three decimals without a leading zero, so that an interval stays narrow."""
-    return f"{value:.3f}".removeprefix("0")
+    return f"{value:.3f}".replace("0.", ".", 1)
 
 
 def _seconds(value: float) -> str:

@@ -77,7 +77,7 @@ python -m gream stage srpo --run "$run" --recipe recipes/rl/quickstart.yaml \
     "data.train_files=$run/rl/train.parquet" "data.val_files=$run/rl/val.parquet" \
     "trainer.default_local_dir={out}/checkpoints/srpo" "trainer.validation_data_dir={out}/checkpoints/srpo/validation"
 
-title "Evaluation: direct and reasoning, beside two baselines on the same split"
+title "Evaluation: direct and reasoning, beside three baselines on the same split"
 evaluate baselines
 for mode in direct reasoning; do
     evaluate "$mode" --checkpoint "$run/checkpoints/reasoning" --name "$mode-sft"

@@ -107,6 +107,50 @@ def test_a_narrow_beam_finds_what_a_naive_beam_search_finds(ids: list[tuple[int,
         np.testing.assert_allclose(result.scores[row], [score for score, _ in naive], atol=1e-4)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("beams", [4, 10])
+def test_lists_are_those_of_transformers_beam_search_under_a_naive_trie(tied: bool, beams: int) -> None:
+    model, ids = make_model(VOCABULARY, tied=tied, seed=7), fixed_ids(5, items=70)
+    prompts = prompts_of(8, [9, 3, 14])
+    width = max(map(len, prompts))
+    followers: dict[tuple[int, ...], list[int]] = {}
+    for tokens in ids:
+        for length in range(len(tokens)):
+            followers.setdefault(tokens[:length], []).append(tokens[length])
+    generated = model.generate(
+        input_ids=torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts]),
+        attention_mask=torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
+        prefix_allowed_tokens_fn=lambda _, tokens: followers[tuple(tokens[width:].tolist())],
+        num_beams=beams,
+        num_return_sequences=beams,
+        max_new_tokens=3,
+        do_sample=False,
+        length_penalty=0.0,
+        eos_token_id=VOCABULARY + 1,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    item_of = {tokens: item for item, tokens in enumerate(ids)}
+    expected = [item_of[tuple(tokens)] for tokens in generated.sequences[:, width:].tolist()]
+    result = search(model, ids, prompts, k=beams, beams=beams)
+    assert result.items.flatten().tolist() == expected
+    np.testing.assert_allclose(result.scores.flatten(), generated.sequences_scores.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("score", ["vocabulary", "legal"])
+def test_half_precision_changes_scores_by_its_rounding_only(score: Score) -> None:
+    ids = fixed_ids(0)
+    model = make_model(VOCABULARY, spread=0.1).bfloat16()
+    prompts = prompts_of(1, [9, 4, 1])
+    result = search(model, ids, prompts, k=len(ids), beams=len(ids), score=score)
+    rounded = model.float()  # the same weights, computed exactly
+    for row, prompt in enumerate(prompts):
+        exact = np.array(exact_scores(rounded, prompt, ids, legal=score == "legal"))
+        np.testing.assert_allclose(result.scores[row], exact[result.items[row]], atol=0.1)
+        assert exact.std() > 0.2  # so that the tolerance is small beside what items differ by
+
+
 @given(
     ids=st.sets(st.lists(st.integers(0, 6), min_size=1, max_size=4).map(tuple), min_size=1, max_size=30).map(sorted),
     k=st.integers(1, 12),

@@ -180,6 +180,32 @@ def test_sampled_chains_depend_on_seed_and_key_and_not_on_the_batch(
     assert write(1, [1, 2, 3, 1], 4) != one
 
 
+def test_several_chains_of_a_prompt_read_once_are_those_of_the_prompt_repeated(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = make_model(len(tokenizer), seed=2)
+    prompts = [[7, 8, 9], [5, 6, 7, 8, 9, 10], [11]]
+
+    def write(prompts: list[list[int]], batch_size: int, per_prompt: int) -> list[Chain]:
+        sampling = Sampling(temperature=1.5, seed=0)
+        writer = ChainWriter(model, tokenizer, budget=8, batch_size=batch_size, sampling=sampling)
+        return writer.write(prompts, keys=range(len(prompts)), per_prompt=per_prompt)
+
+    four = write(prompts, 12, 4)
+    assert len(four) == 12 and len({chain.tokens for chain in four}) > 6
+    assert four[::4] == write(prompts, 3, 1)  # the first chain does not depend on how many follow
+    assert write(prompts, 1, 4) == four
+    for prompt, chain in zip([prompt for prompt in prompts for _ in range(4)], four, strict=True):
+        with torch.no_grad():
+            logs = model(torch.tensor([[*prompt, *chain.tokens]])).logits[0].double().log_softmax(1)
+        written = chain.tokens if chain.complete else chain.tokens[: -len(ids_of(tokenizer, "<answer>"))]
+        exact = sum(float(logs[len(prompt) - 1 + at, token]) for at, token in enumerate(written))
+        if len(written) == 8:  # no end of turn, which counts too
+            assert chain.score == pytest.approx(exact, abs=1e-3)
+        else:
+            assert chain.score < exact
+
+
 def test_sampled_tokens_follow_the_tempered_distribution(tokenizer: PreTrainedTokenizerFast) -> None:
     model = make_model(len(tokenizer), seed=4, spread=0.08)
     prompt = [7, 8, 9]

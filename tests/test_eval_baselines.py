@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from eval.baselines import rank_by_cooccurrence, rank_by_popularity, top_k
+from eval.baselines import rank_by_cooccurrence, rank_by_popularity, rank_by_transitions, top_k
 
 ITEMS = 12
 
@@ -24,6 +25,7 @@ def matrix(sequences: list[list[int]]) -> np.ndarray:
     return np.array([(user, item) for user, items in enumerate(sequences) for item in items]).T
 
 
+@settings(deadline=None)
 @given(sequences=training, histories=histories_of_users)
 def test_popularity_is_counting(sequences: list[list[int]], histories: list[list[int]]) -> None:
     counts = Counter(item for items in sequences for item in items)
@@ -34,6 +36,7 @@ def test_popularity_is_counting(sequences: list[list[int]], histories: list[list
         assert scores[row].tolist() == [counts[item] for item in expected]
 
 
+@settings(deadline=None)
 @given(sequences=training, histories=histories_of_users)
 def test_cooccurrence_is_the_sum_of_cosines(sequences: list[list[int]], histories: list[list[int]]) -> None:
     users = [{user for user, items in enumerate(sequences) if item in items} for item in range(ITEMS)]
@@ -50,6 +53,22 @@ def test_cooccurrence_is_the_sum_of_cosines(sequences: list[list[int]], historie
         assert len(set(items[row].tolist())) == 5
 
 
+@settings(deadline=None)
+@given(sequences=training, histories=histories_of_users)
+def test_a_markov_chain_counts_what_followed_the_last_item(
+    sequences: list[list[int]], histories: list[list[int]]
+) -> None:
+    pairs = Counter(pair for items in sequences for pair in pairwise(items))
+    counts = Counter(item for items in sequences for item in items)
+    items, scores = rank_by_transitions(matrix(sequences), ITEMS, histories, k=5)
+    for row, history in enumerate(histories):
+        followed = sum(count for (before, _), count in pairs.items() if before == history[-1])
+        chance = {item: pairs[history[-1], item] / max(followed, 1) for item in set(range(ITEMS)) - set(history)}
+        expected = sorted(chance, key=lambda item: (-chance[item], -counts[item], item))[:5]
+        assert items[row].tolist() == expected
+        np.testing.assert_allclose(scores[row], [chance[item] for item in expected], rtol=1e-6)
+
+
 def test_items_nobody_had_together_are_ranked_by_popularity() -> None:
     train = matrix([[0, 1], [3], [3], [2], [4, 3]])
     items, scores = rank_by_cooccurrence(train, 6, [[0]], k=5)
@@ -62,6 +81,7 @@ def test_a_list_is_full_where_the_history_is_nearly_the_catalogue() -> None:
     assert items.tolist() == [[2, 1, 0]]
 
 
+@settings(deadline=None)
 @given(
     scores=arrays.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(3, 9)), elements=st.integers(0, 4)),
     k=st.integers(1, 3),

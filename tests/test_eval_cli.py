@@ -88,6 +88,11 @@ def test_a_run_is_evaluated_shown_and_reported_from_the_command_line(tmp_path: P
     again = python_eval(*direct)
     assert again.stdout == "eval-sft: up to date -> eval/sft/predictions.parquet, eval/sft/metrics.json\n"
     table = python_eval("table", "--run", str(run)).stdout
-    assert [line.split()[0] for line in table.splitlines() if "0.0%" in line] == ["popularity", "cooccurrence", "sft"]
+    assert [line.split()[0] for line in table.splitlines() if "0.0%" in line] == [
+        "popularity",
+        "cooccurrence",
+        "markov",
+        "sft",
+    ]
     page = (run / "report.html").read_text(encoding="utf-8")
     assert f"--checkpoint {checkpoint} --name sft" in page

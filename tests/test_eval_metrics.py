@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import ir_measures
 import numpy as np
 import pytest
-from ir_measures import RR, R, nDCG
+from gream.errors import GreamError
+from ir_measures import RR, P, R, Success, nDCG
 
-from eval.metrics import METRICS, mean_with_interval, measure, metrics_with_intervals, ranks_of, values_by_rank
+from eval.metrics import (
+    METRICS,
+    SHOWN,
+    exposure_of,
+    mean_with_interval,
+    measure,
+    metrics_with_intervals,
+    pass_at_k,
+    ranks_of,
+    values_by_rank,
+)
 from eval.results import Interval
 
 
@@ -24,6 +37,9 @@ def test_metrics_equal_those_of_ir_measures() -> None:
     ]
     oracle = {"recall@1": R @ 1, "recall@5": R @ 5, "recall@10": R @ 10}
     oracle |= {"ndcg@5": nDCG @ 5, "ndcg@10": nDCG @ 10, "mrr": RR}
+    oracle |= {f"hit@{cutoff}": Success @ cutoff for cutoff in (1, 5, 10)}
+    oracle |= {f"precision@{cutoff}": P @ cutoff for cutoff in (1, 5, 10)}
+    assert oracle.keys() == set(METRICS)
     expected = ir_measures.calc_aggregate(list(oracle.values()), qrels, lists)
     ours = measure(items, targets, catalogue=catalogue, seed=0)["metrics"]
     assert 0.2 < ours["recall@10"].value < 0.9
@@ -37,6 +53,7 @@ def test_values_of_single_ranks() -> None:
     assert table == {
         "recall@1": 0, "recall@5": 0, "recall@10": 1, "ndcg@5": 0,
         "ndcg@10": pytest.approx(1 / np.log2(7)), "mrr": pytest.approx(1 / 6),
+        "hit@1": 0, "hit@5": 0, "hit@10": 1, "precision@1": 0, "precision@5": 0, "precision@10": pytest.approx(0.1),
     }  # fmt: skip
     assert not values_by_rank(10)[0].any()
 
@@ -48,7 +65,7 @@ def test_intervals_are_those_of_drawing_users() -> None:
     assert ours == metrics_with_intervals(ranks, 10, seed=3)
     values = values_by_rank(10)[ranks]
     drawn = np.stack([values[random.integers(300, size=300)].mean(axis=0) for _ in range(4000)])
-    for at, name in enumerate(METRICS):
+    for at, name in enumerate(SHOWN):
         low, high = np.percentile(drawn[:, at], [2.5, 97.5])
         width = high - low
         assert ours[name].low == pytest.approx(low, abs=0.15 * width)
@@ -70,3 +87,37 @@ def test_invalid_items_and_doubled_lists_are_counted() -> None:
     assert figures["invalid_rate"] == pytest.approx(2 / 12)
     assert figures["duplicates"] == 1
     assert (figures["users"], figures["k"]) == (3, 4)
+
+
+def test_exposure_of_known_lists() -> None:
+    # Users 0, 1, 2 have items {0, 1}, {0}, {0, 2}; nobody has 3.
+    train = np.array([[0, 0, 1, 2, 2], [0, 1, 0, 0, 2]])
+    exposure = exposure_of(np.array([[0, 1], [0, 3]]), train, [[0, 1], [1, 3]], 4)
+    assert exposure.coverage == pytest.approx(3 / 4)
+    # Shown 2, 1, 0, 1 times: sum over all pairs of |difference| / (2 n^2 mean) = 2 * 7 / (2 * 16).
+    assert exposure.gini == pytest.approx(np.abs(np.subtract.outer([2, 1, 0, 1], [2, 1, 0, 1])).sum() / (2 * 16 * 1))
+    assert exposure.novelty == pytest.approx(-np.mean(np.log2([4 / 5, 2 / 5, 4 / 5, 1 / 5])))
+    assert exposure.popularity == pytest.approx((2 + 1.5) / 2)
+    assert exposure.popularity_lift == pytest.approx(1.75 / ((2 + 0.5) / 2) - 1)
+
+
+def test_gini_is_nought_for_equal_shares_and_highest_for_one_item() -> None:
+    train, histories = np.array([[0], [0]]), [[0]] * 3
+    assert exposure_of(np.array([[0, 1], [2, 3], [4, 5]]), train, histories, 6).gini == 0
+    assert exposure_of(np.array([[4], [4], [4]]), train, histories, 6).gini == pytest.approx(5 / 6)
+    # What does not exist takes no part.
+    assert exposure_of(np.array([[4, -1], [4, 6], [4, 9]]), train, histories, 6).gini == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize(("n", "k"), [(10, 4), (5, 1), (6, 6)])
+def test_pass_at_k_is_the_share_of_subsets_with_a_hit(n: int, k: int) -> None:
+    subsets = list(combinations(range(n), k))
+    expected = [sum(min(subset) < c for subset in subsets) / len(subsets) for c in range(n + 1)]
+    np.testing.assert_allclose(pass_at_k(np.arange(n + 1), n, k), expected, atol=1e-12)
+
+
+def test_impossible_counts_of_answers_are_named() -> None:
+    with pytest.raises(GreamError, match="pass@5 of 4 answers"):
+        pass_at_k(np.array([1]), 4, 5)
+    with pytest.raises(GreamError, match="between 0 and 5 of 4 answers hit"):
+        pass_at_k(np.array([0, 5]), 4, 2)

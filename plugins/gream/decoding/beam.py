@@ -129,12 +129,7 @@ class TrieBeamSearch:
         self, hidden: torch.Tensor, node: torch.Tensor, score: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Token, node and score of every child of every beam, ``[B, W, C]``; score -inf where none is."""
-        start, stop = self._start[node], self._start[node + 1]  # [B, W]
-        offset = torch.arange(int((stop - start).max()), device=node.device)  # [C]
-        edge = start[..., None] + offset
-        legal = edge < stop[..., None]
-        edge = edge.clamp(max=len(self._token) - 1)
-        token = self._token[edge]
+        token, child, legal = self.children(node)
         if self._score == "vocabulary":
             logs = self._vocabulary_logs(hidden, token)
         else:
@@ -142,7 +137,19 @@ class TrieBeamSearch:
         total = torch.where(legal, score[..., None] + logs, -torch.inf)
         if total.isnan().any():
             raise GreamError("the model computes logits that are not numbers; the checkpoint is broken")
-        return token, edge + 1, total
+        return token, child, total
+
+    def children(self, node: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Token and node of every child of the nodes ``[B, W]``, and where there is one: ``[B, W, C]`` each.
+
+        This is all that the constraint takes: one gather from the CSR arrays.
+        """
+        start, stop = self._start[node], self._start[node + 1]  # [B, W]
+        offset = torch.arange(int((stop - start).max()), device=node.device)  # [C]
+        edge = start[..., None] + offset
+        legal = edge < stop[..., None]
+        edge = edge.clamp(max=len(self._token) - 1)
+        return self._token[edge], edge + 1, legal
 
     def _vocabulary_logs(self, hidden: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
         states, wanted = hidden.flatten(0, 1), token.flatten(0, 1)  # [B * W, d], [B * W, C]

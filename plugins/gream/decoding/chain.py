@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,14 @@ class Chain:
         text: The same as text; ends with ``<answer>``.
         complete: True where the model wrote ``<answer>`` itself; False where its turn or the budget ended
             first and ``<answer>`` was appended.
+        score: Log-probability, at temperature 1, of what the model wrote, the end of its turn included; NaN where
+            nobody computed it. Equality of chains does not look at it.
     """
 
     tokens: tuple[int, ...]
     text: str
     complete: bool
+    score: float = field(default=math.nan, compare=False)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class ChainWriter:
             model: A transformers causal language model in evaluation mode.
             tokenizer: Its fast tokenizer.
             budget: Most tokens a model may write, those of ``<answer>`` included.
-            batch_size: Prompts per batch.
+            batch_size: Chains per batch; rounded up to whole prompts where several chains follow each.
             sampling: None for greedy chains.
 
         Raises:
@@ -83,38 +87,52 @@ class ChainWriter:
         self._sampling = sampling
 
     @torch.inference_mode()
-    def write(self, prompts: Sequence[Sequence[int]], keys: Sequence[int]) -> list[Chain]:
-        """A chain for each prompt, in the order of ``prompts``.
+    def write(self, prompts: Sequence[Sequence[int]], keys: Sequence[int], *, per_prompt: int = 1) -> list[Chain]:
+        """Chains after each prompt, in the order of ``prompts``.
 
         Args:
-            prompts: N lists of token ids.
+            prompts: N lists of token ids. Each is read once, however many chains follow.
             keys: N numbers, such as the users'; with the seed they determine what is drawn, whatever the
                 batch.
+            per_prompt: How many chains follow each prompt; those of one prompt stand together.
+
+        Returns:
+            N x ``per_prompt`` chains.
 
         Raises:
             GreamError: A prompt is empty or leaves no room for chain and ``<answer>``.
         """
-        chains: dict[int, Chain] = {}
-        for batch in batches_by_length(prompts, self._batch_size):
-            written = self._write_batch([prompts[index] for index in batch], [keys[index] for index in batch])
-            chains.update(zip(batch, written, strict=True))
-        return [chains[index] for index in range(len(prompts))]
+        chains: dict[int, list[Chain]] = {}
+        for batch in batches_by_length(prompts, -(-self._batch_size // per_prompt)):
+            written = self._write_batch(
+                [prompts[index] for index in batch], [keys[index] for index in batch], per_prompt
+            )
+            for place, index in enumerate(batch):
+                chains[index] = written[place * per_prompt : (place + 1) * per_prompt]
+        return [chain for index in range(len(prompts)) for chain in chains[index]]
 
-    def _write_batch(self, prompts: Sequence[Sequence[int]], keys: Sequence[int]) -> list[Chain]:
-        draws = self._draws(keys)
+    def _write_batch(self, prompts: Sequence[Sequence[int]], keys: Sequence[int], per_prompt: int) -> list[Chain]:
+        """``per_prompt`` chains of the first prompt, then those of the second, and so on."""
+        draws = self._draws(keys, per_prompt)
         encoded = self._lm.encode(prompts, room=self._budget + len(self._open))
-        written: list[list[int]] = [[] for _ in prompts]
+        if per_prompt > 1:
+            encoded.repeat(per_prompt)
+        written: list[list[int]] = [[] for _ in range(len(prompts) * per_prompt)]
+        scores = [0.0] * len(written)
         chains: dict[int, Chain] = {}
-        rows = list(range(len(prompts)))  # the prompt behind each row still in the batch
+        rows = list(range(len(written)))  # the chain behind each row still in the batch
         for step in range(self._budget):
             uniform = None if draws is None else draws[rows, step]
-            tokens = self._choose(self._lm.logits(encoded.hidden), uniform)
+            logits = self._lm.logits(encoded.hidden)
+            tokens = self._choose(logits, uniform)
+            logs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
             going = []
-            for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+            for place, (row, token, log) in enumerate(zip(rows, tokens.tolist(), logs.tolist(), strict=True)):
+                scores[row] += log
                 if token == self._end:
                     continue
                 written[row].append(token)
-                chain = self._finished(written[row])
+                chain = self._finished(written[row], scores[row])
                 if chain is None:
                     going.append(place)
                 else:
@@ -127,13 +145,17 @@ class ChainWriter:
                 encoded.keep(kept)
                 tokens = tokens[kept]
             self._lm.extend(encoded, tokens)
-        return [chains.get(row) or self._forced(written[row]) for row in range(len(prompts))]
+        return [chains.get(row) or self._forced(written[row], scores[row]) for row in range(len(written))]
 
-    def _draws(self, keys: Sequence[int]) -> torch.Tensor | None:
-        """Uniform numbers, float64 ``[N, budget]``: one per token, by seed and key alone."""
+    def _draws(self, keys: Sequence[int], per_prompt: int) -> torch.Tensor | None:
+        """Uniform numbers, float64 ``[N * per_prompt, budget]``: one per token, by seed, key and chain alone."""
         if self._sampling is None:
             return None
-        rows = [np.random.default_rng([self._sampling.seed, key]).random(self._budget) for key in keys]
+        rows = [
+            np.random.default_rng([self._sampling.seed, key, number]).random(self._budget)
+            for key in keys
+            for number in range(per_prompt)
+        ]
         return torch.from_numpy(np.stack(rows)).to(self._lm.device)
 
     def _choose(self, logits: torch.Tensor, uniform: torch.Tensor | None) -> torch.Tensor:
@@ -145,7 +167,7 @@ class ChainWriter:
         drawn = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
         return drawn[:, 0].clamp(max=logits.shape[1] - 1)
 
-    def _finished(self, tokens: list[int]) -> Chain | None:
+    def _finished(self, tokens: list[int], score: float) -> Chain | None:
         # Each token holds a byte or more, so that the last ones cover the mark, whatever pieces it was
         # written in.
         tail = self._decode(tokens[-len(ANSWER_OPEN) :])
@@ -153,13 +175,13 @@ class ChainWriter:
             return None
         text = self._decode(tokens)
         if text.endswith(ANSWER_OPEN):
-            return Chain(tuple(tokens), text, complete=True)
+            return Chain(tuple(tokens), text, complete=True, score=score)
         # The last token runs past the mark: the chain is what stands before, in the tokenizer's own pieces.
         text = text[: text.index(ANSWER_OPEN) + len(ANSWER_OPEN)]
-        return Chain(tuple(_encode(self._tokenizer, text)), text, complete=True)
+        return Chain(tuple(_encode(self._tokenizer, text)), text, complete=True, score=score)
 
-    def _forced(self, tokens: list[int]) -> Chain:
-        return Chain((*tokens, *self._open), self._decode(tokens) + ANSWER_OPEN, complete=False)
+    def _forced(self, tokens: list[int], score: float) -> Chain:
+        return Chain((*tokens, *self._open), self._decode(tokens) + ANSWER_OPEN, complete=False, score=score)
 
     def _decode(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)

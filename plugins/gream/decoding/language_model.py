@@ -36,6 +36,13 @@ class Encoded:
         self.hidden, self.mask, self.lengths = self.hidden[rows], self.mask[rows], self.lengths[rows]
         self.cache.batch_select_indices(rows)
 
+    def repeat(self, times: int) -> None:
+        """Put ``times`` copies of each row in its place."""
+        self.hidden, self.mask, self.lengths = (
+            part.repeat_interleave(times, dim=0) for part in (self.hidden, self.mask, self.lengths)
+        )
+        self.cache.batch_repeat_interleave(times)
+
 
 class LanguageModel:
     """The body and the head of a transformers causal language model.

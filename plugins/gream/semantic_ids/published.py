@@ -21,12 +21,11 @@ from gream.semantic_ids.vocabulary import LEVEL_LETTERS, TOKEN_PATTERN
 Ids = list[tuple[str, ...]]
 
 
-def read_index(path: Path) -> Ids:
-    """Tokens of each item from an ``index.json``, plain or gzip'd, item 0 first; ids may be shared.
+def read_token_lists(path: Path) -> Ids:
+    """Tokens of each item from an ``index.json``, plain or gzip'd, item 0 first, whatever the tokens look like.
 
     Raises:
-        GreamError: The file cannot be read, its items are not 0 to n-1, or an id is not one token per level, ``a``
-            first, all in one spelling, ``<a_1>`` or ``<|a_1|>``.
+        GreamError: The file cannot be read, or its items are not 0 to n-1 with a list of texts each, none empty.
     """
     try:
         opener = gzip.open if path.suffix == ".gz" else open
@@ -42,12 +41,27 @@ def read_index(path: Path) -> Ids:
         if not key.isdecimal() or int(key) >= len(raw) or str(int(key)) != key:
             raise GreamError(f"{path}: items must be numbered 0 to {len(raw) - 1}, found '{key}'")
     ids = [raw[str(item)] for item in range(len(raw))]
-    bars: int | None = None
     for item, tokens in enumerate(ids):
         if not isinstance(tokens, list) or not tokens:
             raise GreamError(f"{path}: item {item} must have a list of tokens, found {json.dumps(tokens)[:60]}")
+        for token in tokens:
+            if not isinstance(token, str) or not token:
+                raise GreamError(f"{path}: item {item} has {json.dumps(token)}, no token like <a_1> or <|a_1|>")
+    return [tuple(tokens) for tokens in ids]
+
+
+def read_index(path: Path) -> Ids:
+    """Tokens of each item from an ``index.json``, plain or gzip'd, item 0 first; ids may be shared.
+
+    Raises:
+        GreamError: The file cannot be read, its items are not 0 to n-1, or an id is not one token per level, ``a``
+            first, all in one spelling, ``<a_1>`` or ``<|a_1|>``.
+    """
+    ids = read_token_lists(path)
+    bars: int | None = None
+    for item, tokens in enumerate(ids):
         for level, token in enumerate(tokens):
-            match = TOKEN_PATTERN.fullmatch(token) if isinstance(token, str) else None
+            match = TOKEN_PATTERN.fullmatch(token)
             if match is None or token.count("|") == 1:
                 raise GreamError(f"{path}: item {item} has {json.dumps(token)}, no token like <a_1> or <|a_1|>")
             if match.group(1) != LEVEL_LETTERS[level]:
@@ -57,7 +71,7 @@ def read_index(path: Path) -> Ids:
             bars = token.count("|") if bars is None else bars
             if token.count("|") != bars:
                 raise GreamError(f"{path}: item {item} has '{token}', spelled unlike the tokens before it")
-    return [tuple(tokens) for tokens in ids]
+    return ids
 
 
 def index_codes(ids: Sequence[Sequence[str]]) -> Codes:
