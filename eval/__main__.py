@@ -28,6 +28,11 @@ class _Device(StrEnum):
     cuda = "cuda"
 
 
+class _Mode(StrEnum):
+    direct = "direct"
+    reasoning = "reasoning"
+
+
 class _Score(StrEnum):
     vocabulary = "vocabulary"
     legal = "legal"
@@ -43,6 +48,7 @@ Split = Annotated[_Split, typer.Option(help="Whose item is to be predicted.")]
 Device = Annotated[_Device, typer.Option(help="Where the model runs.")]
 Score = Annotated[_Score, typer.Option(help="Softmax over the whole vocabulary, or over the legal tokens only.")]
 History = Annotated[int, typer.Option(min=1, help="Most recent items in the prompt; as in training.")]
+ChainTokens = Annotated[int, typer.Option(min=1, help="Most tokens of a chain; the paper allows 1560.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")]
 
@@ -84,7 +90,7 @@ def reasoning(
     users: Users = None,
     beams: Beams = 20,
     batch_size: BatchSize = 32,
-    chain_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a chain; the paper allows 1560.")] = 512,
+    chain_tokens: ChainTokens = 512,
     temperature: Annotated[float, typer.Option(min=0.0, help="Of the chain; 0 is greedy.")] = 0.0,
     split: Split = _Split.test,
     device: Device = _Device.auto,
@@ -131,6 +137,60 @@ def report(run: Run, overwrite: Overwrite = False) -> None:
     from eval.report import write_report
 
     print(write_report(run, overwrite=overwrite), flush=True)
+
+
+@app.command()
+def recommend(
+    run: Run,
+    checkpoint: Checkpoint,
+    item: Annotated[
+        list[str] | None, typer.Option(help="An item of the history, oldest first: id, title or semantic id; repeat.")
+    ] = None,
+    users: Annotated[
+        Path | None, typer.Option(help='JSON lines {"user": NAME, "history": [ITEM, ...]}, instead of --item.')
+    ] = None,
+    mode: Annotated[_Mode, typer.Option(help="Ask at once, or after a chain of reasoning.")] = _Mode.reasoning,
+    k: Annotated[int, typer.Option("-k", min=1, help="Items per list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per user instead of tables.")] = False,
+    beams: Annotated[int, typer.Option(min=1, help="Hypotheses per step of the item search, k or more.")] = 20,
+    history: History = 20,
+    chain_tokens: ChainTokens = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Users decoded together.")] = 16,
+    device: Device = _Device.auto,
+) -> None:
+    """Rank items for a history, or for a file of users."""
+    from eval.recommend import Settings
+    from eval.recommend_command import recommend_command
+
+    settings = Settings(beams, history, chain_tokens, batch_size, _device(device))
+    recommend_command(run, checkpoint, settings, mode.value, item or [], users, k, as_json=as_json)
+
+
+@app.command()
+def serve(
+    run: Run,
+    checkpoint: Checkpoint,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; further ones get status 503.")] = 64,
+    beams: Annotated[int, typer.Option(min=1, help="Hypotheses per step, and the longest list.")] = 20,
+    history: History = 20,
+    chain_tokens: ChainTokens = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Requests decoded together.")] = 16,
+    device: Device = _Device.auto,
+) -> None:
+    """Serve recommendations over HTTP, with a page to try them on."""
+    from eval.recommend import Settings
+    from eval.serve_command import serve_command
+
+    settings = Settings(beams, history, chain_tokens, batch_size, _device(device))
+    serve_command(run, checkpoint, settings, host, port, waiting)
+
+
+def _device(device: _Device) -> str:
+    from eval.generative import resolve_device
+
+    return resolve_device(device.value)
 
 
 def _decoding(

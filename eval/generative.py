@@ -113,7 +113,7 @@ class Recommender:
             local_files_only=True,
         )
         model = model.to(decoding.device).eval()
-        trie = PrefixTrie.build(_token_ids(catalog, self._tokenizer, checkpoint))
+        trie = PrefixTrie.build(catalogue_token_ids(catalog, self._tokenizer, checkpoint))
         self._room = trie.depth
         self._limit: int = model.config.max_position_embeddings
         self._search = TrieBeamSearch(model, trie, k=K, beams=decoding.beams, score=decoding.score)
@@ -174,7 +174,8 @@ class Recommender:
         )
 
 
-def _token_ids(catalog: Catalog, tokenizer: Any, checkpoint: Path) -> list[list[int]]:
+def catalogue_token_ids(catalog: Catalog, tokenizer: Any, checkpoint: Path) -> list[list[int]]:
+    """Token ids of each item's semantic id; raises `GreamError` where the tokenizer lacks a token."""
     known = tokenizer.get_vocab()
     lacking = [token for token in catalog.tokens if token not in known]
     if lacking:
