@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import json
 import re
 import signal
 import socket
@@ -14,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -330,10 +328,9 @@ def address(run: Path) -> Iterator[str]:
 
 def test_the_command_serves_a_real_model(address: str) -> None:
     for mode in ("direct", "reasoning"):
-        body = json.dumps({"history": ["B00001", "item number 2"], "mode": mode, "k": 5}).encode()
-        request = urllib.request.Request(f"{address}/recommend", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            found = json.load(answer)
+        body = {"history": ["B00001", "item number 2"], "mode": mode, "k": 5}
+        answer = httpx.post(f"{address}/recommend", json=body, timeout=60)
+        found = answer.json()
         assert len({item["item_id"] for item in found["items"]}) == 5
         assert (found["reasoning"] is None) == (mode == "direct")
 
