@@ -33,6 +33,11 @@ class _Mode(StrEnum):
     reasoning = "reasoning"
 
 
+class _Engine(StrEnum):
+    sglang = "sglang"
+    vllm = "vllm"
+
+
 class _Score(StrEnum):
     vocabulary = "vocabulary"
     legal = "legal"
@@ -185,6 +190,53 @@ def serve(
 
     settings = Settings(beams, history, chain_tokens, batch_size, _device(device))
     serve_command(run, checkpoint, settings, host, port, waiting)
+
+
+@app.command()
+def remote(
+    run: Run,
+    checkpoint: Annotated[Path, typer.Option(help="The folder that the servers run; its tokenizer is read here.")],
+    name: Name,
+    endpoint: Annotated[list[str], typer.Option(help="Root of a server, e.g. http://127.0.0.1:30000; repeat.")],
+    engine: Annotated[_Engine, typer.Option(help="What runs there.")] = _Engine.sglang,
+    mode: Annotated[_Mode, typer.Option(help="Ask at once, or after chains of reasoning.")] = _Mode.reasoning,
+    chains: Annotated[int, typer.Option(min=1, help="Chains per user, combined; above 1 at a temperature.")] = 1,
+    chain_tokens: ChainTokens = 512,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of the chains; 0 is greedy.")] = 0.0,
+    users: Users = None,
+    beams: Beams = 20,
+    split: Split = _Split.test,
+    score: Score = _Score.vocabulary,
+    history: History = 20,
+    seed: Seed = 0,
+    in_flight: Annotated[int, typer.Option(min=1, help="Requests at once, over all servers.")] = 256,
+    timeout: Annotated[float, typer.Option(help="Seconds until a request counts as failed.")] = 300.0,
+    retries: Annotated[int, typer.Option(min=0, help="Further tries of a request.")] = 8,
+    overwrite: Overwrite = False,
+) -> None:
+    """Evaluate a model that runs on SGLang or vLLM servers."""
+    import os
+
+    from gream.decoding.server_client import settings_of
+
+    from eval.remote import RemoteDecoding, evaluate_remote
+
+    reasoned = mode is _Mode.reasoning
+    decoding = RemoteDecoding(
+        engine=engine.value,
+        beams=beams,
+        score=score.value,
+        history=history,
+        chains=chains if reasoned else 0,
+        chain_tokens=chain_tokens if reasoned else None,
+        temperature=temperature if reasoned else 0.0,
+        seed=seed,
+    )
+    servers = settings_of(endpoint, in_flight, timeout, retries, os.environ)
+    print(
+        evaluate_remote(run, checkpoint, name, decoding, servers, split.value, users, _command(), overwrite=overwrite),
+        flush=True,
+    )
 
 
 def _device(device: _Device) -> str:

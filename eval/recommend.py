@@ -14,7 +14,6 @@ from gream.decoding.chain import ChainWriter
 from gream.dialogue import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
-    ReasonedAnswer,
     direct_prompt,
     parse_reasoned_answer,
     reasoning_prompt,
@@ -211,15 +210,15 @@ class LocalModel:
 
     def _reasoning(self, text: str, complete: bool, best: int) -> Reasoning:
         # The grammar is that of a whole answer: the first item ends it.
-        stages: ReasonedAnswer | None = parse_reasoned_answer(text + self.items.catalog.text(best) + ANSWER_CLOSE)
+        stages = parse_reasoned_answer(text + self.items.catalog.text(best) + ANSWER_CLOSE)
         kept = [self.items.catalog.item_in(part) for part in stages.history] if stages else []
         return Reasoning(
             text=text,
             complete=complete,
-            evidence=stages and stages.evidence,
-            preference=stages and stages.preference,
-            intent=stages and stages.intent,
-            recommendation=stages and stages.recommendation,
+            evidence=stages.evidence if stages else None,
+            preference=stages.preference if stages else None,
+            intent=stages.intent if stages else None,
+            recommendation=stages.recommendation if stages else None,
             kept=tuple(shown(self.items[item]) for item in kept if item is not None),
         )
 

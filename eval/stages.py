@@ -109,13 +109,10 @@ def evaluate_model(
         GreamError: An input is missing, the checkpoint does not fit the catalogue, or the name is taken or
             unfit.
     """
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-        raise GreamError(f"--name '{name}': letters, digits, '-', '_' and '.' only")
-    if name in BASELINES:
-        raise GreamError(f"--name '{name}' is the name of a baseline; choose another")
+    check_name(name)
     interactions, index = run / "interactions.parquet", run / "index.json"
     mode: Mode = "direct" if decoding.chain_tokens is None else "reasoning"
-    label = _relative(checkpoint, run)
+    label = label_of(checkpoint, run)
 
     def build(out: Path) -> None:
         catalog = Catalog.load(index)
@@ -154,7 +151,15 @@ def evaluate_model(
     )
 
 
-def _relative(path: Path, run: Path) -> str:
+def check_name(name: str) -> None:
+    """Refuse what is no name of an evaluation of a model."""
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
+        raise GreamError(f"--name '{name}': letters, digits, '-', '_' and '.' only")
+    if name in BASELINES:
+        raise GreamError(f"--name '{name}' is the name of a baseline; choose another")
+
+
+def label_of(path: Path, run: Path) -> str:
     """``path`` as seen from the run folder; its name alone where it lies elsewhere."""
     try:
         return path.resolve().relative_to(run.resolve()).as_posix()
