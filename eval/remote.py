@@ -24,7 +24,7 @@ from gream.decoding.chain_text import ChainText
 from gream.decoding.combine import combine_chains
 from gream.decoding.server_beam import ServerBeamSearch
 from gream.decoding.server_client import ServerClient, ServerSettings
-from gream.decoding.server_protocol import PROTOCOLS, Draw, Engine
+from gream.decoding.server_protocol import PROTOCOLS, Draw, Engine, Logs
 from gream.dialogue import direct_prompt, reasoning_prompt, render_prompt
 from gream.errors import GreamError
 from gream.journal import Journal
@@ -116,38 +116,36 @@ class RemoteRecommender:
             )
         return ids
 
-    async def answer(self, client: ServerClient, journal: Journal, user: int, prompt: Sequence[int]) -> None:
-        """Everything about one user that ``journal`` does not hold yet; it holds it afterwards."""
+    async def answer(self, session: _Session, user: int, prompt: Sequence[int]) -> None:
+        """Everything about one user that the journal does not hold yet; it holds it afterwards."""
         if self._decoding.chain_tokens is None:
-            await self._list(client, journal, f"{user}", prompt)
+            await self._list(session, f"{user}", prompt)
         else:
-            await asyncio.gather(
-                *(self._reasoned(client, journal, user, number, prompt) for number in range(self._decoding.chains))
-            )
+            numbers = range(self._decoding.chains)
+            await asyncio.gather(*(self._reasoned(session, user, number, prompt) for number in numbers))
 
-    async def _reasoned(
-        self, client: ServerClient, journal: Journal, user: int, number: int, prompt: Sequence[int]
-    ) -> None:
+    async def _reasoned(self, session: _Session, user: int, number: int, prompt: Sequence[int]) -> None:
         key = f"{user} chain {number}"
-        if key not in journal.rows:
+        if key not in session.rows:
             assert self._decoding.chain_tokens is not None  # noqa: S101 - reasoning mode
             # Of seed, user and chain alone; 31 bits, which every server takes.
             sequence = np.random.SeedSequence([self._decoding.seed, user, number])
             draw = Draw(self._decoding.temperature, int(sequence.generate_state(1)[0]) >> 1)
-            tokens = await self._protocol.write(client, prompt, self._decoding.chain_tokens, self._text.end, draw)
-            chain = self._text.read(tokens[: self._decoding.chain_tokens])
-            journal.add(key, {"tokens": chain.tokens, "text": chain.text, "complete": chain.complete})
-        await self._list(client, journal, f"{user} after {number}", [*prompt, *journal.rows[key]["tokens"]])
+            budget = self._decoding.chain_tokens
+            tokens = await self._protocol.write(session.client, prompt, budget, self._text.end, draw)
+            chain = self._text.read(tokens[:budget])
+            session.keep(key, {"tokens": chain.tokens, "text": chain.text, "complete": chain.complete})
+        await self._list(session, f"{user} after {number}", [*prompt, *session.rows[key]["tokens"]])
 
-    async def _list(self, client: ServerClient, journal: Journal, key: str, prefix: Sequence[int]) -> None:
-        if key in journal.rows:
+    async def _list(self, session: _Session, key: str, prefix: Sequence[int]) -> None:
+        if key in session.rows:
             return
 
-        async def next_logs(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> Any:
-            return await self._protocol.next_logs(client, prefixes, tokens)
+        async def next_logs(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> list[Logs]:
+            return await self._protocol.next_logs(session.client, prefixes, tokens)
 
         items, scores = await self._search.search(prefix, next_logs)
-        journal.add(key, {"items": items.tolist(), "scores": scores.tolist()})
+        session.keep(key, {"items": items.tolist(), "scores": scores.tolist()})
 
     def table(self, journal: Journal, cases: Cases) -> pl.DataFrame:
         """The predictions in a complete journal, in the order of ``cases``."""
@@ -180,6 +178,34 @@ class RemoteRecommender:
         return *combine_chains(items, scores, min(K, len(self._catalog))), first
 
 
+class _Session:
+    """The servers and the journal of one start.
+
+    Attributes:
+        client: The servers.
+    """
+
+    def __init__(self, client: ServerClient, journal: Journal) -> None:
+        self.client = client
+        self._journal = journal
+        # Time goes on where the last start left off, so that the time in between does not count.
+        self._since = time.monotonic() - seconds_of(journal)
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """What has been answered."""
+        return self._journal.rows
+
+    def keep(self, key: str, row: dict[str, Any]) -> None:
+        """Add an answer to the journal."""
+        self._journal.add(key, row | {"at": round(time.monotonic() - self._since, 3)})
+
+
+def seconds_of(journal: Journal) -> float:
+    """Wall time of asking, over all starts, until the last answer in ``journal``."""
+    return max((row["at"] for row in journal.rows.values()), default=0.0)
+
+
 async def ask_all(
     recommender: RemoteRecommender,
     cases: Cases,
@@ -195,14 +221,15 @@ async def ask_all(
     Raises:
         GreamError: A server refuses a request, or none answers; what was answered is in the journal.
     """
-    waiting = iter(list(zip(cases.users.tolist(), prompts, strict=True)))
+    waiting = zip(cases.users.tolist(), prompts, strict=True)
     interval = 0.5 if sys.stderr.isatty() else 15.0
     async with ServerClient(servers) as client:
+        session = _Session(client, journal)
         with tqdm(total=len(prompts), unit=" users", dynamic_ncols=True, mininterval=interval) as progress:
 
             async def work() -> None:
                 for user, prompt in waiting:  # one iterator for all: each takes the next as soon as it is free
-                    await recommender.answer(client, journal, user, prompt)
+                    await recommender.answer(session, user, prompt)
                     progress.update()
 
             workers = [asyncio.create_task(work()) for _ in range(min(servers.in_flight, len(prompts)))]
@@ -256,10 +283,8 @@ def evaluate_remote(
         recommender = RemoteRecommender(checkpoint, catalog, decoding)
         prompts = recommender.prompts(cases.histories)
         with Journal(out / "answers.jsonl") as journal:
-            before = journal.rows.get("seconds", {}).get("seconds", 0.0)
-            began = time.monotonic()
             client = asyncio.run(ask_all(recommender, cases, prompts, journal, servers))
-            seconds = before + time.monotonic() - began
+            seconds = seconds_of(journal)
             predictions = recommender.table(journal, cases)
         if client.retries:
             causes = ", ".join(f"{count} after {cause}" for cause, count in sorted(client.retries.items()))

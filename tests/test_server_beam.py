@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from eval_support import make_checkpoint, make_model, make_run
+from eval_support import make_catalog, make_checkpoint, make_model, make_run, make_tokenizer
 from gream.decoding.beam import TrieBeamSearch
 from gream.decoding.chain import ChainWriter
 from gream.decoding.chain_text import ChainText
@@ -27,6 +27,8 @@ from server_support import StubModel, StubServer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 MODEL = make_model(64)
+PIECES = ["<answer>", "<an", "swer>", "x", "<think>", " é", "<|im_end|>"]
+TOKENIZER = make_tokenizer(make_catalog(4))
 
 
 async def logs_of_model(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> list[Any]:
@@ -120,36 +122,19 @@ def test_chains_are_those_in_process(engine: Engine, folder: Path, server: StubS
 @given(st.data())
 @settings(deadline=None)
 def test_a_chain_read_at_once_is_the_chain_written_token_by_token(data: st.DataObject) -> None:
-    tokenizer = _tokenizer()
-    reader, writer = ChainText(tokenizer), ChainWriter(_named(len(tokenizer)), tokenizer, budget=99, batch_size=1)
-    assert isinstance(writer, ChainWriter)
-    pieces = data.draw(
-        st.lists(st.sampled_from(["<answer>", "<an", "swer>", "x", "<think>", " é", "<|im_end|>"]), max_size=6)
-    )
+    tokenizer, reader = TOKENIZER, ChainText(TOKENIZER)
+    pieces = data.draw(st.lists(st.sampled_from(PIECES), max_size=6))
     tokens = [token for piece in pieces for token in tokenizer(piece, add_special_tokens=False)["input_ids"]]
     chain = reader.read(tokens)
     before = tokens[: tokens.index(reader.end)] if reader.end in tokens else tokens
     whole = tokenizer.decode(before)
     assert chain.complete == (ANSWER_OPEN in whole)
-    assert chain.text == (
-        whole[: whole.index(ANSWER_OPEN) + len(ANSWER_OPEN)] if chain.complete else whole + ANSWER_OPEN
-    )
+    assert chain.text == whole.partition(ANSWER_OPEN)[0] + ANSWER_OPEN
     assert tokenizer.decode(chain.tokens) == chain.text
 
 
-_TOKENIZERS: list[Any] = []
-
-
-def _tokenizer() -> Any:
-    from eval_support import make_catalog, make_tokenizer
-
-    if not _TOKENIZERS:
-        _TOKENIZERS.append(make_tokenizer(make_catalog(4)))
-    return _TOKENIZERS[0]
-
-
-def _named(vocabulary: int) -> Any:
-    return make_model(vocabulary)
+def vllm_list(top: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"choices": [{"logprobs": {"content": [{"top_logprobs": top}]}}]}
 
 
 class _Answers:
@@ -182,7 +167,7 @@ def test_an_answer_without_what_was_asked_for_is_one_line(engine: Engine, answer
     client: Any = _Answers(answer)
     with pytest.raises(GreamError, match="does not hold the log-probabilities that were asked for"):
         asyncio.run(PROTOCOLS[engine]().next_logs(client, [[1]], [[4, 5]]))
-    with pytest.raises(GreamError, match="the server's answer holds no '(output_ids|token_ids)'"):
+    with pytest.raises(GreamError, match=r"the server's answer holds no '(output_ids|token_ids)'"):
         asyncio.run(PROTOCOLS[engine]().write(client, [1], 4, 2, Draw(0.0, 0)))
 
 

@@ -115,7 +115,7 @@ def test_a_refusal_is_not_tried_again() -> None:
         async with ServerClient(ServerSettings((server.url,))) as client:
             await client.post("/nowhere", {})
 
-    with EchoServer() as server, pytest.raises(GreamError, match="status 404 .*is --engine the one that runs there"):
+    with EchoServer() as server, pytest.raises(GreamError, match=r"status 404 .*is --engine the one that runs there"):
         asyncio.run(elsewhere())
 
 

@@ -196,7 +196,10 @@ def test_a_full_queue_refuses_with_a_time_to_come_back_and_recovers(items: Items
         async with client_of(app) as client:
             model.gate.clear()
             body = {"history": ["B00001"], "k": 1}
-            under_way = [asyncio.create_task(client.post("/recommend", json=body)) for _ in range(3)]
+            under_way = [asyncio.create_task(client.post("/recommend", json=body))]
+            while not model.calls:
+                await asyncio.sleep(0.001)
+            under_way += [asyncio.create_task(client.post("/recommend", json=body)) for _ in range(2)]
             while (await client.get("/health")).json()["waiting"] < 2:
                 await asyncio.sleep(0.001)
             refused = await client.post("/recommend", json=body)
@@ -354,7 +357,7 @@ def test_the_page_in_a_browser_from_search_to_both_lists_by_keyboard_alone(addre
             await browser.open(address)
             await browser.until("document.activeElement.id === 'search'")
             assert await browser.run("document.querySelector('#go').disabled")
-            assert await browser.run("[...document.querySelectorAll('.idle')].length") == 2
+            assert await browser.run("[...document.querySelectorAll('.state .idle')].length") == 2
             for query, title in (("number 7", "Item number 7"), ("script alert", MALICIOUS)):
                 await browser.type(query)
                 await browser.until("document.querySelector('#options li[aria-selected=true]')")

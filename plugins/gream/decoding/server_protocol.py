@@ -5,10 +5,12 @@ whose log-probability behind it is wanted, and ``meta_info.output_token_ids_logp
 ``[log-probability, token, null]``. A request may hold many prompts.
 
 vLLM 0.27.1, ``POST /inference/v1/generate`` (tokens in, tokens out): ``logprob_token_ids`` names at most 128 tokens,
-``logprobs`` must be their number, and the server must be started with ``--max-logprobs 128``. One token has to be
-drawn; it is confined to the named ones by ``allowed_token_ids``, as the answer lists the drawn token first and no more
-than ``logprobs`` in all. Log-probabilities are those before any such confinement (``--logprobs-mode raw_logprobs``, the
-default). One prompt per request.
+``logprobs`` must be their number, and the server must be started with ``--max-logprobs 128``. One prompt per request,
+and one token has to be drawn. The answer lists the drawn token first and no more than ``logprobs`` in all, each once:
+where the drawn token is none of those named, the last of these is missing. So the first is named twice, which makes
+room. Confining the draw by ``allowed_token_ids`` would as well, but such a confinement leaks into other requests of the
+batch (vLLM issue 43894, open): chains written meanwhile come out wrong. Log-probabilities are those before temperature
+and the like (``--logprobs-mode raw_logprobs``, the default).
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 Logs = npt.NDArray[np.float32]
 
-# vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS
-VLLM_TOKENS_AT_ONCE = 128
+# vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS, less one for the token that is named twice.
+VLLM_TOKENS_AT_ONCE = 127
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class VLLMProtocol:
     async def next_logs(
         self, client: ServerClient, prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]
     ) -> list[Logs]:
-        """See `ServerProtocol.next_logs`; a request for every prefix and 128 tokens."""
+        """See `ServerProtocol.next_logs`; a request for every prefix and 127 tokens."""
         return list(
             await asyncio.gather(
                 *(self._logs_behind(client, prefix, part) for prefix, part in zip(prefixes, tokens, strict=True))
@@ -141,9 +143,8 @@ class VLLMProtocol:
                 "sampling_params": {
                     "max_tokens": 1,
                     "temperature": 0.0,
-                    "logprobs": len(tokens),
-                    "logprob_token_ids": tokens,
-                    "allowed_token_ids": tokens,
+                    "logprobs": len(tokens) + 1,
+                    "logprob_token_ids": [*tokens, tokens[0]],
                     "detokenize": False,
                 },
             },
