@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gream.config import Config
-from gream.decoding.beam import TrieBeamSearch
-from gream.decoding.chain import ChainWriter
 from gream.dialogue import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
@@ -22,7 +20,6 @@ from gream.dialogue import (
 from gream.errors import GreamError
 from gream.semantic_ids.trie import PrefixTrie
 
-from eval.generative import catalogue_token_ids, checkpoint_files
 from eval.items import Item, Items
 
 Mode = Literal["direct", "reasoning"]
@@ -136,9 +133,14 @@ class LocalModel:
             GreamError: The folder is no checkpoint, its tokenizer lacks a token of the catalogue, or a setting is
                 impossible.
         """
+        # Here, so that what is wrong with the arguments is said before seconds of imports.
         import torch
+        from gream.decoding.beam import TrieBeamSearch
+        from gream.decoding.chain import ChainWriter
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
+
+        from eval.generative import catalogue_token_ids, checkpoint_files
 
         checkpoint_files(checkpoint)
         logging.disable_progress_bar()

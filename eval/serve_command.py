@@ -41,6 +41,7 @@ def serve_command(run: Path, checkpoint: Path, settings: Settings, host: str, po
             batch_size=settings.batch_size,
             limit=waiting,
         )
+        listener.listen()  # who reads the line below may connect
         shown = f"[{host}]" if ":" in host else host
         print(f"serving {len(items)} items on http://{shown}:{listener.getsockname()[1]}", flush=True)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE)

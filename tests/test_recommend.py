@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.items import Item, Items
 from eval.recommend import LocalModel, Settings, read_users, recommend_all
+from eval.recommend_command import recommend_command
 
 TITLES = [
     "Oak Dining Table",
@@ -213,33 +213,30 @@ def test_a_file_gives_the_lists_that_its_users_get_alone(run: Path, tmp_path: Pa
         read_users(tmp_path, items)
 
 
-def python_recommend(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    common = ["--run", str(run), "--checkpoint", str(run / "checkpoints" / "alignment"), "--device", "cpu"]
-    command = [sys.executable, "-m", "eval", "recommend", *common, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_the_command_shows_a_table_and_writes_json(run: Path, tmp_path: Path) -> None:
-    shown = python_recommend(run, "--item", "item number 3", "--item", "B00000", "--mode", "direct", "-k", "3")
-    assert shown.returncode == 0, shown.stderr
-    assert "Item number 3; " in shown.stdout and [row for row in shown.stdout.splitlines() if row.startswith(" 3 ")]
+def test_the_command_shows_a_table_and_writes_json(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, settings = run / "checkpoints" / "alignment", Settings(chain_tokens=6)
+    entries = ["item number 3", "B00000"]
+    recommend_command(run, checkpoint, settings, "direct", entries, None, 3, as_json=False)
+    shown = capsys.readouterr().out
+    assert "Item number 3; " in shown and [row for row in shown.splitlines() if row.startswith(" 3 ")]
     path = tmp_path / "users.jsonl"
     path.write_text('{"user": "Ü", "history": ["B00000"]}\n{"history": ["B00001"]}\n')
-    written = python_recommend(run, "--users", str(path), "--json", "--chain-tokens", "6", "-k", "2")
-    assert written.returncode == 0, written.stderr
-    first, second = (json.loads(line) for line in written.stdout.splitlines())
+    recommend_command(run, checkpoint, settings, "reasoning", [], path, 2, as_json=True)
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["user"] == "Ü" and "user" not in second
     assert first["history"][0]["title"] == MALICIOUS
     assert [item["rank"] for item in first["items"]] == [1, 2] and first["reasoning"]["text"].endswith("<answer>")
     known = set(pl.read_parquet(run / "items.parquet")["item_id"])
     assert {item["item_id"] for row in (first, second) for item in row["items"]} <= known
+    for both in (([], None), (entries, path)):
+        with pytest.raises(GreamError, match="name either the items of one history"):
+            recommend_command(run, checkpoint, settings, "direct", *both, 3, as_json=False)
 
 
-def test_mistakes_on_the_command_line_are_one_line_and_status_2(run: Path) -> None:
-    def refused(*arguments: Any) -> str:
-        done = python_recommend(run, *map(str, arguments))
-        assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, done
-        return done.stderr
-
-    assert "name either the items of one history" in refused()
-    assert "no item has the id or title 'zzzz'" in refused("--item", "zzzz")
+def test_a_mistake_on_the_command_line_is_one_line_and_status_2(run: Path) -> None:
+    command = [sys.executable, "-m", "eval", "recommend", "--run", str(run), "--checkpoint", "none", "--device", "cpu"]
+    done = subprocess.run([*command, "--item", "zzzz"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "error: no item has the id or title 'zzzz'; no title is near it\n"
