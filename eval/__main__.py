@@ -167,7 +167,7 @@ def recommend(
     from eval.recommend import Settings
     from eval.recommend_command import recommend_command
 
-    settings = Settings(beams, history, chain_tokens, batch_size, _device(device))
+    settings = Settings(beams, history, chain_tokens, batch_size, device.value)
     recommend_command(run, checkpoint, settings, mode.value, item or [], users, k, as_json=as_json)
 
 
@@ -188,7 +188,7 @@ def serve(
     from eval.recommend import Settings
     from eval.serve_command import serve_command
 
-    settings = Settings(beams, history, chain_tokens, batch_size, _device(device))
+    settings = Settings(beams, history, chain_tokens, batch_size, device.value)
     serve_command(run, checkpoint, settings, host, port, waiting)
 
 
@@ -237,12 +237,6 @@ def remote(
         evaluate_remote(run, checkpoint, name, decoding, servers, split.value, users, _command(), overwrite=overwrite),
         flush=True,
     )
-
-
-def _device(device: _Device) -> str:
-    from eval.generative import resolve_device
-
-    return resolve_device(device.value)
 
 
 def _decoding(

@@ -107,14 +107,14 @@ class Settings:
         history: Most recent items in the prompt.
         chain_tokens: Most tokens of a chain.
         batch_size: Histories decoded together.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", or "auto" for the latter where there is one.
     """
 
     beams: int = 20
     history: int = 20
     chain_tokens: int = 512
     batch_size: int = 16
-    device: str = "cpu"
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
 
 
 class LocalModel:
@@ -140,20 +140,21 @@ class LocalModel:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
-        from eval.generative import catalogue_token_ids, checkpoint_files
+        from eval.generative import catalogue_token_ids, checkpoint_files, resolve_device
 
         checkpoint_files(checkpoint)
+        device = resolve_device(settings.device)
         logging.disable_progress_bar()
         self.items = items
         self.settings = settings
         self._tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
-            dtype=torch.float32 if settings.device == "cpu" else torch.bfloat16,
+            dtype=torch.float32 if device == "cpu" else torch.bfloat16,
             attn_implementation="sdpa",
             local_files_only=True,
         )
-        model = model.to(settings.device).eval()
+        model = model.to(device).eval()
         self._limit: int = model.config.max_position_embeddings
         trie = PrefixTrie.build(catalogue_token_ids(items.catalog, self._tokenizer, checkpoint))
         self._depth = trie.depth

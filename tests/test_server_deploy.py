@@ -37,7 +37,8 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Health).serve_forever()'
 
 def free_ports(count: int) -> int:
     """The first of ``count`` free ports in a row."""
-    for first in range(31000, 60000, 7):
+    # Tests may run in several processes: each begins elsewhere.
+    for first in range(31000 + os.getpid() % 200 * 100, 60000, 7):
         sockets = []
         try:
             sockets = [socket.create_server(("127.0.0.1", first + number)) for number in range(count)]
