@@ -211,7 +211,7 @@ def remote(
     seed: Seed = 0,
     in_flight: Annotated[int, typer.Option(min=1, help="Requests at once, over all servers.")] = 256,
     timeout: Annotated[float, typer.Option(help="Seconds until a request counts as failed.")] = 300.0,
-    retries: Annotated[int, typer.Option(min=0, help="Further tries of a request.")] = 8,
+    patience: Annotated[float, typer.Option(min=0.0, help="Seconds for which a failing request is tried again.")] = 180,
     overwrite: Overwrite = False,
 ) -> None:
     """Evaluate a model that runs on SGLang or vLLM servers."""
@@ -232,7 +232,7 @@ def remote(
         temperature=temperature if reasoned else 0.0,
         seed=seed,
     )
-    servers = settings_of(endpoint, in_flight, timeout, retries, os.environ)
+    servers = settings_of(endpoint, in_flight, timeout, patience, os.environ)
     print(
         evaluate_remote(run, checkpoint, name, decoding, servers, split.value, users, _command(), overwrite=overwrite),
         flush=True,

@@ -26,6 +26,10 @@ _NEAREST = 3
 _SHOWN = 80
 
 
+class UnknownItemError(GreamError):
+    """What somebody wrote names no item, or several."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One item.
@@ -104,18 +108,20 @@ class Items:
         clearly nearest.
 
         Raises:
-            GreamError: No item or several are meant; the nearest titles are named.
+            UnknownItemError: No item or several are meant; the nearest titles are named.
         """
         entry = entry.strip()
         if not entry:
-            raise GreamError("an empty entry names no item; give an id, a title or a semantic id")
+            raise UnknownItemError("an empty entry names no item; give an id, a title or a semantic id")
         if (number := self._by_id.get(entry)) is not None:
             return number
         tokens = find_tokens(entry)
         if tokens and "".join(tokens) == "".join(entry.split()):
             found = self.catalog.item_of(tokens)
             if found is None:
-                raise GreamError(f"no item has the semantic id {_short(entry)}; see index.json for those that exist")
+                raise UnknownItemError(
+                    f"no item has the semantic id {_short(entry)}; see index.json for those that exist"
+                )
             return found
         plain = utils.default_process(entry)
         near = [] if plain in self._by_title else self._similar(plain, _NEAREST + 1)
@@ -126,9 +132,9 @@ class Items:
             return same[0]
         if same:
             ids = ", ".join(self[number].item_id for number in same[:_NEAREST])
-            raise GreamError(f"{len(same)} items are titled '{_short(entry)}'; name one by its id, e.g. {ids}")
+            raise UnknownItemError(f"{len(same)} items are titled '{_short(entry)}'; name one by its id, e.g. {ids}")
         titles = "; ".join(f"'{_short(self[number].title)}'" for number, score in near[:_NEAREST] if score >= _SIMILAR)
-        raise GreamError(
+        raise UnknownItemError(
             f"no item has the id or title '{_short(entry)}'; "
             + (f"nearest titles: {titles}" if titles else "no title is near it")
         )

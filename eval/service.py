@@ -18,11 +18,11 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from gream.config import Config
 from gream.errors import GreamError
 from gream.page import html_page
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, create_model
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eval.dispatch import BusyError, Dispatcher, Recommend
-from eval.items import Items
+from eval.items import Items, UnknownItemError
 from eval.recommend import ItemOut, Mode, Recommendation, find_history, shown
 
 _PAGE = Path(__file__).with_name("page_service")
@@ -32,6 +32,7 @@ MOST_ENTRIES = 200
 LONGEST_ENTRY = 500  # characters
 LARGEST_BODY = 1 << 18  # bytes
 MOST_FOUND = 50
+USUAL_LIST = 10
 
 Entry = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ENTRY)]
 
@@ -47,7 +48,7 @@ class RecommendRequest(Config):
 
     history: Annotated[list[Entry], Field(min_length=1, max_length=MOST_ENTRIES)]
     mode: Mode = "direct"
-    k: Annotated[int, Field(ge=1, le=100)] = 10
+    k: int = USUAL_LIST
 
 
 class ItemsFound(Config):
@@ -124,7 +125,8 @@ def make_service(
         422: {"model": Problem, "description": "A value is missing, of the wrong type, or out of range"}
     }
     refusals: dict[int | str, dict[str, Any]] = {
-        400: {"model": Problem, "description": "An entry names no item, or the model cannot hold the prompt"},
+        400: {"model": Problem, "description": "The model cannot hold the prompt"},
+        404: {"model": Problem, "description": "An entry names no item, or several"},
         413: {"model": Problem, "description": "The body is too large"},
         **malformed,
     }
@@ -142,19 +144,27 @@ def make_service(
     async def refuse(_: Request, error: Exception) -> JSONResponse:
         return _refused(400, str(error))
 
+    @app.exception_handler(UnknownItemError)
+    async def refuse_entry(_: Request, error: Exception) -> JSONResponse:
+        return _refused(404, str(error))
+
     @app.exception_handler(RequestValidationError)
     async def refuse_form(_: Request, error: Exception) -> JSONResponse:
         return _refused(422, _first_problem(error))
 
-    @app.post("/recommend", responses={**refusals, **busy})
     async def recommend_items(body: RecommendRequest) -> Recommendation:
         """Rank items for a history: each entry is an id, a title or a semantic id, oldest first."""
-        if body.k > longest_list:
-            raise GreamError(f"k = {body.k}: lists of at most {longest_list} items are made here")
         # Fuzzy titles take milliseconds each: not on the loop that answers everybody.
         history = await asyncio.to_thread(find_history, items, body.history)
         dispatcher: Dispatcher = app.state.dispatcher
         return await dispatcher.ask(body.mode, history, body.k)
+
+    # How long a list may be depends on the beams: the description of the interface says it.
+    count = Annotated[int, Field(ge=1, le=longest_list)]
+    recommend_items.__annotations__["body"] = create_model(
+        "RecommendRequest", __base__=RecommendRequest, k=(count, min(USUAL_LIST, longest_list))
+    )
+    app.post("/recommend", responses={**refusals, **busy})(recommend_items)
 
     @app.exception_handler(BusyError)
     async def ask_later(_: Request, error: Exception) -> JSONResponse:

@@ -81,11 +81,10 @@ def service(arguments: argparse.Namespace) -> None:
     for mode in MODES:
         for clients in map(int, arguments.clients.split(",")):
             report = with_service(arguments, 64, bodies[mode], clients)
-            print(
-                f"service, {clients:3d} clients        {mode:9s} {report} = {report.rate / alone[mode]:.2f} x in process"
-            )
+            ratio = report.rate / alone[mode]
+            print(f"service, {clients:3d} clients        {mode:9s} {report}; {ratio:.2f} x in process")
     report = with_service(arguments, 4, bodies["direct"], 64)
-    print(f"service, 64 clients, 4 may wait  direct {report}")
+    print(f"service, 64 clients, 4 may wait direct {report}")
 
 
 def body_of(items: Items, history: tuple[int, ...], mode: Mode) -> dict[str, object]:

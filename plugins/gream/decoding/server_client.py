@@ -31,7 +31,7 @@ class ServerSettings:
         urls: One or more servers of the same model.
         in_flight: Requests under way at once, over all servers.
         timeout: Seconds until a request counts as failed.
-        retries: Further tries of a request, over all servers.
+        patience: Seconds for which a request that fails is tried again, over all servers.
         backoff: Seconds; the wait before the n-th further try is uniform in 0..backoff * 2^(n-1) ("full jitter").
         key: Sent as bearer token; none where empty. No error line shows it.
     """
@@ -39,7 +39,7 @@ class ServerSettings:
     urls: tuple[str, ...]
     in_flight: int = 256
     timeout: float = 300.0
-    retries: int = 8
+    patience: float = 180.0
     backoff: float = 0.5
     key: str = field(default="", repr=False)
 
@@ -56,8 +56,8 @@ class ServerSettings:
                 usable = False
             if not usable or parts.query or parts.fragment or parts.username is not None:
                 raise GreamError("--endpoint: the root of a server is expected, e.g. http://127.0.0.1:30000")
-        if self.in_flight < 1 or self.retries < 0 or not self.timeout > 0:
-            raise GreamError("--in-flight must be 1 or more, --retries 0 or more, --timeout above 0")
+        if self.in_flight < 1 or not self.patience >= 0 or not self.timeout > 0:
+            raise GreamError("--in-flight must be 1 or more, --patience 0 or more, --timeout above 0")
 
 
 @dataclass
@@ -109,20 +109,22 @@ class ServerClient:
         """
         async with self._slots:
             tries = 0
+            first_failure = 0.0
             while True:
                 server = self._choose()
-                problem = await self._try(server, path, body)
-                if not isinstance(problem, _Failure):
+                outcome = await self._try(server, path, body)
+                if isinstance(outcome, _Answer):
                     self.requests += 1
-                    return problem.value
-                server.problem = problem.text
-                if tries == self._settings.retries:
-                    raise GreamError(self._report(tries + 1))
-                pause = self._random.uniform(0, min(LONGEST_BACKOFF, self._settings.backoff * 2**tries))
+                    return outcome.value
                 now = time.monotonic()
-                server.rests_until = now + pause
+                first_failure = first_failure or now
                 tries += 1
-                self.retries[problem.cause] += 1
+                server.problem = outcome.text
+                if now - first_failure >= self._settings.patience:
+                    raise GreamError(self._report(tries, now - first_failure))
+                pause = self._random.uniform(0, min(LONGEST_BACKOFF, self._settings.backoff * 2 ** (tries - 1)))
+                server.rests_until = now + pause
+                self.retries[outcome.cause] += 1
                 if all(other.rests_until > now for other in self._servers):
                     await asyncio.sleep(pause)
 
@@ -151,9 +153,9 @@ class ServerClient:
         except ValueError:
             return _Failure("an answer that is no JSON", "cut body")
 
-    def _report(self, tries: int) -> str:
+    def _report(self, tries: int, seconds: float) -> str:
         states = "; ".join(f"{server.url}: {server.problem}" for server in self._servers if server.problem)
-        return f"{tries} tries failed ({states}); see that the servers run, and start again: finished requests are kept"
+        return f"{tries} tries in {seconds:.0f} s failed ({states}); see that the servers run, and start again: finished requests are kept"
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def _quoted(payload: bytes) -> str:
 
 
 def settings_of(
-    urls: Sequence[str], in_flight: int, timeout: float, retries: int, environment: Mapping[str, str]
+    urls: Sequence[str], in_flight: int, timeout: float, patience: float, environment: Mapping[str, str]
 ) -> ServerSettings:
     """Settings from the command line, with the key from ``environment``."""
-    return ServerSettings(tuple(urls), in_flight, timeout, retries, key=environment.get(KEY_VARIABLE, "").strip())
+    return ServerSettings(tuple(urls), in_flight, timeout, patience, key=environment.get(KEY_VARIABLE, "").strip())
