@@ -241,6 +241,7 @@ _JSON = st.recursive(
 _ENTRY = st.one_of(
     st.sampled_from(["B00001", "item number 4", "<|a_1|><|b_1|><|c_1|>", MALICIOUS]), st.text(max_size=30)
 )
+_SOUND = st.fixed_dictionaries({"history": st.lists(_ENTRY, min_size=1, max_size=3)})
 _BODY = st.fixed_dictionaries(
     {},
     optional={
@@ -257,7 +258,9 @@ def test_every_answer_is_one_that_the_openapi_description_announces(app: FastAPI
     assert set(description["paths"]) == {"/recommend", "/items", "/health"}
     text = st.text(st.characters(codec="utf-8"), max_size=40)
     requests = st.one_of(
-        st.tuples(st.just("post"), st.just("/recommend"), st.builds(lambda body: {"json": body}, _BODY | _JSON)),
+        st.tuples(
+            st.just("post"), st.just("/recommend"), st.builds(lambda body: {"json": body}, _SOUND | _BODY | _JSON)
+        ),
         st.tuples(
             st.just("post"), st.just("/recommend"), st.builds(lambda body: {"content": body}, st.binary(max_size=40))
         ),
@@ -290,7 +293,7 @@ def test_every_answer_is_one_that_the_openapi_description_announces(app: FastAPI
 
         fuzz()
         runner.run(stack.aclose())
-    assert {200, 404, 422} <= statuses
+    assert {200, 422} <= statuses
 
 
 def test_the_page_holds_all_it_needs_and_lets_nothing_else_run(app: FastAPI) -> None:

@@ -155,7 +155,8 @@ class ServerClient:
 
     def _report(self, tries: int, seconds: float) -> str:
         states = "; ".join(f"{server.url}: {server.problem}" for server in self._servers if server.problem)
-        return f"{tries} tries in {seconds:.0f} s failed ({states}); see that the servers run, and start again: finished requests are kept"
+        failed = f"{tries} tries in {seconds:.0f} s failed ({states})"
+        return f"{failed}; see that the servers run, and start again: finished requests are kept"
 
 
 @dataclass(frozen=True)
