@@ -169,13 +169,16 @@ class RemoteRecommender:
         numbers = range(self._decoding.chains)
         lists = [journal.rows[f"{user} after {number}"] for number in numbers]
         chains = [journal.rows[f"{user} chain {number}"] for number in numbers]
-        # Of several chains, the first is kept: whichever it is, it is one draw.
-        first = Chain(tuple(chains[0]["tokens"]), chains[0]["text"], chains[0]["complete"])
-        if len(lists) == 1:
-            return lists[0]["items"], lists[0]["scores"], first
-        items = np.array([row["items"] for row in lists], dtype=np.int64)
-        scores = np.array([row["scores"] for row in lists], dtype=np.float32)
-        return *combine_chains(items, scores, min(K, len(self._catalog))), first
+        best = 0
+        items, scores = lists[0]["items"], lists[0]["scores"]
+        if len(lists) > 1:
+            found = np.array([row["items"] for row in lists], dtype=np.int64)
+            each = np.array([row["scores"] for row in lists], dtype=np.float32)
+            items, scores = combine_chains(found, each, min(K, len(self._catalog)))
+            # Of several chains the one that is shown is the one that speaks most for the first item.
+            best = int(np.where(found == items[0], each, -np.inf).max(axis=1).argmax())
+        shown = chains[best]
+        return items, scores, Chain(tuple(shown["tokens"]), shown["text"], shown["complete"])
 
 
 class _Session:

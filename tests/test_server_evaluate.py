@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from eval_support import make_checkpoint, make_run
-from gream.decoding.combine import combine_chains
+from eval_support import exact_scores, make_checkpoint, make_run
+from gream.decoding.chain_text import ChainText
 from gream.decoding.server_client import ServerSettings
 from gream.decoding.server_protocol import ENGINES, Engine
 from gream.errors import GreamError
+from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult
 from server_support import Fault, StubModel, StubServer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.generative import Decoding
 from eval.remote import RemoteDecoding, evaluate_remote
@@ -83,9 +85,9 @@ def test_lists_are_those_in_process(run: Path, model: StubModel, engine: Engine,
         temperature=0.0, seed=0,
     )  # fmt: skip
     checkpoint = run / "checkpoints" / "alignment"
-    evaluate_model(run, checkpoint, f"{name}-here", here, "test", None, "", overwrite=False)
+    evaluate_model(run, checkpoint, f"{name}-here", here, "test", 10, "", overwrite=False)
     with StubServer(model) as server:
-        assert evaluate(run, name, dataclasses.replace(remote, engine=engine), server).ran
+        assert evaluate(run, name, dataclasses.replace(remote, engine=engine), server, users=10).ran
     ours, theirs = predictions(run, name), predictions(run, f"{name}-here")
     assert ours.schema == pl.Schema(PREDICTIONS_SCHEMA)
     assert ours.drop("scores").equals(theirs.drop("scores"))
@@ -112,20 +114,32 @@ def test_the_order_of_answers_the_number_of_servers_and_failures_change_nothing(
 
 
 def test_several_chains_are_combined_by_log_sum_exp(run: Path, model: StubModel) -> None:
-    warm = dataclasses.replace(REASONING, chains=2, temperature=1.5)
+    # As many beams as items: every list is whole, and so is the sum.
+    warm = dataclasses.replace(REASONING, chains=2, temperature=1.5, beams=30, chain_tokens=6)
     with StubServer(model) as server:
         evaluate(run, "two", warm, server, users=3)
-        evaluate(run, "first", dataclasses.replace(warm, chains=1, beams=12), server, users=3)
-        alone = dataclasses.replace(warm, chains=1, seed=1)
-        evaluate(run, "seed", alone, server, users=3)
-    two, first = predictions(run, "two"), predictions(run, "first")
-    assert two["chain"].to_list() == first["chain"].to_list()  # the first chain of two is the only chain of one
-    assert predictions(run, "seed")["chain"].to_list() != first["chain"].to_list()
-    items = np.array([[3, 1], [1, 3]])
-    scores = np.log(np.array([[0.5, 0.25], [0.125, 0.25]], dtype=np.float32))
-    combined, total = combine_chains(items, scores, 2)
-    assert combined.tolist() == [3, 1]
-    np.testing.assert_allclose(np.exp(total), [0.375, 0.1875], rtol=1e-6)
+        evaluate(run, "seed", dataclasses.replace(warm, chains=1, seed=1), server, users=3)
+        evaluate(run, "one", dataclasses.replace(warm, chains=1), server, users=3)
+    two, one = predictions(run, "two"), predictions(run, "one")
+    assert predictions(run, "seed")["chain"].to_list() != one["chain"].to_list()
+    catalog = Catalog.load(run / "index.json")
+    folder = run / "checkpoints" / "alignment"
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    ids = [tokenizer.convert_tokens_to_ids(list(tokens)) for tokens in catalog.ids]
+    written = [body for body in server.requests if isinstance(body["sampling_params"], dict)][:6]
+    for user in range(3):
+        prompt = written[2 * user]["input_ids"]
+        chains = [body for body in written if body["input_ids"] == prompt]
+        assert len(chains) == 2  # of the first evaluation, one user's chains are asked for together
+        logs = []
+        for body in chains:
+            sampling = body["sampling_params"]
+            tokens, _ = model.write(prompt, 6, ["<answer>"], [2], 1.5, sampling["sampling_seed"])
+            logs.append(exact_scores(network, [*prompt, *ChainText(tokenizer).read(tokens).tokens], ids))
+        exact = np.logaddexp(*np.array(logs)) - np.log(2)
+        best = np.argsort(-exact)[:10]
+        row = next(row for row in two.iter_rows(named=True) if row["items"] == best.tolist())
+        np.testing.assert_allclose(row["scores"], exact[best], atol=1e-4)
     with pytest.raises(GreamError, match="greedy chains are all the same"):
         dataclasses.replace(REASONING, chains=2)
 
