@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Start inference servers for a model, one per tensor-parallel group, and keep them until a signal comes or one ends:
 #
-#   bash scripts/deploy.sh MODEL NAME GPUS [--engine sglang|vllm] [--tp N] [--port N] [--python PYTHON]
+#   bash scripts/deploy.sh MODEL NAME GPUS [--engine sglang|vllm] [--tp N] [--port N] [--python PYTHON] [-- ENGINE FLAGS]
 #
 # MODEL is a checkpoint folder, NAME names the logs (logs/deploy/NAME-PORT.log), GPUS lists devices, e.g. 0,1,2,3. With
 # --tp 2 that makes two servers, on PORT and PORT + 1. The engine has an environment of its own: --python names its
-# interpreter. When all are healthy their addresses are printed, ready for 'python -m eval remote'.
+# interpreter, and what follows -- is for the engine, e.g. -- --dtype float32. When all are healthy their addresses are
+# printed, ready for 'python -m eval remote'.
 set -euo pipefail
 
 usage="usage: bash scripts/deploy.sh MODEL NAME GPUS [--engine sglang|vllm] [--tp N] [--port N] [--python PYTHON]"
 fail() { echo "error: $*" >&2; exit 2; }
 positional=()
+flags=()
 engine=sglang
 tp=1
 port=30000
@@ -22,6 +24,7 @@ while [ $# -gt 0 ]; do
             printf -v "${1#--}" '%s' "$2"
             shift 2
             ;;
+        --) shift; flags=("$@"); break ;;
         -*) fail "unknown option '$1'; $usage" ;;
         *) positional+=("$1"); shift ;;
     esac
@@ -59,6 +62,7 @@ command_of() { # PORT, as an array in $command
                 --tensor-parallel-size "$tp" --generation-config vllm --max-logprobs 128)
             ;;
     esac
+    command+=("${flags[@]}")
 }
 
 pids=()

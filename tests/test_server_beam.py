@@ -41,7 +41,7 @@ async def logs_of_model(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequ
     return logs
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.sets(st.lists(st.integers(0, 63), min_size=1, max_size=4).map(tuple), min_size=1, max_size=25),
     st.lists(st.integers(0, 63), min_size=1, max_size=6),

@@ -63,8 +63,9 @@ class Deployment:
         engine.chmod(0o755)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        python = ["--python", str(self.folder / "engine")]
         return subprocess.Popen(
-            ["bash", str(ROOT / "scripts" / "deploy.sh"), *arguments, "--python", str(self.folder / "engine")],
+            ["bash", str(ROOT / "scripts" / "deploy.sh"), *python, *arguments],
             cwd=self.folder,
             env=os.environ | {"FAKE_FOLDER": str(self.folder)} | environment,
             stdout=subprocess.PIPE,
@@ -101,10 +102,12 @@ def deployment(tmp_path: Path) -> Deployment:
 @pytest.mark.parametrize(("engine", "flag"), [("sglang", "--tp-size 2"), ("vllm", "--max-logprobs 128")])
 def test_one_server_per_group_until_a_signal(deployment: Deployment, engine: str, flag: str) -> None:
     port = free_ports(2)
-    process = deployment.start("model", "beauty", "0,1,4,5", "--tp", "2", "--port", str(port), "--engine", engine)
+    process = deployment.start(
+        "model", "beauty", "0,1,4,5", "--tp", "2", "--port", str(port), "--engine", engine, "--", "--dtype", "float32"
+    )
     assert process.stdout is not None
     first, second, ready = (process.stdout.readline() for _ in range(3))
-    assert first.startswith("$ CUDA_VISIBLE_DEVICES=0,1 ") and flag in first and "--model" in first
+    assert first.startswith("$ CUDA_VISIBLE_DEVICES=0,1 ") and flag in first and " --dtype float32 >" in first
     assert second.startswith("$ CUDA_VISIBLE_DEVICES=4,5 ") and f"--port {port + 1}" in second
     endpoints = f"--endpoint http://127.0.0.1:{port} --endpoint http://127.0.0.1:{port + 1}"
     assert ready == f"ready: {endpoints} --engine {engine}\n"

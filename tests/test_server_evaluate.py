@@ -100,7 +100,7 @@ def test_lists_are_those_in_process(run: Path, model: StubModel, engine: Engine,
 def test_the_order_of_answers_the_number_of_servers_and_failures_change_nothing(run: Path, model: StubModel) -> None:
     warm = dataclasses.replace(REASONING, chains=3, chain_tokens=6, temperature=1.3)
     with StubServer(model) as server:
-        evaluate(run, "calm", warm, server, users=8, in_flight=1)
+        evaluate(run, "calm", warm, server, users=5, in_flight=1)
     chance = random.Random(0)
     faults = [Fault(status=503), Fault(drop=True), Fault(cut=True), Fault(delay=0.05)]
 
@@ -108,7 +108,7 @@ def test_the_order_of_answers_the_number_of_servers_and_failures_change_nothing(
         return chance.choice([*faults, *[None] * 6])
 
     with StubServer(model, often) as one, StubServer(model, often) as other:
-        evaluate(run, "rough", warm, one, other, users=8, in_flight=64)
+        evaluate(run, "rough", warm, one, other, users=5, in_flight=64)
         assert one.requests and other.requests
     assert file_of(run, "calm") == file_of(run, "rough")
 
@@ -150,15 +150,15 @@ def test_a_start_after_a_failure_asks_for_what_is_missing_only(
 ) -> None:
     name = f"resumed-{decoding.chains}"
     with StubServer(model) as server:
-        evaluate(run, f"{name}-whole", decoding, server)
+        evaluate(run, f"{name}-whole", decoding, server, users=14)
         whole = Counter(map(repr, server.requests))
     with StubServer(model, lambda number: Fault(status=400) if number >= 30 else None) as failing:
         with pytest.raises(GreamError, match="status 400"):
-            evaluate(run, name, decoding, failing, in_flight=2)
+            evaluate(run, name, decoding, failing, users=14, in_flight=2)
         answered = Counter(map(repr, failing.requests[:30]))
     assert not (run / "eval" / name).exists()
     with StubServer(model) as server:
-        evaluate(run, name, decoding, server)
+        evaluate(run, name, decoding, server, users=14)
         rest = Counter(map(repr, server.requests))
     assert file_of(run, name) == file_of(run, f"{name}-whole")
     assert len(server.requests) < sum(whole.values())
