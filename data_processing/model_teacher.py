@@ -12,12 +12,12 @@ from pathlib import Path
 
 from gream.dialogue import Message
 from gream.errors import GreamError
+from gream.journal import Journal
 from gream.stage import write_json
 
 from data_processing.chat_client import Endpoint
 from data_processing.config import RlConfig, TeacherConfig
 from data_processing.enrich import Material, Subject, read_material, template_texts, write_texts
-from data_processing.journal import Journal
 from data_processing.prompts import (
     ask_description,
     ask_intention,

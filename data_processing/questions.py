@@ -18,11 +18,11 @@ from typing import Any
 
 from gream.dialogue import Message
 from gream.errors import GreamError
+from gream.journal import Journal
 from tqdm import tqdm
 
 from data_processing.chat_client import ChatClient, Endpoint
 from data_processing.config import TeacherConfig
-from data_processing.journal import Journal
 
 # How often a question is put until its answer can be used.
 ASKS = 3

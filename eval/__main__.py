@@ -28,6 +28,16 @@ class _Device(StrEnum):
     cuda = "cuda"
 
 
+class _Mode(StrEnum):
+    direct = "direct"
+    reasoning = "reasoning"
+
+
+class _Engine(StrEnum):
+    sglang = "sglang"
+    vllm = "vllm"
+
+
 class _Score(StrEnum):
     vocabulary = "vocabulary"
     legal = "legal"
@@ -46,8 +56,8 @@ Index = Annotated[Path | None, typer.Option(help="index.json of a model that kno
 Prompt = Annotated[
     Path | None, typer.Option(help="Text file with {history} in it: the prompt of a model trained elsewhere.")
 ]
-ChainTokens = Annotated[int, typer.Option(min=1, help="Most tokens of a chain; the paper allows 1560.")]
 History = Annotated[int, typer.Option(min=1, help="Most recent items in the prompt; as in training.")]
+ChainTokens = Annotated[int, typer.Option(min=1, help="Most tokens of a chain; the paper allows 1560.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")]
 
@@ -218,6 +228,101 @@ def report(run: Run, overwrite: Overwrite = False) -> None:
     from eval.report import write_report
 
     print(write_report(run, overwrite=overwrite), flush=True)
+
+
+@app.command()
+def recommend(
+    run: Run,
+    checkpoint: Checkpoint,
+    item: Annotated[
+        list[str] | None, typer.Option(help="An item of the history, oldest first: id, title or semantic id; repeat.")
+    ] = None,
+    users: Annotated[
+        Path | None, typer.Option(help='JSON lines {"user": NAME, "history": [ITEM, ...]}, instead of --item.')
+    ] = None,
+    mode: Annotated[_Mode, typer.Option(help="Ask at once, or after a chain of reasoning.")] = _Mode.reasoning,
+    k: Annotated[int, typer.Option("-k", min=1, help="Items per list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per user instead of tables.")] = False,
+    beams: Annotated[int, typer.Option(min=1, help="Hypotheses per step of the item search, k or more.")] = 20,
+    history: History = 20,
+    chain_tokens: ChainTokens = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Users decoded together.")] = 16,
+    device: Device = _Device.auto,
+) -> None:
+    """Rank items for a history, or for a file of users."""
+    from eval.recommend import Settings
+    from eval.recommend_command import recommend_command
+
+    settings = Settings(beams, history, chain_tokens, batch_size, device.value)
+    recommend_command(run, checkpoint, settings, mode.value, item or [], users, k, as_json=as_json)
+
+
+@app.command()
+def serve(
+    run: Run,
+    checkpoint: Checkpoint,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; further ones get status 503.")] = 64,
+    beams: Annotated[int, typer.Option(min=1, help="Hypotheses per step, and the longest list.")] = 20,
+    history: History = 20,
+    chain_tokens: ChainTokens = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Requests decoded together.")] = 16,
+    device: Device = _Device.auto,
+) -> None:
+    """Serve recommendations over HTTP, with a page to try them on."""
+    from eval.recommend import Settings
+    from eval.serve_command import serve_command
+
+    settings = Settings(beams, history, chain_tokens, batch_size, device.value)
+    serve_command(run, checkpoint, settings, host, port, waiting)
+
+
+@app.command()
+def remote(
+    run: Run,
+    checkpoint: Annotated[Path, typer.Option(help="The folder that the servers run; its tokenizer is read here.")],
+    name: Name,
+    endpoint: Annotated[list[str], typer.Option(help="Root of a server, e.g. http://127.0.0.1:30000; repeat.")],
+    engine: Annotated[_Engine, typer.Option(help="What runs there.")] = _Engine.sglang,
+    mode: Annotated[_Mode, typer.Option(help="Ask at once, or after chains of reasoning.")] = _Mode.reasoning,
+    chains: Annotated[int, typer.Option(min=1, help="Chains per user, combined; above 1 at a temperature.")] = 1,
+    chain_tokens: ChainTokens = 512,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of the chains; 0 is greedy.")] = 0.0,
+    users: Users = None,
+    beams: Beams = 20,
+    split: Split = _Split.test,
+    score: Score = _Score.vocabulary,
+    history: History = 20,
+    seed: Seed = 0,
+    in_flight: Annotated[int, typer.Option(min=1, help="Requests at once, over all servers.")] = 256,
+    timeout: Annotated[float, typer.Option(help="Seconds until a request counts as failed.")] = 300.0,
+    patience: Annotated[float, typer.Option(min=0.0, help="Seconds for which a failing request is tried again.")] = 180,
+    overwrite: Overwrite = False,
+) -> None:
+    """Evaluate a model that runs on SGLang or vLLM servers."""
+    import os
+
+    from gream.decoding.server_client import settings_of
+
+    from eval.remote import RemoteDecoding, evaluate_remote
+
+    reasoned = mode is _Mode.reasoning
+    decoding = RemoteDecoding(
+        engine=engine.value,
+        beams=beams,
+        score=score.value,
+        history=history,
+        chains=chains if reasoned else 0,
+        chain_tokens=chain_tokens if reasoned else None,
+        temperature=temperature if reasoned else 0.0,
+        seed=seed,
+    )
+    servers = settings_of(endpoint, in_flight, timeout, patience, os.environ)
+    print(
+        evaluate_remote(run, checkpoint, name, decoding, servers, split.value, users, _command(), overwrite=overwrite),
+        flush=True,
+    )
 
 
 def _decoding(

@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 from data_support import RECIPE, call, hashes
 from gream.errors import GreamError
+from gream.journal import Journal
 from gream.stage import sha256_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,7 +39,6 @@ from teacher_support import (
 
 from data_processing.__main__ import Stage, main
 from data_processing.config import RlConfig
-from data_processing.journal import Journal
 from data_processing.prompts import ask_description, intention_reader, read_description, read_preference
 from data_processing.questions import UnusableAnswerError
 from data_processing.reserve import without_reserved

@@ -21,11 +21,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import httpx
+from gream.journal import Journal
 from openai import AsyncOpenAI
 
 from data_processing.chat_client import Endpoint
 from data_processing.config import TeacherConfig
-from data_processing.journal import Journal
 from data_processing.prompts import ask_description, read_description
 from data_processing.questions import Question, ask_questions, question_key
 from data_processing.tables import Item

@@ -1,0 +1,188 @@
+"""JSON requests to interchangeable inference servers: many in flight, retried, and failed over from one to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from gream.errors import GreamError
+
+KEY_VARIABLE = "GREAM_API_KEY"
+LONGEST_BACKOFF = 20.0  # seconds
+# Statuses that a further try may mend: too busy, starting, restarting, or an engine that died under the request.
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How servers are asked; none of it changes what they answer.
+
+    Attributes:
+        urls: One or more servers of the same model.
+        in_flight: Requests under way at once, over all servers.
+        timeout: Seconds until a request counts as failed.
+        patience: Seconds for which a request that fails is tried again, over all servers.
+        backoff: Seconds; the wait before the n-th further try is uniform in 0..backoff * 2^(n-1) ("full jitter").
+        key: Sent as bearer token; none where empty. No error line shows it.
+    """
+
+    urls: tuple[str, ...]
+    in_flight: int = 256
+    timeout: float = 300.0
+    patience: float = 180.0
+    backoff: float = 0.5
+    key: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.urls:
+            raise GreamError("--endpoint: at least one server needed, e.g. http://127.0.0.1:30000")
+        if len(set(self.urls)) < len(self.urls):
+            raise GreamError("--endpoint: a server is named twice")
+        for url in self.urls:
+            try:
+                parts = urlsplit(url)
+                usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                usable = False
+            if not usable or parts.query or parts.fragment or parts.username is not None:
+                raise GreamError("--endpoint: the root of a server is expected, e.g. http://127.0.0.1:30000")
+        if self.in_flight < 1 or not self.patience >= 0 or not self.timeout > 0:
+            raise GreamError("--in-flight must be 1 or more, --patience 0 or more, --timeout above 0")
+
+
+@dataclass
+class _Server:
+    url: str
+    under_way: int = 0
+    rests_until: float = 0.0  # on the monotonic clock; it failed a moment ago
+    problem: str = ""
+
+
+class ServerClient:
+    """A session with the servers; ``async with`` opens and closes its connections.
+
+    Attributes:
+        retries: Further tries so far, by cause.
+        requests: Answers so far.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """See `ServerSettings`."""
+        self.retries: Counter[str] = Counter()
+        self.requests = 0
+        self._settings = settings
+        self._servers = [_Server(url.rstrip("/")) for url in settings.urls]
+        self._random = random.Random()
+
+    async def __aenter__(self) -> Self:
+        self._slots = asyncio.Semaphore(self._settings.in_flight)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),  # the semaphore limits
+            timeout=aiohttp.ClientTimeout(total=self._settings.timeout),
+            headers={"Authorization": f"Bearer {self._settings.key}"} if self._settings.key else {},
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON answer to a request; it goes to the server with the fewest under way.
+
+        A server that fails rests, and the request goes to another at once; where all have failed, it waits. Dropped
+        connections, timeouts, passing statuses and bodies that are cut are tried again.
+
+        Raises:
+            GreamError: A server refuses the request itself, or every try failed.
+        """
+        async with self._slots:
+            tries = 0
+            first_failure = 0.0
+            while True:
+                server = self._choose()
+                outcome = await self._try(server, path, body)
+                if isinstance(outcome, _Answer):
+                    self.requests += 1
+                    return outcome.value
+                now = time.monotonic()
+                first_failure = first_failure or now
+                tries += 1
+                server.problem = outcome.text
+                if now - first_failure >= self._settings.patience:
+                    raise GreamError(self._report(tries, now - first_failure))
+                pause = self._random.uniform(0, min(LONGEST_BACKOFF, self._settings.backoff * 2 ** (tries - 1)))
+                server.rests_until = now + pause
+                self.retries[outcome.cause] += 1
+                if all(other.rests_until > now for other in self._servers):
+                    await asyncio.sleep(pause)
+
+    def _choose(self) -> _Server:
+        now = time.monotonic()
+        return min(self._servers, key=lambda server: (max(0.0, server.rests_until - now), server.under_way))
+
+    async def _try(self, server: _Server, path: str, body: Mapping[str, Any]) -> _Answer | _Failure:
+        server.under_way += 1
+        try:
+            async with self._session.post(server.url + path, json=body, allow_redirects=False) as response:
+                payload = await response.read()
+        except TimeoutError:
+            return _Failure(f"no answer within {self._settings.timeout:g} s", "timeout")
+        except aiohttp.ClientError as error:
+            return _Failure(f"connection failed ({' '.join(str(error).split())[:160]})", "connection")
+        finally:
+            server.under_way -= 1
+        if response.status in _PASSING:
+            return _Failure(f"status {response.status}{_quoted(payload)}", f"status {response.status}")
+        if response.status != 200:
+            hint = "; is --engine the one that runs there?" if response.status in (404, 405) else ""
+            raise GreamError(f"{server.url}{path}: status {response.status}{_quoted(payload)}{hint}")
+        try:
+            return _Answer(json.loads(payload))
+        except ValueError:
+            return _Failure("an answer that is no JSON", "cut body")
+
+    def _report(self, tries: int, seconds: float) -> str:
+        states = "; ".join(f"{server.url}: {server.problem}" for server in self._servers if server.problem)
+        failed = f"{tries} tries in {seconds:.0f} s failed ({states})"
+        return f"{failed}; see that the servers run, and start again: finished requests are kept"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    value: Any
+
+
+@dataclass(frozen=True)
+class _Failure:
+    text: str
+    cause: str
+
+
+def _quoted(payload: bytes) -> str:
+    """What the server says about its refusal."""
+    said = " ".join(payload.decode("utf-8", "replace").split())
+    try:
+        error = json.loads(said)["error"]
+        said = str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, TypeError):
+        pass
+    return f" ({said[:300]})" if said else ""
+
+
+def settings_of(
+    urls: Sequence[str], in_flight: int, timeout: float, patience: float, environment: Mapping[str, str]
+) -> ServerSettings:
+    """Settings from the command line, with the key from ``environment``."""
+    return ServerSettings(tuple(urls), in_flight, timeout, patience, key=environment.get(KEY_VARIABLE, "").strip())

@@ -1,0 +1,206 @@
+"""What the service and the evaluation over servers carry, each beside the same model in this process.
+
+    python scripts/bench/serving.py service --run RUN --checkpoint FOLDER [--clients 1,8,32] [--seconds 10]
+    python scripts/bench/serving.py remote  --run RUN --checkpoint FOLDER --engine vllm --endpoint URL [--users 100]
+
+``service`` starts ``python -m eval serve`` on the loopback and asks it with some clients that each wait for their
+answer, then asks with more than it lets wait. ``remote`` evaluates a sample of users over servers that run already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+from gream.decoding.server_client import ServerSettings
+from gream.journal import Journal
+from gream.semantic_ids.catalog import Catalog
+
+from eval.generative import Decoding, Recommender
+from eval.items import Items
+from eval.protocol import Cases, held_out, read_interactions
+from eval.recommend import LocalModel, Mode, Settings
+from eval.remote import RemoteDecoding, RemoteRecommender, ask_all
+
+MODES: tuple[Mode, ...] = ("direct", "reasoning")
+CHAIN_TOKENS = 256
+
+
+def main() -> None:
+    """Read the arguments and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["service", "remote"])
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--clients", default="1,8,32")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--engine", choices=["sglang", "vllm"], default="vllm")
+    parser.add_argument("--endpoint", action="append", default=[])
+    parser.add_argument("--in-flight", default="16,256")
+    parser.add_argument("--users", type=int, default=100)
+    arguments = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    service(arguments) if arguments.what == "service" else remote(arguments)
+
+
+def cases_of(run: Path, users: int) -> Cases:
+    """A sample of the test users."""
+    cases = held_out(read_interactions(run / "interactions.parquet"), "test")
+    return cases.sample(min(users, len(cases.users)), seed=0)
+
+
+def service(arguments: argparse.Namespace) -> None:
+    """Load the service."""
+    items = Items.load(arguments.run)
+    cases = cases_of(arguments.run, 200)
+    model = LocalModel(arguments.checkpoint, items, Settings(chain_tokens=CHAIN_TOKENS, batch_size=1))
+    alone = {}
+    for mode in MODES:
+        model.recommend(mode, [cases.histories[0]], 10)
+        began, count = time.monotonic(), 0
+        for history in itertools.cycle(cases.histories):
+            model.recommend(mode, [history], 10)
+            count += 1
+            if time.monotonic() - began > arguments.seconds:
+                break
+        alone[mode] = count / (time.monotonic() - began)
+        print(f"in process, one at a time   {mode:9s} {alone[mode]:7.1f} /s")
+    bodies = {mode: [body_of(items, history, mode) for history in cases.histories] for mode in MODES}
+    for mode in MODES:
+        for clients in map(int, arguments.clients.split(",")):
+            report = with_service(arguments, 64, bodies[mode], clients)
+            ratio = report.rate / alone[mode]
+            print(f"service, {clients:3d} clients        {mode:9s} {report}; {ratio:.2f} x in process")
+    report = with_service(arguments, 4, bodies["direct"], 64)
+    print(f"service, 64 clients, 4 may wait direct {report}")
+
+
+def body_of(items: Items, history: tuple[int, ...], mode: Mode) -> dict[str, object]:
+    """A request for ten items."""
+    return {"history": [items[item].item_id for item in history], "mode": mode, "k": 10}
+
+
+class Report:
+    """Answers by status, and the seconds that good ones took."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.taken: list[float] = []
+        self.seconds = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Good answers per second."""
+        return len(self.taken) / self.seconds
+
+    def __str__(self) -> str:
+        middle, late = np.percentile(self.taken, [50, 95])
+        others = {status: count for status, count in self.statuses.items() if status != 200}
+        return f"{self.rate:7.1f} /s, p50 {middle * 1000:.0f} ms, p95 {late * 1000:.0f} ms, others {others or 'none'}"
+
+
+def with_service(arguments: argparse.Namespace, waiting: int, bodies: list[dict[str, object]], clients: int) -> Report:
+    """Start the service, load it and stop it."""
+    command = [sys.executable, "-m", "eval", "serve", "--run", str(arguments.run)]
+    command += ["--checkpoint", str(arguments.checkpoint), "--port", "0", "--waiting", str(waiting)]
+    process = subprocess.Popen([*command, "--chain-tokens", str(CHAIN_TOKENS)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        return asyncio.run(load(process.stdout.readline().split()[-1], bodies, clients, arguments.seconds))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+async def load(url: str, bodies: list[dict[str, object]], clients: int, seconds: float) -> Report:
+    """Let ``clients`` ask, each as soon as it has its answer; who is refused waits a tenth of a second."""
+    report = Report()
+    source = itertools.cycle(bodies)
+    end = 0.0
+
+    async def client(session: aiohttp.ClientSession) -> None:
+        while time.monotonic() < end:
+            began = time.monotonic()
+            async with session.post(f"{url}/recommend", json=next(source)) as response:
+                await response.read()
+                report.statuses[response.status] += 1
+                if response.status == 200:
+                    report.taken.append(time.monotonic() - began)
+                else:
+                    await asyncio.sleep(0.1)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        async with session.post(f"{url}/recommend", json=bodies[0]) as response:
+            response.raise_for_status()
+        began = time.monotonic()
+        end = began + seconds
+        await asyncio.gather(*(client(session) for _ in range(clients)))
+        report.seconds = time.monotonic() - began
+    return report
+
+
+def remote(arguments: argparse.Namespace) -> None:
+    """Evaluate over running servers."""
+    cases = cases_of(arguments.run, arguments.users)
+    catalog = Catalog.load(arguments.run / "index.json")
+    users = len(cases.users)
+    for mode in MODES:
+        chain_tokens = CHAIN_TOKENS if mode == "reasoning" else None
+        here = Decoding(
+            beams=20,
+            batch_size=32,
+            score="vocabulary",
+            history=20,
+            device="cpu",
+            chain_tokens=chain_tokens,
+            temperature=0.0,
+            seed=0,
+        )
+        local = Recommender(arguments.checkpoint, catalog, here)
+        prompts = local.prompts(cases.histories)
+        began = time.monotonic()
+        expected = local.predict(prompts, cases)
+        alone = users / (time.monotonic() - began)
+        print(f"in process, batch 32     {mode:9s} {alone:7.1f} users/s")
+        decoding = RemoteDecoding(
+            engine=arguments.engine,
+            beams=20,
+            score="vocabulary",
+            history=20,
+            chains=int(mode == "reasoning"),
+            chain_tokens=chain_tokens,
+            temperature=0.0,
+            seed=0,
+        )
+        over = RemoteRecommender(arguments.checkpoint, catalog, decoding)
+        for in_flight in map(int, arguments.in_flight.split(",")):
+            with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.jsonl") as journal:
+                servers = ServerSettings(tuple(arguments.endpoint), in_flight=in_flight)
+                began = time.monotonic()
+                client = asyncio.run(ask_all(over, cases, prompts, journal, servers))
+                seconds = time.monotonic() - began
+                table = over.table(journal, cases)
+            pairs = zip(table["items"].to_list(), expected["items"].to_list(), strict=True)
+            same = sum(ours == theirs for ours, theirs in pairs)
+            scores = np.array(table["scores"].to_list()) - np.array(expected["scores"].to_list())
+            print(
+                f"{arguments.engine}, {in_flight:3d} in flight     {mode:9s} {users / seconds:7.1f} users/s, "
+                f"{client.requests / seconds:.0f} requests/s = {users / seconds / alone:.2f} x in process; "
+                f"{same} of {users} lists equal, scores differ by at most {np.abs(scores).max():.1e}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""A stub in the place of SGLang or vLLM: it speaks their documented protocols, and a real small model computes.
+
+``python tests/server_support.py MODEL PORT`` runs it alone, so that it can be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from aiohttp import web
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+MAX_LOGPROB_TOKEN_IDS = 128
+
+
+class StubModel:
+    """Next-token log-probabilities and generation, computed with nothing of what is tested."""
+
+    def __init__(self, folder: Path) -> None:
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.vocabulary: int = self._model.config.vocab_size
+
+    @torch.inference_mode()
+    def next_logs(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """``[B, vocabulary]``. What all prompts begin with is read once, without any state between requests."""
+        if len({len(prompt) for prompt in prompts}) > 1:
+            return torch.cat([self.next_logs([prompt]) for prompt in prompts])
+        shared = 0
+        while shared < len(prompts[0]) - 1 and len({prompt[shared] for prompt in prompts}) == 1:
+            shared += 1
+        cache = None
+        if shared:
+            cache = self._model(torch.tensor([prompts[0][:shared]]), use_cache=True).past_key_values
+            cache.batch_repeat_interleave(len(prompts))
+        rest = torch.tensor([list(prompt[shared:]) for prompt in prompts])
+        logits = self._model(rest, past_key_values=cache, use_cache=True).logits[:, -1]
+        return logits.double().log_softmax(1)
+
+    @torch.inference_mode()
+    def write(
+        self,
+        prompt: Sequence[int],
+        budget: int,
+        stop: Sequence[str],
+        ends: Sequence[int],
+        temperature: float,
+        seed: int,
+    ) -> tuple[list[int], str]:
+        """Tokens and the reason for which they end."""
+        generator = torch.Generator().manual_seed(seed)
+        written: list[int] = []
+        tokens, cache = torch.tensor([list(prompt)]), None
+        while len(written) < budget:
+            output = self._model(tokens, past_key_values=cache, use_cache=True)
+            cache, logits = output.past_key_values, output.logits[0, -1].double()
+            if temperature:
+                token = int(torch.multinomial((logits / temperature).softmax(0), 1, generator=generator))
+            else:
+                token = int(logits.argmax())
+            written.append(token)
+            text = self._tokenizer.decode(written, skip_special_tokens=False)
+            if token in ends or any(part in text for part in stop):
+                return written, "stop"
+            tokens = torch.tensor([[token]])
+        return written, "length"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to a request instead of an answer.
+
+    Attributes:
+        status: Answered with this and an error message.
+        drop: The connection is closed without an answer.
+        cut: The body is no whole JSON.
+        delay: Seconds before the true answer.
+    """
+
+    status: int = 0
+    drop: bool = False
+    cut: bool = False
+    delay: float = 0.0
+
+
+Faults = Callable[[int], Fault | None]  # by the number of the request, from 0
+
+
+def sglang_answer(model: StubModel, body: dict[str, Any]) -> Any:
+    """``POST /generate`` of SGLang 0.5.23."""
+    many = isinstance(body["input_ids"][0], list)
+    prompts = body["input_ids"] if many else [body["input_ids"]]
+    settings = body["sampling_params"] if isinstance(body["sampling_params"], list) else [body["sampling_params"]]
+    wanted = body.get("token_ids_logprob")
+    if settings[0]["max_new_tokens"] == 0:
+        assert body["return_logprob"] and many and len(wanted) == len(prompts) == len(settings)
+        logs = model.next_logs(prompts)
+        rows = [[[float(row[token]), token, None] for token in part] for row, part in zip(logs, wanted, strict=True)]
+        return [
+            {"text": "", "output_ids": [], "meta_info": {"output_token_ids_logprobs": [row], "completion_tokens": 0}}
+            for row in rows
+        ]
+    [one] = settings
+    assert one["no_stop_trim"] and one["top_k"] == -1 and one["top_p"] == 1.0
+    tokens, reason = model.write(
+        prompts[0],
+        one["max_new_tokens"],
+        one["stop"],
+        one["stop_token_ids"],
+        one["temperature"],
+        one.get("sampling_seed", 0),
+    )
+    return {"text": "", "output_ids": tokens, "meta_info": {"finish_reason": {"type": reason}}}
+
+
+def vllm_answer(model: StubModel, body: dict[str, Any]) -> Any:
+    """``POST /inference/v1/generate`` of vLLM 0.27.1."""
+    one = body["sampling_params"]
+    wanted = one.get("logprob_token_ids")
+    if wanted is None:
+        tokens, reason = model.write(
+            body["token_ids"],
+            one["max_tokens"],
+            one["stop"],
+            one["stop_token_ids"],
+            one["temperature"],
+            one.get("seed", 0),
+        )
+        return {"choices": [{"index": 0, "logprobs": None, "finish_reason": reason, "token_ids": tokens}]}
+    if len(wanted) > MAX_LOGPROB_TOKEN_IDS or one["logprobs"] != len(wanted):
+        raise web.HTTPBadRequest(text=json.dumps({"error": {"message": f"{len(wanted)} logprob_token_ids"}}))
+    logs = model.next_logs([body["token_ids"]])[0]
+    assert "allowed_token_ids" not in one  # vLLM lets it leak into other requests
+    drawn = int(logs.argmax())
+    # The drawn token comes first, and no more are listed than were asked for.
+    listed = list(dict.fromkeys([drawn, *wanted]))[: one["logprobs"]]
+    top = [{"token": f"token_id:{token}", "logprob": max(float(logs[token]), -9999.0)} for token in listed]
+    content = [{"token": f"token_id:{drawn}", "logprob": float(logs[drawn]), "top_logprobs": top}]
+    return {
+        "choices": [{"index": 0, "logprobs": {"content": content}, "finish_reason": "length", "token_ids": [drawn]}]
+    }
+
+
+class StubServer:
+    """Both protocols on a free port of 127.0.0.1, in a thread."""
+
+    def __init__(self, model: StubModel, faults: Faults = lambda number: None) -> None:
+        self.model = model
+        self.faults = faults
+        self.requests: list[dict[str, Any]] = []
+        self.most_in_flight = 0
+        self.keys: set[str] = set()
+        self._in_flight = 0
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    async def _main(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        await self.serve(0)
+        self._ready.set()
+        await self._stop.wait()
+        await self._runner.cleanup()
+
+    async def serve(self, port: int) -> None:
+        """Listen; ``port`` 0 takes a free one."""
+        self._compute = ThreadPoolExecutor(max_workers=1)
+        app = web.Application(client_max_size=1 << 26)
+        app.router.add_post("/generate", lambda request: self._answer(request, sglang_answer))
+        app.router.add_post("/inference/v1/generate", lambda request: self._answer(request, vllm_answer))
+        app.router.add_get("/health", lambda request: web.Response())
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        await site.start()
+        self.port: int = self._runner.addresses[0][1]
+
+    async def _answer(self, request: web.Request, answer: Callable[[StubModel, dict[str, Any]], Any]) -> web.Response:
+        fault = self.faults(len(self.requests))
+        body = await request.json()
+        self.requests.append(body)
+        self.keys.add(request.headers.get("Authorization", ""))
+        self._in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        try:
+            if fault is not None and fault.delay:
+                await asyncio.sleep(fault.delay)
+            if fault is not None and fault.status:
+                return web.json_response({"error": {"message": "a fault"}}, status=fault.status)
+            if fault is not None and fault.drop:
+                assert request.transport is not None
+                request.transport.close()
+                return web.Response()
+            found = await asyncio.get_running_loop().run_in_executor(self._compute, answer, self.model, body)
+        finally:
+            self._in_flight -= 1
+        text = json.dumps(found)
+        return web.Response(text=text[: len(text) // 2] if fault is not None and fault.cut else text)
+
+
+async def _alone(model: StubModel, port: int) -> None:
+    server = StubServer(model)
+    await server.serve(port)
+    print(f"listening on {server.url}", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    asyncio.run(_alone(StubModel(Path(sys.argv[1])), int(sys.argv[2])))

@@ -1,0 +1,242 @@
+"""``recommend``: what people type is understood or refused in one line, and lists are those of the whole catalogue."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from eval_support import MALICIOUS, exact_scores, make_checkpoint, make_run
+from gream.dialogue import direct_prompt, reasoning_prompt, render_prompt
+from gream.errors import GreamError
+from gream.semantic_ids.catalog import Catalog
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from eval.items import Item, Items
+from eval.recommend import LocalModel, Settings, read_users, recommend_all
+from eval.recommend_command import recommend_command
+
+TITLES = [
+    "Oak Dining Table",
+    "Oak Side Table",
+    "Walnut Desk",
+    "Brass Lamp",
+    "Brass Lamp",
+    "Café Chair, green",
+    "",
+    "Über Sofa",
+]
+
+
+def make_items(titles: list[str]) -> Items:
+    catalog = Catalog([[f"<|a_{item // 3 + 1}|>", f"<|b_{item % 3 + 1}|>"] for item in range(len(titles))])
+    rows = [Item(item, f"B{item:03d}", title, "", catalog.ids[item]) for item, title in enumerate(titles)]
+    return Items(rows, catalog)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_run(tmp_path_factory.mktemp("recommend") / "run")
+    make_checkpoint(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("entry", "item"),
+    [
+        ("B002", 2),
+        ("<|a_1|><|b_2|>", 1),
+        (" <|a_1|> <|b_2|> ", 1),
+        ("Walnut Desk", 2),
+        ("  walnut   DESK", 2),
+        ("wallnut desk", 2),
+        ("café chair green", 5),
+        ("UBER SOFA", 7),
+        ("oak dinning table", 0),
+    ],
+)
+def test_an_item_is_found_by_id_semantic_id_and_title_also_a_misspelt_one(entry: str, item: int) -> None:
+    assert make_items(TITLES).find(entry) == item
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("", "an empty entry names no item"),
+        ("  ", "an empty entry names no item"),
+        ("oak table", "no item has the id or title 'oak table'; nearest titles: 'Oak "),
+        ("B999", "no item has the id or title 'B999'; no title is near it"),
+        ("Brass Lamp", "2 items are titled 'Brass Lamp'; name one by its id, e.g. B003, B004"),
+        ("bras lamp", "2 items are titled 'bras lamp'; name one by its id, e.g. B003, B004"),
+        ("<|a_9|><|b_1|>", "no item has the semantic id <|a_9|><|b_1|>"),
+        ("<|a_1|>", "no item has the semantic id <|a_1|>"),
+        ("!!!", "no item has the id or title '!!!'; no title is near it"),
+        ("x\n" * 300, "no item has the id or title 'x x x"),
+    ],
+)
+def test_what_names_no_item_or_several_is_one_line(entry: str, message: str) -> None:
+    with pytest.raises(GreamError) as caught:
+        make_items(TITLES).find(entry)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_the_nearest_titles_are_named() -> None:
+    with pytest.raises(GreamError, match=r"nearest titles: 'Oak (Side|Dining) Table'; 'Oak (Side|Dining) Table'"):
+        make_items(TITLES).find("oak table")
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=12), st.data())
+def test_a_title_that_one_item_has_finds_it_and_any_text_is_answered(titles: list[str], data: st.DataObject) -> None:
+    items = make_items(titles)
+    for item in range(len(titles)):
+        assert items.find(items[item].item_id) == item
+        assert items.find("".join(items[item].tokens)) == item
+    query = data.draw(st.one_of(st.text(max_size=40), st.sampled_from(titles)))
+    found = items.search(query, 5)
+    assert len(found) == len(set(found)) <= 5 and all(0 <= item < len(titles) for item in found)
+    try:
+        item = items.find(query)
+    except GreamError as error:
+        assert "\n" not in str(error)
+    else:
+        assert 0 <= item < len(titles)
+
+
+def test_a_search_shows_titles_with_every_word_before_similar_ones() -> None:
+    items = make_items(TITLES)
+    assert items.search("table oak", 5)[:2] == [0, 1]
+    assert items.search("walnutt", 1) == [2]
+    assert items.search("B004", 3)[0] == 4
+    assert items.search("<|a_1|><|b_3|>", 3)[0] == 2
+    assert items.search("", 3) == [0, 1, 2]
+    assert items.search("zzzzzz", 3) == []
+
+
+def test_items_that_do_not_belong_to_the_ids_are_refused(run: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", items=20)
+    (other / "items.parquet").write_bytes((run / "items.parquet").read_bytes())
+    with pytest.raises(GreamError, match=r"items\.parquet: holds 30 items where index\.json has 0 to 19"):
+        Items.load(other)
+    (other / "items.parquet").write_bytes(b"PAR1")
+    with pytest.raises(GreamError, match=r"items\.parquet: no table with the columns"):
+        Items.load(other)
+
+
+def test_both_modes_rank_as_scoring_the_whole_catalogue_does(run: Path) -> None:
+    items = Items.load(run)
+    folder = run / "checkpoints" / "alignment"
+    model = LocalModel(folder, items, Settings(beams=30, history=3, chain_tokens=12))
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    ids = [tokenizer.convert_tokens_to_ids(list(tokens)) for tokens in items.catalog.ids]
+    histories = [[1, 2], [5, 6, 7, 8]]
+    for mode, ask in (("direct", direct_prompt), ("reasoning", reasoning_prompt)):
+        both = model.recommend(mode, histories, 7)  # type: ignore[arg-type]
+        for history, found in zip(histories, both, strict=True):
+            prompt = tokenizer(render_prompt(ask([items.catalog.text(item) for item in history[-3:]])))["input_ids"]
+            if found.reasoning is not None:
+                assert found.reasoning.text.endswith("<answer>") and not found.reasoning.complete
+                assert found.reasoning.evidence is None
+                prompt += tokenizer(found.reasoning.text)["input_ids"]
+            # A chain read again may fall into other pieces than it was written in, so its scores are not compared.
+            exact = np.array(exact_scores(network, prompt, ids))
+            best = np.argsort(-exact)[:7]
+            if mode == "direct":
+                assert [item.item_id for item in found.items] == [items[int(item)].item_id for item in best]
+                np.testing.assert_allclose([item.score for item in found.items], exact[best], atol=1e-4)
+            assert [item.rank for item in found.items] == list(range(1, 8))
+            assert len({item.item_id for item in found.items}) == 7
+            assert found.left_out == len(history) - len(found.history)
+            assert [item.item_id for item in found.history] == [items[item].item_id for item in history[-3:]]
+
+
+def test_what_the_model_cannot_do_is_refused(run: Path) -> None:
+    items = Items.load(run)
+    folder = run / "checkpoints" / "alignment"
+    model = LocalModel(folder, items, Settings(chain_tokens=400))
+    with pytest.raises(GreamError, match="a list of 21 items: 1 to 20"):
+        model.recommend("direct", [[1]], 21)
+    with pytest.raises(GreamError, match="an empty history"):
+        model.recommend("direct", [[1], []], 3)
+    with pytest.raises(GreamError, match="exceed the model's 512 positions; lower --history or --chain-tokens"):
+        model.recommend("reasoning", [list(range(20))], 3)
+    assert len(model.recommend("direct", [list(range(20))], 3)[0].items) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"history": ["B00001"', "not valid JSON"),
+        ('["B00001"]', 'an object with the keys "user" and "history" is expected'),
+        ('{"user": 1}', 'an object with the keys "user" and "history" is expected'),
+        ('{"user": 1, "history": ["B00001"], "k": 3}', 'an object with the keys "user" and "history" is expected'),
+        ('{"user": [], "history": ["B00001"]}', '"user" must be a string or a number'),
+        ('{"history": "B00001"}', '"history" must be a list of strings'),
+        ('{"history": [1]}', '"history" must be a list of strings'),
+        ('{"history": []}', "an empty history: at least one item needed"),
+        ('{"history": ["B00001", "zzzz"]}', "no item has the id or title 'zzzz'"),
+        (json.dumps({"history": ["B00001"] * 501}), "a history of 501 items: at most 500"),
+    ],
+)
+def test_a_broken_line_is_named_with_file_and_number(run: Path, tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "users.jsonl"
+    path.write_text('{"user": "u", "history": ["B00001"]}\n\n' + line + "\n")
+    with pytest.raises(GreamError) as caught:
+        read_users(path, Items.load(run))
+    assert str(caught.value).startswith(f"{path}:3: {message}")
+
+
+def test_a_file_gives_the_lists_that_its_users_get_alone(run: Path, tmp_path: Path) -> None:
+    items = Items.load(run)
+    path = tmp_path / "users.jsonl"
+    rows = [{"user": f"u{row}", "history": [f"Item number {row + 1}", f"B{row + 2:05d}"]} for row in range(5)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    model = LocalModel(run / "checkpoints" / "alignment", items, Settings(chain_tokens=8, batch_size=2))
+    users = read_users(path, items)
+    assert [user.history for user in users] == [(row + 1, row + 2) for row in range(5)]
+    together = list(recommend_all(model, "reasoning", users, 4))
+    assert [user.user for user, _ in together] == [f"u{row}" for row in range(5)]
+    for user, found in together:
+        [alone] = model.recommend("reasoning", [user.history], 4)
+        assert alone.reasoning == found.reasoning
+        assert [item.item_id for item in alone.items] == [item.item_id for item in found.items]
+    path.write_text("\n \n")
+    with pytest.raises(GreamError, match="holds no user"):
+        read_users(path, items)
+    with pytest.raises(GreamError, match="cannot be read"):
+        read_users(tmp_path, items)
+
+
+def test_the_command_shows_a_table_and_writes_json(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, settings = run / "checkpoints" / "alignment", Settings(chain_tokens=6)
+    entries = ["item number 3", "B00000"]
+    recommend_command(run, checkpoint, settings, "direct", entries, None, 3, as_json=False)
+    shown = capsys.readouterr().out
+    assert "Item number 3; " in shown and [row for row in shown.splitlines() if row.startswith(" 3 ")]
+    path = tmp_path / "users.jsonl"
+    path.write_text('{"user": "Ü", "history": ["B00000"]}\n{"history": ["B00001"]}\n')
+    recommend_command(run, checkpoint, settings, "reasoning", [], path, 2, as_json=True)
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first["user"] == "Ü" and "user" not in second
+    assert first["history"][0]["title"] == MALICIOUS
+    assert [item["rank"] for item in first["items"]] == [1, 2] and first["reasoning"]["text"].endswith("<answer>")
+    known = set(pl.read_parquet(run / "items.parquet")["item_id"])
+    assert {item["item_id"] for row in (first, second) for item in row["items"]} <= known
+    for both in (([], None), (entries, path)):
+        with pytest.raises(GreamError, match="name either the items of one history"):
+            recommend_command(run, checkpoint, settings, "direct", *both, 3, as_json=False)
+
+
+def test_a_mistake_on_the_command_line_is_one_line_and_status_2(run: Path) -> None:
+    command = [sys.executable, "-m", "eval", "recommend", "--run", str(run), "--checkpoint", "none", "--device", "cpu"]
+    done = subprocess.run([*command, "--item", "zzzz"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "error: no item has the id or title 'zzzz'; no title is near it\n"

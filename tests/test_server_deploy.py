@@ -1,0 +1,187 @@
+"""``scripts/deploy.sh`` with a fake engine in the place of the real ones: start, health, failure, shutdown."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Takes the place of the engine's interpreter. As an engine it answers /health after a moment, starts a worker that only
+# its group's signal ends, and writes down how it was called; as a plain interpreter it runs what it is given.
+FAKE_ENGINE = """#!/usr/bin/env bash
+[ "$1" = -m ] || exec python3 "$@"
+while [ $# -gt 0 ]; do [ "$1" = --port ] && port=$2; shift; done
+sleep 600 &
+echo "$! $CUDA_VISIBLE_DEVICES" > "$FAKE_FOLDER/$port.worker"
+echo "fake engine on $port"
+if [ "$port" = "${FAKE_BROKEN:-}" ]; then sleep 0.3; echo "out of memory"; exit 3; fi
+[ -z "${FAKE_DEAF:-}" ] || trap "" TERM
+python3 -c '
+import http.server, sys, time
+time.sleep(0.3)
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Health).serve_forever()' "$port"
+"""
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` free ports in a row."""
+    # Tests may run in several processes: each begins elsewhere.
+    for first in range(31000 + os.getpid() % 200 * 100, 60000, 7):
+        sockets = []
+        try:
+            sockets = [socket.create_server(("127.0.0.1", first + number)) for number in range(count)]
+            return first
+        except OSError:
+            continue
+        finally:
+            for each in sockets:
+                each.close()
+    raise AssertionError("no free ports")
+
+
+class Deployment:
+    """A folder to deploy from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "model").mkdir()
+        (folder / "model" / "config.json").write_text("{}")
+        engine = folder / "engine"
+        engine.write_text(FAKE_ENGINE)
+        engine.chmod(0o755)
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        python = ["--python", str(self.folder / "engine")]
+        return subprocess.Popen(
+            ["bash", str(ROOT / "scripts" / "deploy.sh"), *python, *arguments],
+            cwd=self.folder,
+            env=os.environ | {"FAKE_FOLDER": str(self.folder)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def worker(self, port: int) -> tuple[int, str]:
+        """Process id of a server's worker, and the devices it was given."""
+        pid, devices = (self.folder / f"{port}.worker").read_text().split()
+        return int(pid), devices
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has collected yet has."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Deployment:
+    return Deployment(tmp_path)
+
+
+@pytest.mark.parametrize(("engine", "flag"), [("sglang", "--tp-size 2"), ("vllm", "--max-logprobs 128")])
+def test_one_server_per_group_until_a_signal(deployment: Deployment, engine: str, flag: str) -> None:
+    port = free_ports(2)
+    process = deployment.start(
+        "model", "beauty", "0,1,4,5", "--tp", "2", "--port", str(port), "--engine", engine, "--", "--dtype", "float32"
+    )
+    assert process.stdout is not None
+    first, second, ready = (process.stdout.readline() for _ in range(3))
+    assert first.startswith("$ CUDA_VISIBLE_DEVICES=0,1 ") and flag in first and " --dtype float32 >" in first
+    assert second.startswith("$ CUDA_VISIBLE_DEVICES=4,5 ") and f"--port {port + 1}" in second
+    endpoints = f"--endpoint http://127.0.0.1:{port} --endpoint http://127.0.0.1:{port + 1}"
+    assert ready == f"ready: {endpoints} --engine {engine}\n"
+    workers = [deployment.worker(port), deployment.worker(port + 1)]
+    assert [devices for _, devices in workers] == ["0,1", "4,5"] and not any(gone(pid) for pid, _ in workers)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0 and errors == "stopped\n"
+    until(lambda: all(gone(pid) for pid, _ in workers))
+    log = deployment.folder / "logs" / "deploy" / f"beauty-{port}.log"
+    assert log.read_text().startswith(f"fake engine on {port}\n")
+
+
+def test_a_server_that_does_not_listen_to_the_signal_is_killed(deployment: Deployment) -> None:
+    port = free_ports(1)
+    arguments = ["model", "x", "0", "--port", str(port)]
+    process = deployment.start(*arguments, FAKE_DEAF="1", GREAM_DEPLOY_GRACE="1")
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert process.stdout.readline().startswith("ready: ")
+    pid, _ = deployment.worker(port)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    until(lambda: gone(pid))
+
+
+def test_when_one_fails_to_start_all_stop_and_its_log_is_shown(deployment: Deployment) -> None:
+    port = free_ports(2)
+    process = deployment.start("model", "x", "0,1", "--port", str(port), FAKE_BROKEN=str(port + 1))
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "  | out of memory\n" in errors
+    assert errors.endswith(
+        f"error: the server on port {port + 1} ended before it was healthy; whole log: logs/deploy/x-{port + 1}.log\n"
+    )
+    until(lambda: gone(deployment.worker(port)[0]))
+
+
+def test_when_one_dies_later_all_stop(deployment: Deployment) -> None:
+    port = free_ports(2)
+    process = deployment.start("model", "x", "0,1", "--port", str(port))
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(3)][2].startswith("ready: ")
+    # The group of the second server, which its worker belongs to.
+    os.killpg(os.getpgid(deployment.worker(port + 1)[0]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1 and f"error: the server on port {port + 1} ended; whole log: " in errors
+    until(lambda: gone(deployment.worker(port)[0]))
+
+
+def test_one_that_never_becomes_healthy_is_given_up(deployment: Deployment) -> None:
+    engine = deployment.folder / "engine"
+    engine.write_text('#!/usr/bin/env bash\n[ "$1" = -m ] || exec python3 "$@"\nsleep 600\n')
+    process = deployment.start("model", "x", "0", "--port", str(free_ports(1)), GREAM_DEPLOY_PATIENCE="1")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1 and "is not healthy after 1 s" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model", "x"], "usage: bash scripts/deploy.sh MODEL NAME GPUS"),
+        (["nowhere", "x", "0"], "nowhere: no config.json"),
+        (["model", "../x", "0"], "NAME '../x': letters, digits"),
+        (["model", "x", "0,a"], "GPUS '0,a': device numbers and commas"),
+        (["model", "x", "0,1,2", "--tp", "2"], "3 GPUs cannot be divided into groups of 2"),
+        (["model", "x", "0", "--engine", "other"], "--engine other: sglang or vllm"),
+        (["model", "x", "0", "--gpus", "1"], "unknown option '--gpus'"),
+        (["model", "x", "0", "--tp", "two"], "--tp two: a number of GPUs"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_starts(deployment: Deployment, arguments: list[str], message: str) -> None:
+    process = deployment.start(*arguments)
+    output, errors = process.communicate(timeout=20)
+    assert process.returncode == 2 and output == "" and errors.count("\n") == 1
+    assert errors.startswith(f"error: {message}")

@@ -1,0 +1,264 @@
+"""Evaluation over servers: the lists of the evaluation in process, whatever fails on the way and in whatever order."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from eval_support import exact_scores, make_checkpoint, make_run
+from gream.decoding.chain_text import ChainText
+from gream.decoding.server_client import ServerSettings
+from gream.decoding.server_protocol import ENGINES, Engine
+from gream.errors import GreamError
+from gream.semantic_ids.catalog import Catalog
+from gream.stage import StageResult
+from server_support import Fault, StubModel, StubServer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from eval.generative import Decoding
+from eval.remote import RemoteDecoding, evaluate_remote
+from eval.results import PREDICTIONS_SCHEMA, read_results
+from eval.stages import evaluate_model
+
+ROOT = Path(__file__).resolve().parent.parent
+DIRECT = RemoteDecoding(
+    engine="sglang", beams=12, score="vocabulary", history=3, chains=0, chain_tokens=None, temperature=0.0, seed=0
+)
+REASONING = dataclasses.replace(DIRECT, chains=1, chain_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_run(tmp_path_factory.mktemp("remote") / "run")
+    make_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> StubModel:
+    return StubModel(run / "checkpoints" / "alignment")
+
+
+def evaluate(
+    run: Path, name: str, decoding: RemoteDecoding, *servers: StubServer | str, users: int | None = None, **changes: Any
+) -> StageResult:
+    settings = {"in_flight": 8, "backoff": 0.01, "timeout": 20.0, "patience": 60.0} | changes
+    return evaluate_remote(
+        run,
+        run / "checkpoints" / "alignment",
+        name,
+        decoding,
+        ServerSettings(tuple(server if isinstance(server, str) else server.url for server in servers), **settings),
+        "test",
+        users,
+        "python -m eval remote",
+        overwrite=False,
+    )
+
+
+def predictions(run: Path, name: str) -> pl.DataFrame:
+    return pl.read_parquet(run / "eval" / name / "predictions.parquet")
+
+
+def file_of(run: Path, name: str) -> bytes:
+    return (run / "eval" / name / "predictions.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("remote", [DIRECT, REASONING], ids=["direct", "reasoning"])
+def test_lists_are_those_in_process(run: Path, model: StubModel, engine: Engine, remote: RemoteDecoding) -> None:
+    name = f"{engine}-{remote.chains}"
+    here = Decoding(
+        beams=12, batch_size=4, score="vocabulary", history=3, device="cpu", chain_tokens=remote.chain_tokens,
+        temperature=0.0, seed=0,
+    )  # fmt: skip
+    checkpoint = run / "checkpoints" / "alignment"
+    evaluate_model(run, checkpoint, f"{name}-here", here, "test", 10, "", overwrite=False)
+    with StubServer(model) as server:
+        assert evaluate(run, name, dataclasses.replace(remote, engine=engine), server, users=10).ran
+    ours, theirs = predictions(run, name), predictions(run, f"{name}-here")
+    assert ours.schema == pl.Schema(PREDICTIONS_SCHEMA)
+    assert ours.drop("scores").equals(theirs.drop("scores"))
+    np.testing.assert_allclose(ours["scores"].to_list(), theirs["scores"].to_list(), atol=1e-4)
+    [result] = [result for result in read_results(run) if result.name == name]
+    assert result.mode == ("reasoning" if remote.chains else "direct")
+    assert result.settings["engine"] == engine and result.seconds_per_user > 0
+
+
+def test_the_order_of_answers_the_number_of_servers_and_failures_change_nothing(run: Path, model: StubModel) -> None:
+    warm = dataclasses.replace(REASONING, chains=3, chain_tokens=6, temperature=1.3)
+    with StubServer(model) as server:
+        evaluate(run, "calm", warm, server, users=5, in_flight=1)
+    chance = random.Random(0)
+    faults = [Fault(status=503), Fault(drop=True), Fault(cut=True), Fault(delay=0.05)]
+
+    def often(number: int) -> Fault | None:
+        return chance.choice([*faults, *[None] * 6])
+
+    with StubServer(model, often) as one, StubServer(model, often) as other:
+        evaluate(run, "rough", warm, one, other, users=5, in_flight=64)
+        assert one.requests and other.requests
+    assert file_of(run, "calm") == file_of(run, "rough")
+
+
+def test_several_chains_are_combined_by_log_sum_exp(run: Path, model: StubModel) -> None:
+    # As many beams as items: every list is whole, and so is the sum.
+    warm = dataclasses.replace(REASONING, chains=2, temperature=1.5, beams=30, chain_tokens=6)
+    with StubServer(model) as server:
+        evaluate(run, "two", warm, server, users=3)
+        evaluate(run, "seed", dataclasses.replace(warm, chains=1, seed=1), server, users=3)
+        evaluate(run, "one", dataclasses.replace(warm, chains=1), server, users=3)
+    two, one = predictions(run, "two"), predictions(run, "one")
+    assert predictions(run, "seed")["chain"].to_list() != one["chain"].to_list()
+    catalog = Catalog.load(run / "index.json")
+    folder = run / "checkpoints" / "alignment"
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    ids = [tokenizer.convert_tokens_to_ids(list(tokens)) for tokens in catalog.ids]
+    written = [body for body in server.requests if isinstance(body["sampling_params"], dict)][:6]
+    for user in range(3):
+        prompt = written[2 * user]["input_ids"]
+        chains = [body for body in written if body["input_ids"] == prompt]
+        assert len(chains) == 2  # of the first evaluation, one user's chains are asked for together
+        logs = []
+        for body in chains:
+            sampling = body["sampling_params"]
+            tokens, _ = model.write(prompt, 6, ["<answer>"], [2], 1.5, sampling["sampling_seed"])
+            logs.append(exact_scores(network, [*prompt, *ChainText(tokenizer).read(tokens).tokens], ids))
+        exact = np.logaddexp(*np.array(logs)) - np.log(2)
+        best = np.argsort(-exact)[:10]
+        row = next(row for row in two.iter_rows(named=True) if row["items"] == best.tolist())
+        np.testing.assert_allclose(row["scores"], exact[best], atol=1e-4)
+    with pytest.raises(GreamError, match="greedy chains are all the same"):
+        dataclasses.replace(REASONING, chains=2)
+
+
+@pytest.mark.parametrize("decoding", [DIRECT, REASONING], ids=["direct", "reasoning"])
+def test_a_start_after_a_failure_asks_for_what_is_missing_only(
+    run: Path, model: StubModel, decoding: RemoteDecoding
+) -> None:
+    name = f"resumed-{decoding.chains}"
+    with StubServer(model) as server:
+        evaluate(run, f"{name}-whole", decoding, server, users=14)
+        whole = Counter(map(repr, server.requests))
+    with StubServer(model, lambda number: Fault(status=400) if number >= 30 else None) as failing:
+        with pytest.raises(GreamError, match="status 400"):
+            evaluate(run, name, decoding, failing, users=14, in_flight=2)
+        answered = Counter(map(repr, failing.requests[:30]))
+    assert not (run / "eval" / name).exists()
+    with StubServer(model) as server:
+        evaluate(run, name, decoding, server, users=14)
+        rest = Counter(map(repr, server.requests))
+    assert file_of(run, name) == file_of(run, f"{name}-whole")
+    assert len(server.requests) < sum(whole.values())
+    # What was under way in the 2 workers, up to 3 requests of a list and a chain each, may be asked for again.
+    assert sum((answered & rest).values()) <= 8
+    chains = [body for body in failing.requests[:30] if isinstance(body["sampling_params"], dict)]
+    assert len(chains) == 0 if not decoding.chains else len(chains) > 4
+    assert sum(repr(body) in rest for body in chains) <= 2
+
+
+def test_an_unchanged_evaluation_is_not_made_again_whatever_the_servers(run: Path, model: StubModel) -> None:
+    with StubServer(model) as server:
+        assert evaluate(run, "same", DIRECT, server, users=3).ran
+    with StubServer(model) as other:
+        assert not evaluate(run, "same", DIRECT, other, users=3, in_flight=1).ran
+        assert not other.requests
+        with pytest.raises(GreamError, match=r"another configuration \(beams: 12 -> 13\)"):
+            evaluate(run, "same", dataclasses.replace(DIRECT, beams=13), other, users=3)
+        with pytest.raises(GreamError, match=r"up to 5.. follow, but the model has 512 positions"):
+            evaluate(run, "long", dataclasses.replace(REASONING, chain_tokens=512), other)
+        with pytest.raises(GreamError, match="name of a baseline"):
+            evaluate(run, "popularity", DIRECT, other)
+
+
+def start_stub(run: Path, port: int) -> subprocess.Popen[str]:
+    checkpoint = str(run / "checkpoints" / "alignment")
+    command = [sys.executable, str(ROOT / "tests" / "server_support.py"), checkpoint, str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline().startswith("listening")
+    return process
+
+
+def remote_command(run: Path, name: str, port: int, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "eval", "remote", "--run", str(run), "--name", name, *more),
+        *("--checkpoint", str(run / "checkpoints" / "alignment"), "--endpoint", f"http://127.0.0.1:{port}"),
+    ]
+
+
+@pytest.mark.e2e
+def test_server_and_client_are_killed_and_the_file_is_that_of_an_undisturbed_run(tmp_path: Path) -> None:
+    users = int(os.environ.get("GREAM_KILL_USERS", "120"))
+    run = make_run(tmp_path / "run", users=users)
+    make_checkpoint(run)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    journal = run / ".partial" / "eval-killed" / "answers.jsonl"
+
+    def answered() -> int:
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+    def wait_for(count: int, process: subprocess.Popen[Any]) -> None:
+        end = time.monotonic() + 900
+        while answered() < count:
+            assert process.poll() is None and time.monotonic() < end, f"{answered()} of {count} answers"
+            time.sleep(0.005)
+
+    server = start_stub(run, port)
+    try:
+        evaluate(run, "calm", DIRECT, f"http://127.0.0.1:{port}")
+        settings = ["--mode", "direct", "--beams", "12", "--history", "3", "--in-flight", "16"]
+        command = remote_command(run, "killed", port, *settings)
+        client = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        wait_for(users // 4, client)
+        client.send_signal(signal.SIGKILL)
+        client.wait()
+        before = answered()
+        client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        wait_for(users // 2, client)
+        server.kill()
+        server.wait()
+        server = start_stub(run, port)
+        output, _ = client.communicate(timeout=900)
+        assert client.returncode == 0 and "tried again: " in output and 0 < before < users
+    finally:
+        server.kill()
+        server.wait()
+    assert file_of(run, "calm") == file_of(run, "killed")
+
+
+@pytest.mark.skipif(
+    "GREAM_VLLM" not in os.environ, reason="GREAM_VLLM names no root of a vLLM server (see docs/serving.md)"
+)
+@pytest.mark.parametrize("remote", [DIRECT, REASONING], ids=["direct", "reasoning"])
+def test_lists_over_a_real_vllm_are_those_in_process(remote: RemoteDecoding, tmp_path: Path) -> None:
+    """``GREAM_VLLM``: the server's root; ``GREAM_VLLM_RUN``, ``GREAM_VLLM_CHECKPOINT``: the run and what it serves."""
+    run, checkpoint = Path(os.environ["GREAM_VLLM_RUN"]), Path(os.environ["GREAM_VLLM_CHECKPOINT"])
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for name in ("interactions.parquet", "index.json"):
+        (copy / name).write_bytes((run / name).read_bytes())
+    remote = dataclasses.replace(remote, engine="vllm", history=20, chain_tokens=(remote.chains and 256) or None)
+    here = Decoding(
+        beams=12, batch_size=16, score="vocabulary", history=20, device="cpu", chain_tokens=remote.chain_tokens,
+        temperature=0.0, seed=0,
+    )  # fmt: skip
+    evaluate_model(copy, checkpoint, "here", here, "test", 40, "", overwrite=False)
+    servers = ServerSettings((os.environ["GREAM_VLLM"],), in_flight=32)
+    evaluate_remote(copy, checkpoint, "there", remote, servers, "test", 40, "", overwrite=False)
+    ours, theirs = predictions(copy, "there"), predictions(copy, "here")
+    assert ours["chain"].to_list() == theirs["chain"].to_list()
+    assert ours["items"].to_list() == theirs["items"].to_list()
+    np.testing.assert_allclose(ours["scores"].to_list(), theirs["scores"].to_list(), atol=1e-4)
