@@ -45,9 +45,7 @@ def alignment_records(
         ("search", config.search, last),
         ("preference", config.preference, last),
     )
-    records = [
-        record for task, rate, subjects in plans for record in _rows(task, rate, subjects, material, random_)
-    ]
+    records = [record for task, rate, subjects in plans for record in _rows(task, rate, subjects, material, random_)]
     if config.sequence:
         records += [_sequence(part) for sequence in sequences.values() for part in _parts(sequence, config)]
     return records

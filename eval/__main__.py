@@ -28,6 +28,11 @@ class _Device(StrEnum):
     cuda = "cuda"
 
 
+class _Form(StrEnum):
+    question = "question"
+    sequence = "sequence"
+
+
 class _Score(StrEnum):
     vocabulary = "vocabulary"
     legal = "legal"
@@ -41,6 +46,9 @@ Beams = Annotated[int, typer.Option(help="Hypotheses per step of the item search
 BatchSize = Annotated[int, typer.Option(min=1, help="Users per batch.")]
 Split = Annotated[_Split, typer.Option(help="Whose item is to be predicted.")]
 Device = Annotated[_Device, typer.Option(help="Where the model runs.")]
+Form = Annotated[
+    _Form, typer.Option(help="Of the prompt: the history in a question, or the sequence itself; as trained.")
+]
 Score = Annotated[_Score, typer.Option(help="Softmax over the whole vocabulary, or over the legal tokens only.")]
 History = Annotated[int, typer.Option(min=1, help="Most recent items in the prompt; as in training.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -68,11 +76,12 @@ def direct(
     device: Device = _Device.auto,
     score: Score = _Score.vocabulary,
     history: History = 20,
+    form: Form = _Form.question,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a model for the next item at once."""
-    decoding = _decoding(beams, batch_size, score, history, device, seed)
+    decoding = _decoding(beams, batch_size, score, history, device, seed, form=form)
     _evaluate(run, checkpoint, name, decoding, split, users, overwrite)
 
 
@@ -143,6 +152,7 @@ def _decoding(
     *,
     chain_tokens: int | None = None,
     temperature: float = 0.0,
+    form: _Form = _Form.question,
 ) -> Decoding:
     from eval.generative import Decoding, resolve_device
 
@@ -155,6 +165,7 @@ def _decoding(
         chain_tokens=chain_tokens,
         temperature=temperature,
         seed=seed,
+        form=form.value,
     )
 
 

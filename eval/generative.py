@@ -15,7 +15,7 @@ import polars as pl
 from gream.decoding.beam import Score, TrieBeamSearch
 from gream.decoding.chain import Chain, ChainWriter, Sampling
 from gream.decoding.language_model import batches_by_length
-from gream.dialogue import ANSWER_OPEN, direct_prompt, reasoning_prompt, render_prompt
+from gream.dialogue import ANSWER_OPEN, Form, direct_text, reasoning_prompt, render_prompt
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.trie import PrefixTrie
@@ -43,6 +43,7 @@ class Decoding:
         chain_tokens: Most tokens of a chain; None asks for the item directly.
         temperature: Of the chain; 0 is greedy.
         seed: Of sampled chains.
+        form: Of the direct prompt, as the model was trained on it.
     """
 
     beams: int
@@ -53,6 +54,7 @@ class Decoding:
     chain_tokens: int | None
     temperature: float
     seed: int
+    form: Form = "question"
 
 
 def resolve_device(device: Device) -> str:
@@ -134,9 +136,8 @@ class Recommender:
         Raises:
             GreamError: A prompt leaves no room for chain and item in the model's context.
         """
-        ask = direct_prompt if self._writer is None else reasoning_prompt
         texts = [
-            render_prompt(ask([self._catalog.text(item) for item in history[-self._decoding.history :]]))
+            self._ask([self._catalog.text(item) for item in history[-self._decoding.history :]])
             for history in histories
         ]
         ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -151,6 +152,11 @@ class Recommender:
                 f"{self._limit} positions; lower --history or --chain-tokens"
             )
         return ids
+
+    def _ask(self, history: Sequence[str]) -> str:
+        if self._writer is None:
+            return direct_text(history, self._decoding.form)
+        return render_prompt(reasoning_prompt(history))
 
     def predict(self, prompts: Sequence[Sequence[int]], cases: Cases) -> pl.DataFrame:
         """Predictions for ``cases``, in their order."""

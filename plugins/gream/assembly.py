@@ -61,6 +61,24 @@ class Assembled:
         position = np.arange(len(self.tokens)) - np.repeat(self.starts[:-1], lengths)
         return np.where(position < np.repeat(self.answers, lengths), np.int32(IGNORE), self.tokens)
 
+    def cut(self, length: int) -> Assembled:
+        """Rows of at most ``length`` tokens, cut as LLaMA-Factory 0.9.5 cuts them (``infer_seqlen``).
+
+        Where the answer is short, the end of the prompt goes; where the prompt is, that of the answer; else both.
+        """
+        sizes = np.diff(self.starts)
+        if not (sizes > length).any():
+            return self
+        prompt, answer = self.answers, sizes - self.answers
+        share = (length * (answer / sizes)).astype(np.int64)
+        most = np.where(2 * answer < length, length, np.where(2 * prompt < length, length - prompt, share))
+        answer = np.minimum(most, answer)
+        shorter = np.minimum(np.maximum(length - answer, 0), prompt)
+        position = np.arange(len(self.tokens)) - np.repeat(self.starts[:-1], sizes)
+        into = position - np.repeat(prompt, sizes)
+        kept = np.where(into < 0, position < np.repeat(shorter, sizes), into < np.repeat(answer, sizes))
+        return Assembled(self.tokens[kept], np.concatenate([[0], np.cumsum(shorter + answer)]), shorter)
+
 
 # One part of a compiled wording: the number of a constant piece; the name of a slot of ids; or a free text with the
 # characters that are tokenized with it.

@@ -2,8 +2,8 @@
 
 A conversation is a list of ``{"role", "content"}`` messages. The direct prompt asks for the next item at once; the
 reasoning prompt asks for the five-stage chain first (paper section 3.3). The next item can be asked for in two forms:
-"question" puts the history into the question, one row per target; "sequence" lets the model write the whole sequence
-itself, so that one row trains every target in it, and under causal attention each sees the items before it and no other.
+"question" puts the history into the question, one row per target; "sequence" lets the model write the whole sequence,
+so that one row trains every target in it: under causal attention each sees the items before it and no other.
 
 A reasoned answer has one grammar, which
 `ReasonedAnswer.render` writes and `parse_reasoned_answer` reads:
@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict, get_args
+from typing import Literal, TypedDict
 
 from gream.semantic_ids.vocabulary import find_tokens
 
@@ -55,7 +55,6 @@ REASONING_QUESTION = "The user's items, oldest first: {history}\nThink it throug
 
 # How a model is asked for the next item at once; it must be the form that it was trained on.
 Form = Literal["question", "sequence"]
-FORMS: tuple[Form, ...] = get_args(Form)
 
 _STAGES = ("Evidence", "Preference", "Intent", "Recommendation")
 

@@ -17,7 +17,8 @@ from typing import Any, TypedDict, cast, get_args
 
 from gream.dialogue import SYSTEM_PROMPT, Message, join_history, sequence_messages
 from gream.errors import GreamError
-from gream.templates import TEMPLATES, Task, Template
+from gream.templates import TEMPLATES, Template
+from gream.templates import Task as Task
 
 # Most recent items whose titles stand in a prompt of titles.
 TITLES = 5
@@ -90,9 +91,7 @@ class Material:
 
     @cached_property
     def _filled_items(self) -> list[frozenset[str]]:
-        return [
-            frozenset(["item", *(name for name, text in texts.items() if text.strip())]) for texts in self.items
-        ]
+        return [frozenset(["item", *(name for name, text in texts.items() if text.strip())]) for texts in self.items]
 
     def save(self, folder: Path) -> None:
         """Write ``items.jsonl`` and ``users.jsonl``."""

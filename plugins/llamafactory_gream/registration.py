@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gream.errors import GreamError
 from gream.tasks import Material, Record, render_record
 
+from llamafactory_gream.seams import check_seams
+
 NAME = "gream"
-TESTED_VERSION = "0.9.5"
 
 
 def register() -> None:
@@ -20,19 +19,10 @@ def register() -> None:
     Raises:
         GreamError: The installed LLaMA-Factory lacks a place that the plugin uses.
     """
-    try:
-        from llamafactory.data.converter import (
-            DATASET_CONVERTERS,
-            DatasetConverter,
-            register_dataset_converter,
-        )
-        from llamafactory.data.formatter import EmptyFormatter, StringFormatter
-        from llamafactory.data.template import TEMPLATES, register_template
-    except ImportError as error:
-        raise GreamError(
-            f"llamafactory {version('llamafactory')} has moved a place the plugin uses ({error}); "
-            f"install llamafactory=={TESTED_VERSION}, the version it is tested with"
-        ) from None
+    check_seams()
+    from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, register_dataset_converter
+    from llamafactory.data.formatter import EmptyFormatter, StringFormatter
+    from llamafactory.data.template import TEMPLATES, register_template
 
     @dataclass
     class TaskRecordConverter(DatasetConverter):
