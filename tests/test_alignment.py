@@ -10,7 +10,7 @@ import pytest
 from gream.dialogue import DIRECT_QUESTION
 from gream.tasks import ITEM_TEXTS, USER_TEXTS, Material, Record, render_record, reworded, slots_of
 from gream.templates import TEMPLATES, Task
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_processing.alignment import alignment_records
@@ -103,6 +103,7 @@ def test_a_history_is_as_long_as_the_recipe_says() -> None:
     assert all(row["history"] == long[0][max(0, end - 7) : end] for end, row in enumerate(rows, start=1))
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     gaps=st.lists(
         st.fixed_dictionaries({name: st.sampled_from(["", " ", "text"]) for name in ITEM_TEXTS if name != "title"}),
