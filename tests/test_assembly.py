@@ -26,6 +26,8 @@ QWEN_SPLIT = (
 CORPUS = (
     "You recommend items from a catalogue. Each item is written as its semantic id.",
     'The user\'s items, oldest first:  which "one" ?! comes next?\n\nuser\nassistant\n',
+    # Marks that merge with the ones a wording puts behind a text.
+    'a?!? b.? c?. d.. e"? f". g:; h;: i?!. j!? k!. l,, m., n;; o?? p:. q.: r?!: s?!; t?!, u"; v":',
     "Title: a, b; c ... (Rosé) 12-ounce 3.5 fl. oz. it's we'll\r\n items are next and then the item by the maker",
 )
 IDS = [(0, 0), (0, 1), (1, 0), (2, 1), (2, 1, 0)]  # the last is the fourth with a further token

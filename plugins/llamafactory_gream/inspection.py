@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from gream.assembly import IGNORE
 from gream.config import read_yaml
 from gream.errors import GreamError
 from rich.console import Console
@@ -20,7 +21,6 @@ from rich.text import Text
 
 from llamafactory_gream.registration import register
 
-IGNORE = -100
 _PROMPT, _ANSWER = "dim", "bold green"
 
 
