@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
-from gream.dialogue import DIRECT_QUESTION
+from eval_support import make_checkpoint, make_run
+from gream.dialogue import DIRECT_QUESTION, Form, direct_text
+from gream.semantic_ids.catalog import Catalog
 from gream.tasks import ITEM_TEXTS, USER_TEXTS, Material, Record, render_record, reworded, slots_of
 from gream.templates import TEMPLATES, Task
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from data_processing.alignment import alignment_records
 from data_processing.config import SftConfig
+from eval.generative import Decoding, Recommender
 
 ITEMS = 6
 NOTHING = {"next_item": 0, "id_to_text": 0, "text_to_id": 0, "fused_next": 0, "search": 0, "preference": 0}
@@ -86,6 +91,7 @@ def test_a_next_item_row_is_asked_as_evaluation_asks() -> None:
     assert sum(several.values()) == 5 * len(expected)
 
 
+@settings(max_examples=60, deadline=None)
 @given(rate=st.floats(0, 3), task=st.sampled_from(get_args(Task)), seed=st.integers(0, 99))
 def test_a_task_is_weighted_sampled_or_left_out(rate: float, task: Task, seed: int) -> None:
     subjects = {"id_to_text": ITEMS, "text_to_id": ITEMS, "next_item": 9, "fused_next": 9}.get(task, 3)
@@ -146,3 +152,17 @@ def test_a_later_epoch_says_the_same_in_other_words() -> None:
     # Neighbouring rows do not move in step.
     epoch = [reworded(record, row, 1, material)["template"] for row, record in enumerate(records[:ITEMS])]
     assert len(set(epoch)) > 2
+
+
+def test_evaluation_asks_in_the_form_of_the_rows(tmp_path: Path) -> None:
+    """By ``Decoding.form``: the question of a next-item row, or the beginning of a sequence row."""
+    run = make_run(tmp_path / "run")
+    checkpoint, catalog = make_checkpoint(run), Catalog.load(run / "index.json")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    settings: dict[str, Any] = {"beams": 30, "batch_size": 2, "score": "vocabulary", "history": 3, "device": "cpu"}
+    shown = [catalog.text(item) for item in (7, 1, 2)]
+    for form in get_args(Form):
+        decoding = Decoding(**settings, chain_tokens=None, temperature=0.0, seed=0, form=form)
+        [prompt] = Recommender(checkpoint, catalog, decoding).prompts([[5, 7, 1, 2]])
+        assert prompt == tokenizer(direct_text(shown, form), add_special_tokens=False)["input_ids"]
+    assert direct_text(shown, "sequence") != direct_text(shown, "question")
