@@ -131,24 +131,30 @@ class SftConfig(Config):
 
     Attributes:
         history: Most recent items a prompt shows.
-        next_item: Rows per training target.
+        next_item: Rows per training target, the first in the wording that evaluation uses. Like each of the six: 0
+            leaves the task out, and 0.25 makes a row for every fourth target.
         id_to_text: Rows per item, each by another template.
         text_to_id: Rows per item.
-        fused_next: Rows per user.
+        fused_next: Rows per training target.
         search: Rows per user.
         preference: Rows per user.
+        sequence: A row per user whose loss covers every next item of the training sequence, which evaluation then
+            asks for with ``--form sequence``; in place of ``next_item`` or beside it.
+        sequence_items: Most items of such a row; a longer sequence makes several.
         reasoning_min_history: Shortest history that a chain may argue from.
         reasoning_rows: Reasoning rows to aim at: every example is written as often, each time in other words, as comes
             nearest to it, and at least once.
     """
 
     history: PositiveInt = 20
-    next_item: NonNegativeInt = 1
-    id_to_text: NonNegativeInt = 2
-    text_to_id: NonNegativeInt = 2
-    fused_next: NonNegativeInt = 1
-    search: NonNegativeInt = 1
-    preference: NonNegativeInt = 1
+    next_item: NonNegativeFloat = 1
+    id_to_text: NonNegativeFloat = 2
+    text_to_id: NonNegativeFloat = 2
+    fused_next: NonNegativeFloat = 0.25
+    search: NonNegativeFloat = 1
+    preference: NonNegativeFloat = 1
+    sequence: bool = False
+    sequence_items: PositiveInt = 50
     reasoning_min_history: PositiveInt = 4
     reasoning_rows: NonNegativeInt = 0
 

@@ -88,7 +88,7 @@ def _texts(items: Path, enriched: Path, sft: Path) -> Iterator[str]:
     for name in ("alignment.jsonl", "reasoning.jsonl"):
         for row in read_jsonl(sft / name):
             for message in row["messages"]:
-                yield TOKEN_PATTERN.sub("", message["content"])
+                yield f"{message['role']}\n{TOKEN_PATTERN.sub('', message['content'])}"
 
 
 def _tiny(config: ModelConfig, seed: int, texts: Iterator[str]) -> tuple[Any, Any]:

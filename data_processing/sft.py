@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import write_json
-from gream.tasks import render_task
+from gream.tasks import ITEM_TEXTS, USER_TEXTS, Material, render_record
 
 from data_processing.alignment import alignment_records
 from data_processing.config import RlConfig, SftConfig
 from data_processing.curriculum import ramp
 from data_processing.reasoning import reasoning_rows
 from data_processing.reserve import without_reserved
-from data_processing.tables import Row, read_items, read_jsonl, read_training_sequences, write_jsonl
+from data_processing.tables import Item, Row, read_items, read_jsonl, read_training_sequences, write_jsonl
 
 # A column of OpenAI-style messages, as LLaMA-Factory's dataset_info.json describes it.
 _MESSAGES: Row = {
@@ -53,21 +54,14 @@ def build_sft(
     catalog = Catalog.load(index)
     catalogue = read_items(items)
     sequences = without_reserved(rl, seed, read_training_sequences(interactions))
-    descriptions = [row["description"] for row in read_jsonl(enriched)]
     random_ = random.Random(seed)
 
-    records = alignment_records(
-        config,
-        catalog,
-        catalogue,
-        sequences,
-        descriptions,
-        {row["user"]: row for row in read_jsonl(preferences)},
-        random_,
-    )
+    material = _material(catalog, catalogue, enriched, preferences)
+    material.save(folder)
+    records = alignment_records(config, material, sequences, random_)
     random_.shuffle(records)
     write_jsonl(folder / "alignment_records.jsonl", records)
-    alignment = [{"messages": render_task(**record)} for record in records]
+    alignment = [{"messages": render_record(record, material)} for record in records]
     write_jsonl(folder / "alignment.jsonl", alignment)
 
     reasoning, unsupported = reasoning_rows(config, catalog, catalogue, sequences, random_)
@@ -91,3 +85,13 @@ def build_sft(
             "direct_rows_mixed_in": len(direct),
         },
     )
+
+
+def _material(catalog: Catalog, catalogue: Sequence[Item], enriched: Path, preferences: Path) -> Material:
+    items = []
+    for item, row in zip(catalogue, read_jsonl(enriched), strict=True):
+        # The teacher's description stands in for the item's own.
+        texts = {name: getattr(item, name) for name in ITEM_TEXTS} | {"description": row["description"]}
+        items.append(texts)
+    users = {row["user"]: {name: row[name] for name in USER_TEXTS} for row in read_jsonl(preferences)}
+    return Material([catalog.text(number) for number in range(len(catalog))], items, users)

@@ -38,6 +38,11 @@ class _Engine(StrEnum):
     vllm = "vllm"
 
 
+class _Form(StrEnum):
+    question = "question"
+    sequence = "sequence"
+
+
 class _Score(StrEnum):
     vocabulary = "vocabulary"
     legal = "legal"
@@ -51,6 +56,9 @@ Beams = Annotated[int, typer.Option(help="Hypotheses per step of the item search
 BatchSize = Annotated[int, typer.Option(min=1, help="Users per batch.")]
 Split = Annotated[_Split, typer.Option(help="Whose item is to be predicted.")]
 Device = Annotated[_Device, typer.Option(help="Where the model runs.")]
+Form = Annotated[
+    _Form, typer.Option(help="Of the prompt: the history in a question, or the sequence itself; as trained.")
+]
 Score = Annotated[_Score, typer.Option(help="Softmax over the whole vocabulary, or over the legal tokens only.")]
 Index = Annotated[Path | None, typer.Option(help="index.json of a model that knows the run's items by other ids.")]
 Prompt = Annotated[
@@ -114,11 +122,12 @@ def direct(
     history: History = 20,
     index: Index = None,
     prompt: Prompt = None,
+    form: Form = _Form.question,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Ask a model for the next item at once."""
-    decoding = _decoding(beams, batch_size, score, history, device, seed)
+    decoding = _decoding(beams, batch_size, score, history, device, seed, form=form)
     _evaluate(run, checkpoint, name, decoding, split, users, index, prompt, overwrite)
 
 
@@ -337,6 +346,7 @@ def _decoding(
     temperature: float = 0.0,
     chains: int = 1,
     combine: Combine = "probability",
+    form: _Form = _Form.question,
 ) -> Decoding:
     from eval.generative import Decoding, resolve_device
 
@@ -351,6 +361,7 @@ def _decoding(
         seed=seed,
         chains=chains,
         combine=combine,
+        form=form.value,
     )
 
 

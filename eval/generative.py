@@ -18,7 +18,7 @@ from gream.decoding.beam import Score, TrieBeamSearch
 from gream.decoding.chain import Chain, ChainWriter, Sampling
 from gream.decoding.combine import combine_chains
 from gream.decoding.language_model import batches_by_length
-from gream.dialogue import ANSWER_OPEN, direct_prompt, reasoning_prompt, render_prompt
+from gream.dialogue import ANSWER_OPEN, Form, direct_text, reasoning_prompt, render_prompt
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.trie import PrefixTrie
@@ -53,6 +53,7 @@ class Decoding:
         combine: What becomes of several chains. "probability" makes one list, of items by their probability averaged
             over the chains (`combine_chains`). "answers" keeps one answer per chain, its likeliest item, ordered by the
             log-probability of chain and item together and not merged: the paper's sampled mode.
+        form: Of the direct prompt, as the model was trained on it.
     """
 
     beams: int
@@ -65,6 +66,7 @@ class Decoding:
     seed: int
     chains: int = 1
     combine: Combine = "probability"
+    form: Form = "question"
 
 
 def resolve_device(device: Device) -> str:
@@ -193,7 +195,9 @@ class Recommender:
     def _prompt(self, history: Sequence[str]) -> str:
         if self._template is not None:
             return self._template.render(history)
-        return render_prompt((direct_prompt if self._writer is None else reasoning_prompt)(history))
+        if self._writer is None:
+            return direct_text(history, self._decoding.form)
+        return render_prompt(reasoning_prompt(history))
 
     def predict(self, prompts: Sequence[Sequence[int]], cases: Cases) -> pl.DataFrame:
         """Predictions for ``cases``, in their order, and beside them what they cost: the columns of ``_COSTS``."""

@@ -23,9 +23,10 @@ def command(stage: str, run: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "data_processing", stage, "--config", str(RECIPE), "--run", str(run), *more]
 
 
-def call(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+def call(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command from the repository root and capture what it says."""
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    own = {**os.environ, **environment}
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=600, env=own)
 
 
 def stage(name: str, run: Path, *more: str) -> None:
@@ -34,10 +35,10 @@ def stage(name: str, run: Path, *more: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def synthetic_run(run: Path, stages: tuple[str, ...] = STAGES) -> Path:
-    """A small synthetic run, up to the given stages."""
+def synthetic_run(run: Path, stages: tuple[str, ...] = STAGES, *, more: tuple[str, ...] = ()) -> Path:
+    """A small synthetic run, up to the given stages, with ``more`` overrides."""
     for name in ("synthesize", "interactions", *stages):
-        stage(name, run, *SMALL)
+        stage(name, run, *SMALL, *more)
     return run
 
 

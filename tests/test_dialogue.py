@@ -9,14 +9,17 @@ from gream.dialogue import (
     CHAT_TEMPLATE,
     ReasonedAnswer,
     direct_prompt,
+    direct_text,
     extract_answer,
     parse_reasoned_answer,
     reasoning_prompt,
     render_prompt,
+    sequence_messages,
 )
 from gream.errors import GreamError
 from gream.semantic_ids.vocabulary import level_token
-from gream.tasks import TEMPLATES, render_task
+from gream.tasks import render_task
+from gream.templates import TEMPLATES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,9 +90,19 @@ def test_prompt_equals_the_chat_template() -> None:
 
 def test_training_asks_as_evaluation_does() -> None:
     history = ["<|a_1|>", "<|a_2|>"]
-    row = render_task("next_item", 0, {"history": " ".join(history), "target": "<|a_3|>"})
+    row = render_task("next_item", 0, {"history": " ".join(history), "item": "<|a_3|>"})
     assert row[:-1] == direct_prompt(history)
     assert row[-1]["content"] == "<|a_3|>"
+    assert direct_text(history, "question") == render_prompt(row[:-1])
+
+
+def test_a_sequence_is_asked_for_by_its_own_beginning() -> None:
+    """Whatever the history, the prompt is the beginning of the row that holds the whole sequence."""
+    whole = sequence_messages(["<|a_1|>", "<|a_2|>", "<|a_3|>"])
+    row = render_prompt(whole[:1]) + whole[1]["content"]
+    assert row == "<|im_start|>user\nItems, oldest first:<|im_end|>\n<|im_start|>assistant\n<|a_1|><|a_2|><|a_3|>"
+    for end in range(4):
+        assert row.startswith(direct_text(["<|a_1|>", "<|a_2|>", "<|a_3|>"][:end], "sequence"))
 
 
 def test_every_template_renders_with_its_slots() -> None:
@@ -106,8 +119,8 @@ def test_every_template_renders_with_its_slots() -> None:
     [
         ("nonsense", 0, {}, "no template 0 of task 'nonsense'"),
         ("next_item", 99, {}, "no template 99"),
-        ("next_item", 0, {"history": "x"}, "slot 'target' has no value"),
-        ("next_item", 0, {"history": "x", "target": " "}, "answer is empty"),
+        ("next_item", 0, {"history": "x"}, "slot 'item' is empty"),
+        ("next_item", 0, {"history": "x", "item": " "}, "slot 'item' is empty"),
     ],
 )
 def test_bad_records_are_refused(task: str, template: int, slots: dict[str, str], said: str) -> None:

@@ -1,7 +1,11 @@
 """What is said to the model and what it answers: one source for SFT, RL and evaluation.
 
 A conversation is a list of ``{"role", "content"}`` messages. The direct prompt asks for the next item at once; the
-reasoning prompt asks for the five-stage chain first (paper section 3.3). A reasoned answer has one grammar, which
+reasoning prompt asks for the five-stage chain first (paper section 3.3). The next item can be asked for in two forms:
+"question" puts the history into the question, one row per target; "sequence" lets the model write the whole sequence,
+so that one row trains every target in it: under causal attention each sees the items before it and no other.
+
+A reasoned answer has one grammar, which
 `ReasonedAnswer.render` writes and `parse_reasoned_answer` reads:
 
     <think>
@@ -19,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from gream.semantic_ids.vocabulary import find_tokens
 
@@ -45,7 +49,12 @@ ANSWER_OPEN = "<answer>"
 ANSWER_CLOSE = "</answer>"
 
 DIRECT_QUESTION = "The user's items, oldest first: {history}\nWhich item comes next?"
+# Short, because a row of this form has no other overhead: no system prompt, no space between ids.
+SEQUENCE_QUESTION = "Items, oldest first:"
 REASONING_QUESTION = "The user's items, oldest first: {history}\nThink it through, then name the next item."
+
+# How a model is asked for the next item at once; it must be the form that it was trained on.
+Form = Literal["question", "sequence"]
 
 _STAGES = ("Evidence", "Preference", "Intent", "Recommendation")
 
@@ -77,6 +86,28 @@ def reasoning_prompt(history: Sequence[str]) -> list[Message]:
         history: Semantic ids as text, oldest first.
     """
     return _ask(REASONING_QUESTION.format(history=join_history(history)))
+
+
+def sequence_messages(items: Sequence[str]) -> list[Message]:
+    """The conversation in which the model writes a whole sequence: every item of the answer is a target.
+
+    Args:
+        items: Semantic ids as text, oldest first.
+    """
+    return [{"role": "user", "content": SEQUENCE_QUESTION}, {"role": "assistant", "content": "".join(items)}]
+
+
+def direct_text(history: Sequence[str], form: Form) -> str:
+    """The text after which a model writes the next item at once.
+
+    Args:
+        history: Semantic ids as text, oldest first.
+        form: That of the rows it was trained on.
+    """
+    if form == "question":
+        return render_prompt(direct_prompt(history))
+    question, answer = sequence_messages(history)
+    return render_prompt([question]) + answer["content"]
 
 
 def _ask(question: str) -> list[Message]:

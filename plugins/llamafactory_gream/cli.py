@@ -1,20 +1,62 @@
-"""``llamafactory-gream ARGS``: ``llamafactory-cli ARGS`` with the plugin registered, in every rank."""
+"""``llamafactory-gream``: ``llamafactory-cli`` with the plugin registered in every rank, and two commands more."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
 from gream.errors import exit_with_error_line
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+@app.command()
+def assemble(
+    run: Annotated[Path, typer.Option(help="Run folder with sft/ and model/.")],
+    passes: Annotated[int, typer.Option(min=1, help="Times that every row is written, in other words each time.")] = 1,
+    cutoff_len: Annotated[int, typer.Option(min=1, help="Most tokens of a row, as in the recipe.")] = 2560,
+    train_on_prompt: Annotated[bool, typer.Option(help="Loss on prompts too, as in the recipe.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace rows made with other settings.")] = False,
+) -> None:
+    """Write RUN/assembled: token ids and labels of the alignment rows, for 'tokenized_path' of a recipe."""
+    from llamafactory_gream.assemble import assemble as assemble_run
+
+    result = assemble_run(
+        run, passes=passes, cutoff_len=cutoff_len, train_on_prompt=train_on_prompt, overwrite=overwrite
+    )
+    print(result, flush=True)
+
+
+@app.command()
+def inspect(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, e.g. recipes/sft/quickstart_alignment.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, wins over the recipe.")] = None,
+    row: Annotated[int, typer.Option(min=0, help="First row, from 0, in the order of the files.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Rows.")] = 1,
+) -> None:
+    """Print rows as the model sees them: bold green where there is loss, dim elsewhere."""
+    from rich.console import Console
+
+    from llamafactory_gream.inspection import inspect as inspect_rows
+
+    inspect_rows(recipe, overrides or (), row, count, Console(highlight=False, markup=False))
 
 
 def main() -> None:
-    """Register the plugin and hand over to LLaMA-Factory's launcher."""
-    exit_with_error_line(_launch)
+    """Run one of the commands above, or hand over to LLaMA-Factory's launcher."""
+    own = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    exit_with_error_line(app if len(sys.argv) > 1 and sys.argv[1] in own else _launch)
 
 
 def _launch() -> None:
     from llamafactory_gream import worker
     from llamafactory_gream.registration import register
+    from llamafactory_gream.seams import check_seams
 
     register()
+    check_seams(programs=True)
     from llamafactory import launcher
 
     # The launcher starts torchrun on its own file; our worker registers the plugin in each rank first.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from gream.errors import GreamError
-from gream.tasks import render_task
+from gream.tasks import Material, Record, render_record
+
+from llamafactory_gream.seams import check_seams
 
 NAME = "gream"
-TESTED_VERSION = "0.9.5"
 
 
 def register() -> None:
@@ -19,32 +19,24 @@ def register() -> None:
     Raises:
         GreamError: The installed LLaMA-Factory lacks a place that the plugin uses.
     """
-    try:
-        from llamafactory.data.converter import (
-            DATASET_CONVERTERS,
-            DatasetConverter,
-            register_dataset_converter,
-        )
-        from llamafactory.data.formatter import EmptyFormatter, StringFormatter
-        from llamafactory.data.template import TEMPLATES, register_template
-    except ImportError as error:
-        raise GreamError(
-            f"llamafactory {version('llamafactory')} has moved a place the plugin uses ({error}); "
-            f"install llamafactory=={TESTED_VERSION}, the version it is tested with"
-        ) from None
+    check_seams()
+    from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, register_dataset_converter
+    from llamafactory.data.formatter import EmptyFormatter, StringFormatter
+    from llamafactory.data.template import TEMPLATES, register_template
 
     @dataclass
     class TaskRecordConverter(DatasetConverter):
         """One compact record to one aligned row."""
 
-        def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
-            # Rows of one file share their columns: slots that another task uses arrive as None.
-            slots = {name: value for name, value in example["slots"].items() if value is not None}
-            system, question, answer = render_task(example["task"], example["template"], slots)
+        def __post_init__(self) -> None:
+            self.material = Material.load(Path(self.data_args.dataset_dir))
+
+        def __call__(self, example: Record) -> dict[str, Any]:
+            *before, question, answer = render_record(example, self.material)
             return {
                 "_prompt": [question],
                 "_response": [answer],
-                "_system": system["content"],
+                "_system": before[0]["content"] if before else "",
                 "_tools": "",
                 "_images": None,
                 "_videos": None,

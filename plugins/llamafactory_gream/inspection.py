@@ -1,0 +1,83 @@
+"""``llamafactory-gream inspect``: rows of a recipe as the model sees them.
+
+LLaMA-Factory itself loads, renders, tokenizes and cuts the rows; nothing here knows a template.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from gream.assembly import IGNORE
+from gream.config import read_yaml
+from gream.errors import GreamError
+from rich.console import Console
+from rich.text import Text
+
+from llamafactory_gream.registration import register
+
+_PROMPT, _ANSWER = "dim", "bold green"
+
+
+def inspect(recipe: Path, overrides: Sequence[str], first: int, count: int, console: Console) -> None:
+    """Print rows ``first`` to ``first + count - 1`` of a recipe's training data, tokens coloured by loss mask.
+
+    Args:
+        recipe: YAML file of LLaMA-Factory.
+        overrides: ``key=value`` strings that win over it.
+        first: From 0, in the order of the files.
+        count: Rows to print.
+        console: Where to print.
+
+    Raises:
+        GreamError: The recipe cannot be read, LLaMA-Factory refuses it, or there is no such row.
+    """
+    tokenizer, rows = _load(recipe, overrides, first + count)
+    if first >= len(rows):
+        raise GreamError(f"{recipe}: row {first} does not exist; there are {len(rows)}, counted from 0")
+    for number in range(first, min(first + count, len(rows))):
+        row = rows[number]
+        trained = sum(label != IGNORE for label in row["labels"])
+        console.rule(f"row {number}: {len(row['input_ids'])} tokens, loss on {trained}", align="left")
+        console.print(coloured(tokenizer, row["input_ids"], row["labels"]), soft_wrap=True)
+
+
+def coloured(tokenizer: Any, tokens: Sequence[int], labels: Sequence[int]) -> Text:
+    """The text of a row: bold green where there is loss, dim elsewhere; ids and chat markers readable."""
+    text = Text()
+    pairs = zip(tokens, (label != IGNORE for label in labels), strict=True)
+    for trained, run in groupby(pairs, key=lambda pair: pair[1]):
+        text.append(tokenizer.decode([token for token, _ in run]), style=_ANSWER if trained else _PROMPT)
+    return text
+
+
+def _load(recipe: Path, overrides: Sequence[str], needed: int) -> tuple[Any, Any]:
+    os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")
+    import datasets
+
+    register()
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_tokenizer
+    from omegaconf import OmegaConf
+
+    datasets.disable_progress_bars()
+    settings = {**read_yaml(recipe), **OmegaConf.to_container(OmegaConf.from_cli(list(overrides)))}
+    # What concerns the machine and not the rows, so that a recipe for GPUs can be read on any.
+    settings |= {"use_cpu": True, "bf16": False, "report_to": "none", "max_samples": needed}
+    settings.pop("deepspeed", None)
+    try:
+        # It prints an example of its own.
+        with contextlib.redirect_stdout(io.StringIO()):
+            model, data, training, _, _ = get_train_args(settings)
+            parts = load_tokenizer(model)
+            template = get_template_and_fix_tokenizer(parts["tokenizer"], data)
+            dataset = get_dataset(template, model, data, training, stage="sft", **parts)
+    except (ValueError, OSError) as error:
+        raise GreamError(f"{recipe}: LLaMA-Factory cannot load it ({str(error).splitlines()[0]})") from None
+    return parts["tokenizer"], dataset["train_dataset"]
