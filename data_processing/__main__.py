@@ -179,9 +179,10 @@ def plan(
     if stage is Stage.sft:
         from data_processing.sft import build_sft
 
+        chains = run / "chains.jsonl" if recipe.sft.chains == "model" else None
         return Plan(
             {"seed": seed, "sft": recipe.sft.model_dump(mode="json"), "rl": recipe.rl.model_dump(mode="json")},
-            [interactions, items, enriched, preferences, index],
+            [interactions, items, enriched, preferences, index, *([chains] if chains else [])],
             ["sft"],
             lambda out: build_sft(
                 recipe.sft,
@@ -192,6 +193,7 @@ def plan(
                 enriched=enriched,
                 preferences=preferences,
                 index=index,
+                chains=chains,
                 out=out,
             ),
         )
