@@ -28,135 +28,6 @@ DISTINCTIVE_LETTERS = 3
 TITLE_WORDS = 5
 OTHER_TITLE_WORDS = 3
 
-# Words that any text may hold: they tell no title from another.
-FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "about",
-        "after",
-        "again",
-        "all",
-        "also",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "back",
-        "be",
-        "been",
-        "before",
-        "both",
-        "but",
-        "by",
-        "can",
-        "each",
-        "else",
-        "even",
-        "ever",
-        "every",
-        "few",
-        "first",
-        "for",
-        "from",
-        "get",
-        "goes",
-        "has",
-        "have",
-        "he",
-        "her",
-        "his",
-        "how",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "just",
-        "last",
-        "latest",
-        "less",
-        "like",
-        "look",
-        "many",
-        "may",
-        "more",
-        "most",
-        "much",
-        "my",
-        "near",
-        "new",
-        "next",
-        "no",
-        "none",
-        "not",
-        "now",
-        "of",
-        "often",
-        "on",
-        "once",
-        "one",
-        "only",
-        "open",
-        "or",
-        "other",
-        "our",
-        "out",
-        "over",
-        "own",
-        "same",
-        "she",
-        "so",
-        "some",
-        "something",
-        "still",
-        "such",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "they",
-        "this",
-        "those",
-        "three",
-        "through",
-        "to",
-        "together",
-        "too",
-        "twice",
-        "two",
-        "under",
-        "until",
-        "up",
-        "upon",
-        "use",
-        "used",
-        "usual",
-        "very",
-        "was",
-        "way",
-        "we",
-        "well",
-        "were",
-        "what",
-        "when",
-        "which",
-        "while",
-        "who",
-        "will",
-        "with",
-        "within",
-        "without",
-        "yet",
-        "you",
-        "your",
-    ]
-)
 _CLAUSE_END = re.compile(r"[.;:!?](?:\s|$)")
 _WORD = re.compile(r"\w+")
 _ID = re.compile(rf"(?:{TOKEN_PATTERN.pattern})+")
@@ -179,6 +50,21 @@ class Rejection(StrEnum):
 def words_of(text: str) -> tuple[str, ...]:
     """Words in lower case."""
     return tuple(_WORD.findall(text.casefold()))
+
+
+# Words that any text may hold: they tell no title from another.
+FUNCTION_WORDS = frozenset(
+    words_of(
+        """
+        a about after again all also an and any are as at back be been before both but by can each else even ever
+        every few first for from get goes has have he her his how if in into is it its just last latest less like look
+        many may more most much my near new next no none not now of often on once one only open or other our out over
+        own same she so some something still such than that the their them then there they this those three through to
+        together too twice two under until up upon use used usual very was way we well were what when which while who
+        will with within without yet you your
+        """
+    )
+)
 
 
 def length_of(text: str) -> int:

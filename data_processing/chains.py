@@ -1,7 +1,6 @@
 """Chains of a language model between the stage that asks for them and the rows that teach them.
 
-A chain speaks of the items of its history by number, ``[1]`` for the oldest, and of the next item as ``[next]``, so that
-it outlives other semantic ids.
+A chain speaks of the items of its history by number, ``[1]`` for the oldest, so that it outlives the semantic ids.
 """
 
 from __future__ import annotations

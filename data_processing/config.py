@@ -146,6 +146,7 @@ class SftConfig(Config):
         preference: Rows per user.
         reasoning_min_history: Shortest history that a chain may argue from.
         chains: Who argues: the template teacher, or the language model that the stage ``chains`` asked.
+        chain_targets: Targets that the stage ``chains`` asks about, drawn at random; 0 for all.
         longest_chain: Most semantic-id tokens, words and punctuation marks of a chain; longer ones are not taught.
         curriculum: See `CurriculumConfig`.
         reasoning_rows: Reasoning rows to aim at: every example is written as often, each time in other words, as comes
@@ -162,6 +163,7 @@ class SftConfig(Config):
     reasoning_min_history: PositiveInt = 4
     reasoning_rows: NonNegativeInt = 0
     chains: Literal["template", "model"] = "template"
+    chain_targets: NonNegativeInt = 0
     longest_chain: PositiveInt = 400
     curriculum: CurriculumConfig = CurriculumConfig()
 

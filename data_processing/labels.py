@@ -1,7 +1,7 @@
 """What chains call an item: a brand and a category that tell it apart from other items.
 
-A dump's own brand and category serve where they do. A category that most of the catalogue shares argues for nothing;
-one of the same name under several parents is ambiguous; and where an item has no brand, its title often begins with one.
+Not all do: a category that most of the catalogue shares argues for nothing, and one of the same name under several
+parents is ambiguous. Where an item has no brand, its title often begins with one.
 """
 
 from __future__ import annotations
