@@ -76,7 +76,9 @@ def write_chains(
         if len(kept) == len(history):
             unmarked += 1
             kept = denoiser.supported(history, f"{answer['evidence']} {answer['preference']}")
-        chains[place] = Chain(**{**answer, "kept": kept})
+        chains[place] = Chain(
+            answer["evidence"], answer["preference"], answer["intent"], answer["recommendation"], kept
+        )
     chains |= _by_template(material, known, settled.rejected, sft.history, seed)
     rows = [{**place._asdict(), **asdict(chains[place])} for place in asked if place in chains]
     write_jsonl(out / "chains.jsonl", rows)
