@@ -21,6 +21,8 @@ from data_processing.tables import Item
 SUCCESSORS = 3
 # A denoised history holds so many items at most, the latest ones.
 MOST_KEPT = 8
+# What lies so few items back is recent.
+RECENT = 3
 # Words of a title that stand for an item without category and brand.
 TITLE_WORDS = 5
 
@@ -50,8 +52,8 @@ class Preference:
 
 def describe_user(history: Sequence[Item]) -> Preference:
     """Preferences in words, from counts over the history (oldest first, at least one item)."""
-    recent = history[-3:]
-    earlier = history[:-3] or history
+    recent = history[-RECENT:]
+    earlier = history[:-RECENT] or history
     return Preference(
         general=f"In all {_counts(history)}.",
         long_term=f"Earlier {_counts(earlier)}.",
@@ -165,18 +167,22 @@ def _count(history: Sequence[Item], category: str) -> int:
 
 def _preference(history: Sequence[Item], brand: str, category: str, random_: random.Random) -> str:
     if brand:
-        lately = any(item.brand == brand for item in history[-3:])
-        return f"{brand}, {random_.choice(('still now', 'up to now') if lately else ('earlier on', 'in the past'))}."
+        return f"{brand}, {_recency(any(item.brand == brand for item in history[-RECENT:]), random_)}."
     seen = _count(history, category) if category else 0
     if seen:
-        return f"{category}, {random_.choice(('more than once', 'again and again')) if seen > 1 else 'once so far'}."
+        often = random_.choice(("more than once", "again and again")) if seen > 1 else "once so far"
+        return f"{category}, {often}, {_recency(_count(history[-RECENT:], category) > 0, random_)}."
     return random_.choice(("no fixed brand.", "open to any brand."))
+
+
+def _recency(lately: bool, random_: random.Random) -> str:
+    return random_.choice(("still now", "up to now") if lately else ("earlier on", "in the past"))
 
 
 def _intent(last: str, follower: str, category: str, random_: random.Random) -> str:
     if follower:
         return random_.choice(
-            ("after {0}, people here turn to {1}.", "{1}, as often after {0}.", "from {0} the way leads to {1}.")
+            ("after {0}, people here turn to {1}.", "{1}, as so often after {0}.", "from {0} the way leads to {1}.")
         ).format(last, follower)
     if category:
         return random_.choice(("back to {}.", "more {}.")).format(category)

@@ -8,19 +8,30 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from data_support import ROOT
 from eval_support import make_model, make_tokenizer
 from gream.config import load_config
-from gream.dialogue import STEPS, ReasonedAnswer, direct_prompt, parse_reasoned_answer, reasoning_prompt
+from gream.dialogue import (
+    STEPS,
+    ReasonedAnswer,
+    direct_prompt,
+    parse_reasoned_answer,
+    reasoning_prompt,
+    render_prompt,
+)
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.vocabulary import level_token
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llamafactory_gream.order import LOG, compare_order, file_order, read_order, row_hash
+from llamafactory_gream.order import LOG, compare_order, file_order, read_order, row_hash, text_hash
+from llamafactory_gream.order_log import OrderLog
+from transformers import AutoTokenizer, TrainerControl, TrainerState
 
 from data_processing.config import CurriculumConfig, DataRecipe
 from data_processing.curriculum import chained_stages, reasoning_share, steps_shown, training_order
@@ -174,6 +185,37 @@ def test_a_run_consumes_the_rows_in_their_order(folder: Path, tmp_path: Path, ra
     assert compare_order(consumed, wanted).endswith("rows consumed, in the order of the 22 rows of the file")
     lines = (tmp_path / "out" / LOG.format(ranks - 1)).read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(len(lines)))
+
+
+class Model(torch.nn.Module):
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:
+        """Nothing: the log looks at what it is given."""
+
+
+def test_a_log_holds_what_training_forwards_and_goes_on_where_a_run_resumes(folder: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    texts = [render_prompt(messages_of(number)) for number in range(3)]
+    wide = tokenizer(texts, padding=True, return_tensors="pt")
+    arguments = SimpleNamespace(output_dir=tmp_path, process_index=0, world_size=1)
+
+    def run(first: int, last: int) -> None:
+        model, callback, state = Model(), OrderLog(), TrainerState(global_step=first)
+        control = TrainerControl()
+        callback.on_train_begin(arguments, state, control, model=model, processing_class=tokenizer)
+        for step in range(first, last):
+            state.global_step = step
+            model.train()(input_ids=wide["input_ids"], attention_mask=wide["attention_mask"])
+            model.eval()(input_ids=wide["input_ids"], attention_mask=wide["attention_mask"])
+        callback.on_train_end(arguments, state, control)
+        model.train()(input_ids=wide["input_ids"], attention_mask=wide["attention_mask"])
+
+    run(0, 5)
+    with (tmp_path / LOG.format(0)).open("a") as stream:
+        stream.write('{"step": 5, "ra')  # killed in the middle of a line; the last checkpoint was written at step 3
+    run(3, 6)
+    lines = [json.loads(line) for line in (tmp_path / LOG.format(0)).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 5]
+    assert read_order(tmp_path) == [text_hash(text) for text in texts] * 6
 
 
 def log(output: Path, ranks: list[list[list[str]]]) -> None:

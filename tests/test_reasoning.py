@@ -31,7 +31,8 @@ from data_processing.__main__ import Stage, main
 from data_processing.chain_filters import Rejection, Titles
 from data_processing.chain_prompts import ask_chain, chain_reader
 from data_processing.chains import Chain, read_chains
-from data_processing.config import RlConfig
+from data_processing.config import CurriculumConfig, RlConfig
+from data_processing.curriculum import training_order
 from data_processing.denoise import Denoiser
 from data_processing.labels import labelled
 from data_processing.questions import UnusableAnswerError
@@ -357,6 +358,9 @@ def test_the_curriculum_is_exported_in_order_and_as_stages(run: Path) -> None:
     assert len(chains) == report["reasoning"]
     assert len(rows) - len(chains) == report["alignment_rows_mixed_in"]
     assert report["alignment_rows_mixed_in"] == report["alignment"]["next_item"] + report["alignment"]["id_to_text"]
+    mixed, reasoning = report["alignment_rows_mixed_in"], report["reasoning"]
+    order = training_order(CurriculumConfig(growth=0.5), mixed, reasoning, 42)
+    assert ["<think>" in answer for answer in answers] == [row >= mixed for row in order]
     steps = [min(answer.count("\n") - 2, STEPS) for answer in chains]
     assert steps == sorted(steps)
     assert set(steps) == set(range(1, STEPS + 1))
