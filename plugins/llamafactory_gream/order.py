@@ -2,6 +2,8 @@
 
 Each rank writes ``order.rankR.jsonl`` into the output folder, a line per forward pass in training, with the step and a
 hash of the text of each row. A row of a file has the same hash: that of its conversation as the template renders it.
+
+    python -m llamafactory_gream.order OUTPUT_DIR FILE.jsonl
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from gream.dialogue import Message, render_prompt
-from gream.errors import GreamError
+from gream.errors import GreamError, exit_with_error_line
 
 LOG = "order.rank{}.jsonl"
 
@@ -88,3 +91,15 @@ def file_order(path: Path) -> list[str]:
     if not hashes:
         raise GreamError(f"{path}: holds no row")
     return hashes
+
+
+def main(
+    output: Annotated[Path, typer.Argument(help="output_dir of a run of llamafactory-gream.")],
+    file: Annotated[Path, typer.Argument(help="Data set it was trained on, one epoch.")],
+) -> None:
+    """Say whether a run consumed the rows of a file in their order; status 2 where it did not."""
+    print(compare_order(read_order(output), file_order(file)))
+
+
+if __name__ == "__main__":
+    exit_with_error_line(lambda: typer.run(main))
