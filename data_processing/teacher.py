@@ -139,7 +139,7 @@ def argue(
     return ReasonedAnswer(
         evidence=_evidence(history, history_ids[-1], brand, category, random_),
         preference=_preference(history, brand, category, random_),
-        intent=_intent(label_of(last), wanted if follows else "", category, random_),
+        intent=_intent(history, wanted if follows else "", category, random_),
         recommendation=_recommendation(brand or ("" if category else wanted), category, random_),
         history=tuple(history_ids[index] for index in kept),
         answer=target_id,
@@ -170,7 +170,7 @@ def _preference(history: Sequence[Item], brand: str, category: str, random_: ran
         return f"{brand}, {_recency(any(item.brand == brand for item in history[-RECENT:]), random_)}."
     seen = _count(history, category) if category else 0
     if seen:
-        often = random_.choice(("more than once", "again and again")) if seen > 1 else "once so far"
+        often = random_.choice(("more than once", "again and again")) if seen > 1 else "once"
         return f"{category}, {often}, {_recency(_count(history[-RECENT:], category) > 0, random_)}."
     return random_.choice(("no fixed brand.", "open to any brand."))
 
@@ -179,13 +179,13 @@ def _recency(lately: bool, random_: random.Random) -> str:
     return random_.choice(("still now", "up to now") if lately else ("earlier on", "in the past"))
 
 
-def _intent(last: str, follower: str, category: str, random_: random.Random) -> str:
+def _intent(history: Sequence[Item], follower: str, category: str, random_: random.Random) -> str:
     if follower:
         return random_.choice(
             ("after {0}, people here turn to {1}.", "{1}, as so often after {0}.", "from {0} the way leads to {1}.")
-        ).format(last, follower)
+        ).format(label_of(history[-1]), follower)
     if category:
-        return random_.choice(("back to {}.", "more {}.")).format(category)
+        return f"more {category}." if _count(history[-RECENT:], category) else f"back to {category}."
     return random_.choice(("stay with the brand.", "something else by the same brand."))
 
 
