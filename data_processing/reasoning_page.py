@@ -36,7 +36,7 @@ def reasoning_page(statistics: Mapping[str, Any], order: Sequence[int], steps: S
         **{name: chains[name] for name in chains if name.endswith("_share") or name == "length"},
     }
     filters = [
-        {"filter": reason.value, "chains": chains["rejected_by"][reason.name], "share": count_share(chains, reason)}
+        {"filter": reason.value, "chains": chains["rejected_by"][reason.name], "share": _share_of(chains, reason)}
         for reason in Rejection
     ]
     charts = _share_chart(order, mixed)
@@ -52,7 +52,7 @@ def reasoning_page(statistics: Mapping[str, Any], order: Sequence[int], steps: S
     )
 
 
-def count_share(chains: Mapping[str, Any], reason: Rejection) -> float:
+def _share_of(chains: Mapping[str, Any], reason: Rejection) -> float:
     """Share of the written chains that a filter rejects."""
     return float(chains["rejected_by"][reason.name] / max(1, chains["written"]))
 
