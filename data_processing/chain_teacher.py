@@ -77,7 +77,12 @@ def write_chains(
             unmarked += 1
             kept = denoiser.supported(history, f"{answer['evidence']} {answer['preference']}")
         chains[place] = Chain(
-            answer["evidence"], answer["preference"], answer["intent"], answer["recommendation"], kept
+            answer["evidence"],
+            answer["preference"],
+            answer["intent"],
+            answer["recommendation"],
+            kept,
+            _window(material, place, sft.history),
         )
     chains |= _by_template(material, known, settled.rejected, sft.history, seed)
     rows = [{**place._asdict(), **asdict(chains[place])} for place in asked if place in chains]
@@ -88,11 +93,15 @@ def write_chains(
     )
 
 
+def _window(material: Material, place: Place, longest: int) -> tuple[int, ...]:
+    """Numbers of the history's items and of the target."""
+    return tuple(material.sequences[place.user][max(0, place.position - longest) : place.position + 1])
+
+
 def _around(material: Material, catalogue: Sequence[Item], place: Place, longest: int) -> tuple[list[Item], Item]:
     """History and target of a place."""
-    sequence = material.sequences[place.user]
-    history = sequence[max(0, place.position - longest) : place.position]
-    return [catalogue[item] for item in history], catalogue[sequence[place.position]]
+    *history, target = (catalogue[item] for item in _window(material, place, longest))
+    return history, target
 
 
 def _by_template(
@@ -108,5 +117,12 @@ def _by_template(
         answer = argue(history, target, names, "[next]", successors, random_)
         if answer is not None:
             kept = tuple(names.index(name) + 1 for name in answer.history)
-            chains[place] = Chain(answer.evidence, answer.preference, answer.intent, answer.recommendation, kept)
+            chains[place] = Chain(
+                answer.evidence,
+                answer.preference,
+                answer.intent,
+                answer.recommendation,
+                kept,
+                _window(material, place, longest),
+            )
     return chains

@@ -41,6 +41,7 @@ class Chain:
         intent: Likewise.
         recommendation: Likewise.
         kept: Numbers of the history's items that stay, from 1.
+        items: What it argues about: the history's items and then the next one, by their number in the catalogue.
     """
 
     evidence: str
@@ -48,6 +49,7 @@ class Chain:
     intent: str
     recommendation: str
     kept: tuple[int, ...]
+    items: tuple[int, ...]
 
     def answer(self, history_ids: Sequence[str], target_id: str) -> ReasonedAnswer:
         """The same with semantic ids in place of numbers."""
@@ -78,7 +80,7 @@ def read_chains(path: Path) -> dict[Place, Chain]:
     for number, row in enumerate(read_jsonl(path), start=1):
         try:
             place = Place(row.pop("user"), row.pop("position"))
-            chains[place] = Chain(**{**row, "kept": tuple(row["kept"])})
+            chains[place] = Chain(**{**row, "kept": tuple(row["kept"]), "items": tuple(row["items"])})
         except (KeyError, TypeError):
             raise GreamError(f"{path}:{number}: no chain; run the stage 'chains' again") from None
     return chains

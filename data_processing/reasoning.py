@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gream.dialogue import ReasonedAnswer, reasoning_prompt
+from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 
 from data_processing.chain_filters import Rejection, Titles, count_rejections, length_of, rejections
@@ -54,6 +55,9 @@ def reasoning_rows(
         sequences: Training items of each user, oldest first.
         chains: Of a language model, by place; the template teacher argues where there are none.
         random_: Draws wordings and the order among histories of one length.
+
+    Raises:
+        GreamError: A chain of the language model argues about other items than its row shows.
     """
     known = labelled(catalogue)
     titles = Titles(known)
@@ -73,8 +77,15 @@ def reasoning_rows(
             items = [known[item] for item in history]
             if chains is None:
                 answer = argue(items, known[target], ids, catalog.text(target), successors, random_)
+            elif place in chains:
+                if chains[place].items != (*history, target):
+                    raise GreamError(
+                        f"chains.jsonl: the chain for position {place.position} of user {place.user} argues about "
+                        "other items than its row shows; run the stage 'chains' again"
+                    )
+                answer = chains[place].answer(ids, catalog.text(target))
             else:
-                answer = chains[place].answer(ids, catalog.text(target)) if place in chains else None
+                answer = None
             if answer is None:
                 unsupported.add(place)
                 continue

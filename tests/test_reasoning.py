@@ -211,6 +211,15 @@ def test_the_stage_needs_a_language_model_and_the_rows_its_chains(run: Path) -> 
         read_chains(run / "chains.jsonl")
 
 
+def test_chains_about_other_items_are_refused(run: Path) -> None:
+    with ChatServer(well_reasoned) as server:
+        teach_chains(run, server.url, "sft.history=3")
+    with pytest.raises(GreamError, match=r"chains\.jsonl: the chain for position 4 of user 0 argues about other items"):
+        sft(run, "sft.chains=model")
+    sft(run, "sft.chains=model", "sft.history=3")
+    assert statistics(run)["reasoning"] == 15
+
+
 # --- reading
 
 
@@ -293,7 +302,7 @@ def test_a_prompt_shows_numbers_titles_and_kinds() -> None:
 
 
 def test_numbers_become_ids_whatever_those_are() -> None:
-    chain = Chain("[2] after [1], not [12].", "p", "i", "r [2]", (1, 2))
+    chain = Chain("[2] after [1], not [12].", "p", "i", "r [2]", (1, 2), (7, 8, 9))
     answer = chain.answer(["<|a_5|>", "<|a_6|>"], "<|a_7|>")
     assert answer.evidence == "<|a_6|> after <|a_5|>, not [12]."
     assert answer.recommendation == "r <|a_6|>"
