@@ -1,9 +1,10 @@
 """Validation losses of the training schedules, from one aligned model, on the same rows in another order.
 
-    python scripts/bench/curriculum.py --run RUN [--rows 4000] [--alignment-steps 300] [--figure FILE.svg]
+    python scripts/bench/curriculum.py --run RUN [--aligned CHECKPOINT] [--rows 4000] [--figure FILE.svg]
 
-RUN holds the stages up to ``sft`` and ``model``. A model is aligned on next-item rows; then, for each schedule, a copy
-of it is trained once over the same sampled rows. Every so often it is asked for the validation items of some users:
+RUN holds the stages up to ``sft`` and ``model``. A model is aligned on next-item rows, or is the checkpoint of the
+alignment stage; then, for each schedule, a copy of it is trained once over the same sampled rows, from the same state.
+Every so often it is asked for the validation items of some users:
 directly, and after the template teacher's chain, which knows them. The second is no recommendation accuracy: it says
 how well chain and item are learned.
 """
@@ -145,7 +146,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=4000, help="rows of either kind")
+    parser.add_argument("--aligned", type=Path, help="checkpoint to start from; otherwise RUN/model is aligned first")
     parser.add_argument("--alignment-steps", type=int, default=300)
+    parser.add_argument("--watch", type=int, default=10, help="times that losses are measured")
     parser.add_argument("--users", type=int, default=300)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=42)
@@ -155,8 +158,9 @@ def main() -> None:
     torch.manual_seed(options.seed)
     random_ = random.Random(options.seed)
 
-    tokenizer = AutoTokenizer.from_pretrained(options.run / "model")
-    base = AutoModelForCausalLM.from_pretrained(options.run / "model", dtype=torch.float32)
+    start = options.aligned or options.run / "model"
+    tokenizer = AutoTokenizer.from_pretrained(start)
+    base = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
     rows = [row["messages"] for row in read_jsonl(options.run / "sft" / "reasoning.jsonl")]
     kinds: dict[bool, list[Any]] = {False: [], True: []}
     for messages in rows:
@@ -166,23 +170,23 @@ def main() -> None:
         kind: [all_[place] for place in sorted(random_.sample(range(len(all_)), min(options.rows, len(all_))))]
         for kind, all_ in kinds.items()
     }
-    seen = random_.choices(kinds[False], k=options.alignment_steps * options.batch)
     learned = [
         encode(tokenizer, messages[:-1], messages[-1]["content"]) for messages in (*chosen[False], *chosen[True])
     ]
     held_out = validation_rows(options.run, tokenizer, options.users, options.seed)
 
-    began = time.monotonic()
     base.train()
-    train(
-        base,
-        [encode(tokenizer, messages[:-1], messages[-1]["content"], whole=True) for messages in seen],
-        batch=options.batch,
-        rate=2e-3,
-    )
-    print(f"aligned: {options.alignment_steps} steps, {time.monotonic() - began:.0f} s", flush=True)
+    if options.aligned is None:
+        began = time.monotonic()
+        seen = random_.choices(kinds[False], k=options.alignment_steps * options.batch)
+        known = [encode(tokenizer, messages[:-1], messages[-1]["content"], whole=True) for messages in seen]
+        train(base, known, batch=options.batch, rate=2e-3)
+        print(f"aligned: {options.alignment_steps} steps, {time.monotonic() - began:.0f} s", flush=True)
 
-    result: dict[str, Any] = {"options": {key: str(value) for key, value in vars(options).items()}, "schedules": {}}
+    result: dict[str, Any] = {
+        "options": {key: str(value) for key, value in vars(options).items() if key not in ("run", "aligned", "figure")},
+        "schedules": {},
+    }
     for schedule in options.schedules:
         order = training_order(CurriculumConfig(schedule=schedule), len(chosen[False]), len(chosen[True]), options.seed)
         model, began = copy.deepcopy(base), time.monotonic()
@@ -203,7 +207,7 @@ def main() -> None:
             batch=options.batch,
             rate=1e-3,
             watch=watch,
-            every=max(1, steps // 10),
+            every=max(1, steps // options.watch),
         )
         result["schedules"][schedule] = {**curves, "seconds": round(time.monotonic() - began)}
     if options.figure:
