@@ -28,6 +28,7 @@ class Stage(StrEnum):
     interactions = "interactions"
     export = "export"
     enrich = "enrich"
+    chains = "chains"
     embed = "embed"
     semantic_ids = "semantic-ids"
     sft = "sft"
@@ -151,6 +152,41 @@ def plan(
                 out=out,
             ),
         )
+    if stage is Stage.chains:
+        from data_processing.chain_prompts import wording as chain_wording
+        from data_processing.chain_teacher import write_chains
+
+        if endpoint is None:
+            raise GreamError("'chains' asks a language model: pass --base-url and --model, or leave the stage out")
+        asked = endpoint
+        return Plan(
+            {
+                "seed": seed,
+                "rl": recipe.rl.model_dump(mode="json"),
+                "sft": recipe.sft.model_dump(
+                    mode="json", include={"history", "reasoning_min_history", "chain_targets", "longest_chain"}
+                ),
+                "teacher": {
+                    "model": asked.model,
+                    "prompts": chain_wording(),
+                    "on_reject": recipe.teacher.on_reject,
+                    "sampling": recipe.teacher.sampling(),
+                },
+            },
+            [interactions, items],
+            ["chains.jsonl"],
+            lambda out: write_chains(
+                recipe.teacher,
+                asked,
+                recipe.sft,
+                recipe.rl,
+                seed,
+                interactions=interactions,
+                items=items,
+                folder=run / "teacher" / "chains",
+                out=out,
+            ),
+        )
     if stage is Stage.enrich:
         from data_processing.enrich import enrich
 
@@ -205,9 +241,10 @@ def plan(
     if stage is Stage.sft:
         from data_processing.sft import build_sft
 
+        chains = run / "chains.jsonl" if recipe.sft.chains == "model" else None
         return Plan(
             {"seed": seed, "sft": recipe.sft.model_dump(mode="json"), "rl": recipe.rl.model_dump(mode="json")},
-            [interactions, items, enriched, preferences, index],
+            [interactions, items, enriched, preferences, index, *([chains] if chains else [])],
             ["sft"],
             lambda out: build_sft(
                 recipe.sft,
@@ -218,6 +255,7 @@ def plan(
                 enriched=enriched,
                 preferences=preferences,
                 index=index,
+                chains=chains,
                 out=out,
             ),
         )
@@ -272,7 +310,9 @@ def main(
     ] = None,
     base_url: Annotated[
         str | None,
-        typer.Option(help="OpenAI-compatible endpoint that teaches in 'enrich', e.g. http://localhost:8000/v1."),
+        typer.Option(
+            help="OpenAI-compatible endpoint that teaches in 'enrich' or 'chains', e.g. http://localhost:8000/v1."
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model at --base-url.")] = None,
     previous: Annotated[
@@ -291,12 +331,12 @@ def main(
         ranks.work_along()
         return
     endpoint = None
-    if base_url is not None and model is not None and stage is Stage.enrich:
+    if base_url is not None and model is not None and stage in (Stage.enrich, Stage.chains):
         from data_processing.chat_client import Endpoint
 
         endpoint = Endpoint.parse(base_url, model, os.environ)
     elif (base_url, model) != (None, None):
-        raise GreamError("--base-url and --model go together, and with the stage 'enrich' alone")
+        raise GreamError("--base-url and --model go together, and with the stages 'enrich' and 'chains' alone")
     todo = plan(
         stage,
         recipe,

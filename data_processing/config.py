@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gream.config import Config
+from gream.templates import Task
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from data_processing.encoders import Kind
@@ -126,6 +127,31 @@ class ModelConfig(Config):
     initialisation: Literal["gaussian", "semantic"] = "gaussian"
 
 
+class CurriculumConfig(Config):
+    """The order of the reasoning stage's rows.
+
+    Attributes:
+        schedule: ``ramp``: the share of reasoning rows grows evenly from the first row to the last; ``official``: as in
+            the official implementation, with 47 % of them in one block at the end; ``shuffled``: no order.
+        tasks: Alignment tasks whose rows are mixed in.
+        easy_first: Short histories before long ones.
+        growth: Share of the reasoning rows, from the first one on, over which chains grow by one step at a time.
+        stages: Into how many data sets, to be trained on one after the other, the order is cut.
+    """
+
+    schedule: Literal["ramp", "official", "shuffled"] = "ramp"
+    tasks: tuple[Task, ...] = ("next_item",)
+    easy_first: bool = True
+    growth: float = Field(default=0.0, ge=0.0, lt=1.0)
+    stages: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _shuffled_cannot_grow(self) -> CurriculumConfig:
+        if self.schedule == "shuffled" and self.growth:
+            raise ValueError("growth needs a schedule with an order: ramp or official")
+        return self
+
+
 class SftConfig(Config):
     """Rows of supervised training.
 
@@ -142,6 +168,10 @@ class SftConfig(Config):
             asks for with ``--form sequence``; in place of ``next_item`` or beside it.
         sequence_items: Most items of such a row; a longer sequence makes several.
         reasoning_min_history: Shortest history that a chain may argue from.
+        chains: Who argues: the template teacher, or the language model that the stage ``chains`` asked.
+        chain_targets: Targets that the stage ``chains`` asks about, drawn at random; 0 for all.
+        longest_chain: Most semantic-id tokens, words and punctuation marks of a chain; longer ones are not taught.
+        curriculum: See `CurriculumConfig`.
         reasoning_rows: Reasoning rows to aim at: every example is written as often, each time in other words, as comes
             nearest to it, and at least once.
     """
@@ -157,6 +187,10 @@ class SftConfig(Config):
     sequence_items: PositiveInt = 50
     reasoning_min_history: PositiveInt = 4
     reasoning_rows: NonNegativeInt = 0
+    chains: Literal["template", "model"] = "template"
+    chain_targets: NonNegativeInt = 0
+    longest_chain: PositiveInt = 400
+    curriculum: CurriculumConfig = CurriculumConfig()
 
 
 class RlConfig(Config):

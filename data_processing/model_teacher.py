@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from gream.dialogue import Message
 from gream.errors import GreamError
@@ -28,6 +29,8 @@ from data_processing.prompts import (
 )
 from data_processing.questions import ASKS, Question, ask_questions, question_key
 from data_processing.tables import read_training_reviews
+
+S = TypeVar("S")
 
 
 def enrich_with_model(
@@ -59,41 +62,73 @@ def enrich_with_model(
         GreamError: The endpoint fails, or a text was rejected and ``on_reject`` is ``fail``.
     """
     material = read_material(rl, seed, interactions, items)
-    questions = _questions(material, read_training_reviews(reviews))
-    keys = {subject: question_key(question, endpoint, config) for subject, question in questions.items()}
+    settled = settle("enrich", config, endpoint, _questions(material, read_training_reviews(reviews)), folder)
+    texts = template_texts(material)
+    texts |= settled.answers
+    write_texts(material, texts, out)
+
+
+@dataclass(frozen=True)
+class Settled(Generic[S]):
+    """What a language model said.
+
+    Attributes:
+        answers: To each question that it answered so that the answer can be used.
+        rejected: Questions without such an answer.
+    """
+
+    answers: dict[S, Mapping[str, str]]
+    rejected: list[S]
+
+
+def settle(
+    stage: str, config: TeacherConfig, endpoint: Endpoint, questions: Mapping[S, Question], folder: Path
+) -> Settled[S]:
+    """Ask what earlier starts have not settled, and count what it cost.
+
+    Args:
+        stage: Named on the screen.
+        config: See `TeacherConfig`.
+        endpoint: Where to ask.
+        questions: By whatever the caller calls them; each one's subject has a ``kind``.
+        folder: Keeps ``answers.jsonl``, ``rejects.jsonl`` and ``statistics.json`` between starts.
+
+    Raises:
+        GreamError: The endpoint fails, or a question was rejected and ``on_reject`` is ``fail``.
+    """
+    keys = {name: question_key(question, endpoint, config) for name, question in questions.items()}
     # Items of the same words make the same question, which is asked once.
-    by_key = {key: questions[subject] for subject, key in keys.items()}
+    by_key = {key: questions[name] for name, key in keys.items()}
     with Journal(folder / "answers.jsonl") as answers, Journal(folder / "rejects.jsonl") as rejects:
         before = _tokens(endpoint, answers, rejects)
         asked = ask_questions(config, endpoint, by_key, answers, rejects)
-        rejected = [subject for subject, key in keys.items() if key in rejects.rows]
+        rejected = [name for name, key in keys.items() if key in rejects.rows]
         after = _tokens(endpoint, answers, rejects)
         write_json(
             folder / "statistics.json",
             {
                 "model": endpoint.model,
-                "texts": _count(questions),
-                "rejected_texts": _count(rejected),
+                "texts": _count(questions.values()),
+                "rejected_texts": _count(questions[name] for name in rejected),
                 **asdict(asked),
                 "this_start": _priced(config, after - before),
                 "all_starts": _priced(config, after),
             },
         )
         if rejected and config.on_reject == "fail":
-            first = rejected[0]
+            first = " ".join(map(str, questions[rejected[0]].subject.values()))
             raise GreamError(
                 f"{rejects.path}: no usable answer to {len(rejected)} of {len(keys)} texts in {ASKS} asks (first: "
-                f"{first.kind} {first.number}: {rejects.rows[keys[first]]['reason']}); delete the file to ask again, "
+                f"{first}: {rejects.rows[keys[rejected[0]]]['reason']}); delete the file to ask again, "
                 "or pass teacher.on_reject=template to have the template teacher write them"
             )
-        texts = template_texts(material)
-        texts |= {subject: answers.rows[key]["answer"] for subject, key in keys.items() if key not in rejects.rows}
-    write_texts(material, texts, out)
+        usable = {name: answers.rows[key]["answer"] for name, key in keys.items() if key not in rejects.rows}
     print(
-        f"[enrich] {endpoint.model}: {len(keys) - len(rejected)} texts ({asked.questions - asked.found} asked for, "
+        f"[{stage}] {endpoint.model}: {len(usable)} texts ({asked.questions - asked.found} asked for, "
         f"{asked.found} found), {(after - before).total()} tokens; template teacher: {len(rejected)} texts",
         flush=True,
     )
+    return Settled(usable, rejected)
 
 
 def _questions(material: Material, reviews: Mapping[tuple[int, int], str]) -> dict[Subject, Question]:
@@ -118,8 +153,8 @@ def _questions(material: Material, reviews: Mapping[tuple[int, int], str]) -> di
     return questions
 
 
-def _count(subjects: Iterable[Subject]) -> dict[str, int]:
-    return dict(Counter(subject.kind for subject in subjects))
+def _count(questions: Iterable[Question]) -> dict[str, int]:
+    return dict(Counter(str(question.subject["kind"]) for question in questions))
 
 
 def _tokens(endpoint: Endpoint, *journals: Journal) -> Counter[str]:

@@ -96,7 +96,7 @@ def ask_description(item: Item, reviews: Sequence[str]) -> list[Message]:
     # Sorted by length, then by text: the choice depends on nothing but the reviews.
     shown = sorted(telling, key=lambda review: (-len(review), review))[:MOST_REVIEWS]
     listed = "\n".join(f"- {review}" for review in shown)
-    return _conversation(DESCRIPTION.format(**_fields(item), reviews=listed or _UNKNOWN))
+    return conversation(DESCRIPTION.format(**_fields(item), reviews=listed or _UNKNOWN))
 
 
 def read_description(answer: str) -> dict[str, str]:
@@ -107,11 +107,8 @@ def read_description(answer: str) -> dict[str, str]:
 def ask_preference(history: Sequence[Item]) -> list[Message]:
     """Ask what the user of a training history (oldest first, at least one item) likes."""
     shown = history[-MOST_ITEMS:]
-    products = "\n".join(
-        f"{number}. " + "; ".join(part for part in (item.title, " > ".join(item.categories), item.brand) if part)
-        for number, item in enumerate(shown, start=1)
-    )
-    return _conversation(
+    products = "\n".join(f"{number}. {line_of(item)}" for number, item in enumerate(shown, start=1))
+    return conversation(
         PREFERENCE.format(
             products=products,
             # Of a short history, all of it is both: nothing else is there to speak of.
@@ -125,7 +122,7 @@ def ask_preference(history: Sequence[Item]) -> list[Message]:
 def read_preference(answer: str) -> dict[str, str]:
     """``general``, ``long_term`` and ``short_term``."""
     keys = ("general", "long_term", "short_term")
-    said = _said(answer)
+    said = without_reasoning(answer)
     try:
         # Models like to put a fence or a sentence around it.
         parsed = json.loads(said[said.index("{") : said.rindex("}") + 1])
@@ -144,7 +141,7 @@ def ask_intention(target: Item, review: str) -> list[Message]:
         target: A training item.
         review: What its buyer wrote about it; may be empty.
     """
-    return _conversation(INTENTION.format(**_fields(target), review=review or _UNKNOWN))
+    return conversation(INTENTION.format(**_fields(target), review=review or _UNKNOWN))
 
 
 def intention_reader(target: Item) -> Callable[[str], dict[str, str]]:
@@ -163,8 +160,14 @@ def intention_reader(target: Item) -> Callable[[str], dict[str, str]]:
     return read
 
 
-def _conversation(prompt: str) -> list[Message]:
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}]
+def line_of(item: Item) -> str:
+    """Title, categories and brand in one line."""
+    return "; ".join(part for part in (item.title, " > ".join(item.categories), item.brand) if part)
+
+
+def conversation(prompt: str, system: str = SYSTEM) -> list[Message]:
+    """A system turn and one question."""
+    return [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
 
 
 def _fields(item: Item) -> dict[str, str]:
@@ -180,8 +183,12 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
-def _said(answer: str) -> str:
-    """An answer without the reasoning that some models write before it."""
+def without_reasoning(answer: str) -> str:
+    """An answer without the reasoning that some models write before it.
+
+    Raises:
+        UnusableAnswerError: Nothing comes after the reasoning.
+    """
     said = _THINKING.sub("", answer)
     if "<think>" in said:
         raise UnusableAnswerError("it holds nothing but reasoning")
@@ -190,7 +197,7 @@ def _said(answer: str) -> str:
 
 def _text(answer: str, limit: int) -> str:
     """The answer as one clean line; raises where it is none that a catalogue or a training row can hold."""
-    said = _said(answer)
+    said = without_reasoning(answer)
     # Chat markup and semantic ids would be read as tokens, not as text.
     if "<|" in said:
         raise UnusableAnswerError("it contains '<|'")

@@ -16,9 +16,11 @@ from gream.stage import write_json
 from gream.tasks import ITEM_TEXTS, USER_TEXTS, Material, render_record
 
 from data_processing.alignment import alignment_records
+from data_processing.chains import read_chains
 from data_processing.config import RlConfig, SftConfig
-from data_processing.curriculum import ramp
+from data_processing.curriculum import chained_stages, steps_shown, training_order
 from data_processing.reasoning import reasoning_rows
+from data_processing.reasoning_page import reasoning_page
 from data_processing.reserve import without_reserved
 from data_processing.tables import Item, Row, read_items, read_jsonl, read_training_sequences, write_jsonl
 
@@ -46,6 +48,7 @@ def build_sft(
     enriched: Path,
     preferences: Path,
     index: Path,
+    chains: Path | None,
     out: Path,
 ) -> None:
     """Write the ``sft`` folder: rows, ``dataset_info.json`` and ``statistics.json``."""
@@ -64,27 +67,36 @@ def build_sft(
     alignment = [{"messages": render_record(record, material)} for record in records]
     write_jsonl(folder / "alignment.jsonl", alignment)
 
-    reasoning, unsupported = reasoning_rows(config, catalog, catalogue, sequences, random_)
-    direct = [row for row, record in zip(alignment, records, strict=True) if record["task"] == "next_item"]
-    write_jsonl(folder / "reasoning.jsonl", ramp(direct, reasoning))
+    reasoned, reasoning = reasoning_rows(
+        config, catalog, catalogue, sequences, read_chains(chains) if chains else None, random_
+    )
+    curriculum = config.curriculum
+    mixed = [row for row, record in zip(alignment, records, strict=True) if record["task"] in curriculum.tasks]
+    steps = steps_shown(curriculum, len(reasoned))
+    rows = [*mixed, *(row.row(shown) for row, shown in zip(reasoned, steps, strict=True))]
+    order = training_order(curriculum, len(mixed), len(reasoned), seed)
+    parts = {"reasoning": order}
+    if curriculum.stages > 1:
+        stages = chained_stages(order, curriculum.stages)
+        parts |= {f"reasoning_{number}": stage for number, stage in enumerate(stages, start=1)}
+    for name, part in parts.items():
+        write_jsonl(folder / f"{name}.jsonl", (rows[number] for number in part))
 
     write_json(
         folder / "dataset_info.json",
         {
             "alignment": {"file_name": "alignment.jsonl", **_MESSAGES},
-            "reasoning": {"file_name": "reasoning.jsonl", **_MESSAGES},
+            **{name: {"file_name": f"{name}.jsonl", **_MESSAGES} for name in parts},
             "alignment_records": {"file_name": "alignment_records.jsonl", "formatting": "gream"},
         },
     )
-    write_json(
-        folder / "statistics.json",
-        {
-            "alignment": dict(sorted(Counter(record["task"] for record in records).items())),
-            "reasoning": len(reasoning),
-            "reasoning_unsupported": unsupported,
-            "direct_rows_mixed_in": len(direct),
-        },
-    )
+    statistics = {
+        "alignment": dict(sorted(Counter(record["task"] for record in records).items())),
+        **reasoning,
+        "alignment_rows_mixed_in": len(mixed),
+    }
+    write_json(folder / "statistics.json", statistics)
+    (folder / "reasoning.html").write_text(reasoning_page(statistics, order, steps), encoding="utf-8")
 
 
 def _material(catalog: Catalog, catalogue: Sequence[Item], enriched: Path, preferences: Path) -> Material:

@@ -19,6 +19,12 @@ from data_processing.tables import Item
 
 # How many of the categories that follow a category count as its usual successors.
 SUCCESSORS = 3
+# A denoised history holds so many items at most, the latest ones.
+MOST_KEPT = 8
+# What lies so few items back is recent.
+RECENT = 3
+# Words of a title that stand for an item without category and brand.
+TITLE_WORDS = 5
 
 
 def describe_item(item: Item) -> str:
@@ -46,8 +52,8 @@ class Preference:
 
 def describe_user(history: Sequence[Item]) -> Preference:
     """Preferences in words, from counts over the history (oldest first, at least one item)."""
-    recent = history[-3:]
-    earlier = history[:-3] or history
+    recent = history[-RECENT:]
+    earlier = history[:-RECENT] or history
     return Preference(
         general=f"In all {_counts(history)}.",
         long_term=f"Earlier {_counts(earlier)}.",
@@ -68,17 +74,32 @@ def state_intention(target: Item) -> str:
     return wish + (f" by {target.brand}." if target.brand else ".")
 
 
+def label_of(item: Item) -> str:
+    """What stands for an item where kinds follow each other: its category, its brand where it has none."""
+    return item.category or item.brand
+
+
 def usual_successors(sequences: Sequence[Sequence[Item]]) -> dict[str, list[str]]:
-    """Categories that most often follow each category in training sequences, commonest first."""
+    """Labels (`label_of`) that follow each label in training sequences, commonest first.
+
+    Only those that follow it more than once, and more often than they follow items at large: what everybody buys is
+    no consequence of anything.
+    """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for sequence in sequences:
-        for first, second in pairwise(sequence):
-            if first.category and second.category:
-                counts[first.category][second.category] += 1
+        for first, second in pairwise(map(label_of, sequence)):
+            if first and second:
+                counts[first][second] += 1
+    everywhere = sum(counts.values(), Counter[str]())
+    total = everywhere.total()
     # Ties by name: Counter.most_common would keep the order of first sight.
     return {
-        category: [name for name, _ in sorted(after.items(), key=lambda pair: (-pair[1], pair[0]))[:SUCCESSORS]]
-        for category, after in counts.items()
+        label: [
+            name
+            for name, count in sorted(after.items(), key=lambda pair: (-pair[1], pair[0]))
+            if count > 1 and count * total > everywhere[name] * after.total()
+        ][:SUCCESSORS]
+        for label, after in counts.items()
     }
 
 
@@ -93,7 +114,7 @@ def argue(
     """A five-stage chain from ``history`` to ``target``, or None where the history does not support the target.
 
     Args:
-        history: Items, oldest first.
+        history: Items as `data_processing.labels.labelled` gives them, oldest first.
         target: The item to be predicted; its text is not used.
         history_ids: Semantic ids of the history, as text.
         target_id: Semantic id of the target, as text.
@@ -101,33 +122,35 @@ def argue(
         random_: Chooses among wordings.
     """
     last = history[-1]
-    after = successors.get(last.category, ())
+    wanted = label_of(target)
+    follows = wanted != label_of(last) and wanted in successors.get(label_of(last), ())
     brand = target.brand if target.brand and any(item.brand == target.brand for item in history) else ""
     category = ""
-    if target.category and (target.category in after or any(item.category == target.category for item in history)):
+    if target.category and (follows or any(item.category == target.category for item in history)):
         category = target.category
-    if not category and not brand:
+    if not category and not brand and not follows:
         return None
 
     kept = [
         index
         for index, item in enumerate(history)
         if index == len(history) - 1 or (brand and item.brand == brand) or (category and item.category == category)
-    ]
+    ][-MOST_KEPT:]
     return ReasonedAnswer(
         evidence=_evidence(history, history_ids[-1], brand, category, random_),
         preference=_preference(history, brand, category, random_),
-        intent=_intent(last, category, after, random_),
-        recommendation=_recommendation(brand, category, random_),
+        intent=_intent(history, wanted if follows else "", category, random_),
+        recommendation=_recommendation(brand or ("" if category else wanted), category, random_),
         history=tuple(history_ids[index] for index in kept),
         answer=target_id,
     )
 
 
 def kind_of(item: Item) -> str:
-    """An item in the words that chains use: category and brand, its title where it has no category."""
-    what = item.category or item.title
-    return f"{what} by {item.brand}" if item.brand else what
+    """An item in the words that chains use: category and brand, the first words of its title where it has neither."""
+    if not item.category and not item.brand:
+        return " ".join(item.title.split()[:TITLE_WORDS])
+    return f"{item.category or 'one'} by {item.brand}" if item.brand else item.category
 
 
 def _evidence(history: Sequence[Item], latest_id: str, brand: str, category: str, random_: random.Random) -> str:
@@ -144,21 +167,25 @@ def _count(history: Sequence[Item], category: str) -> int:
 
 def _preference(history: Sequence[Item], brand: str, category: str, random_: random.Random) -> str:
     if brand:
-        lately = any(item.brand == brand for item in history[-3:])
-        return f"{brand}, {random_.choice(('still now', 'up to now') if lately else ('earlier on', 'in the past'))}."
-    seen = _count(history, category)
+        return f"{brand}, {_recency(any(item.brand == brand for item in history[-RECENT:]), random_)}."
+    seen = _count(history, category) if category else 0
     if seen:
-        return f"{category}, {random_.choice(('more than once', 'again and again')) if seen > 1 else 'once so far'}."
+        often = random_.choice(("more than once", "again and again")) if seen > 1 else "once"
+        return f"{category}, {often}, {_recency(_count(history[-RECENT:], category) > 0, random_)}."
     return random_.choice(("no fixed brand.", "open to any brand."))
 
 
-def _intent(last: Item, category: str, after: Sequence[str], random_: random.Random) -> str:
-    if category and category in after:
+def _recency(lately: bool, random_: random.Random) -> str:
+    return random_.choice(("still now", "up to now") if lately else ("earlier on", "in the past"))
+
+
+def _intent(history: Sequence[Item], follower: str, category: str, random_: random.Random) -> str:
+    if follower:
         return random_.choice(
-            ("after {0}, people here turn to {1}.", "{1} goes with {0}.", "from {0} the way leads to {1}.")
-        ).format(last.category, category)
+            ("after {0}, people here turn to {1}.", "{1}, as so often after {0}.", "from {0} the way leads to {1}.")
+        ).format(label_of(history[-1]), follower)
     if category:
-        return random_.choice(("back to {}.", "more {}.")).format(category)
+        return f"more {category}." if _count(history[-RECENT:], category) else f"back to {category}."
     return random_.choice(("stay with the brand.", "something else by the same brand."))
 
 

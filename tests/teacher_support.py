@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -166,6 +167,25 @@ def well_behaved(prompt: str, _: int) -> Reply:
 def teach(run: Path, url: str, *overrides: str, model: str = "small-model", overwrite: bool = False) -> None:
     """``enrich`` with a language model, in this process."""
     main(Stage.enrich, RECIPE, run, [*SETTINGS, *overrides], base_url=url, model=model, overwrite=overwrite)
+
+
+def good_chain(prompt: str) -> str:
+    """A chain that passes every filter, keeps the first and the last product, and that only this prompt gets."""
+    last = max(int(number) for number in re.findall(r"^\[(\d+)\]", prompt, re.MULTILINE))
+    return (
+        f"Evidence: [{last}] came last, and [1] came before it.\nPreference: things of {mark_of(prompt)} kind.\n"
+        f"Intent: more of them.\nRecommendation: one more.\nHistory: [1] [{last}]\nAnswer: [next]"
+    )
+
+
+def well_reasoned(prompt: str, _: int) -> Reply:
+    return Reply(good_chain(prompt))
+
+
+def teach_chains(run: Path, url: str, *overrides: str, overwrite: bool = False) -> None:
+    """``chains`` in this process."""
+    settings = [*SETTINGS, "sft.reasoning_min_history=2", *overrides]
+    main(Stage.chains, RECIPE, run, settings, base_url=url, model="small-model", overwrite=overwrite)
 
 
 def command(run: Path, url: str, *overrides: str) -> list[str]:

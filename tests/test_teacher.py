@@ -1,4 +1,4 @@
-"""The template teacher argues from real evidence only, and the curriculum's ramp is even."""
+"""The template teacher argues from real evidence only, and calls items by what tells them apart."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_processing.curriculum import ramp
+from data_processing.labels import labelled, title_brands
 from data_processing.tables import Item
-from data_processing.teacher import argue, describe_item, describe_user, state_intention, usual_successors
+from data_processing.teacher import (
+    MOST_KEPT,
+    argue,
+    describe_item,
+    describe_user,
+    label_of,
+    state_intention,
+    usual_successors,
+)
 
 CATEGORIES = ("Kettles", "Teapots", "Cups", "Trays", "Spoons")
 BRANDS = ("Arbor", "Birch", "Cedar", "")
@@ -21,7 +29,7 @@ def item(category: str, brand: str, title: str = "") -> Item:
 
 
 items = st.builds(item, st.sampled_from((*CATEGORIES, "")), st.sampled_from(BRANDS))
-SUCCESSORS = {"Kettles": ["Teapots", "Cups"], "Teapots": ["Cups"]}
+SUCCESSORS = {"Kettles": ["Teapots", "Cups"], "Teapots": ["Cups"], "Arbor": ["Birch"]}
 
 
 @settings(max_examples=300)
@@ -29,11 +37,13 @@ SUCCESSORS = {"Kettles": ["Teapots", "Cups"], "Teapots": ["Cups"]}
 def test_a_chain_says_only_what_is_true_of_the_history(history: list[Item], target: Item, seed: int) -> None:
     ids = [f"<|a_{n + 1}|>" for n in range(len(history))]
     answer = argue(history, target, ids, "<|a_99|>", SUCCESSORS, random.Random(seed))
-    known = {entry.category for entry in history} | set(SUCCESSORS.get(history[-1].category, ()))
-    brands = {entry.brand for entry in history} - {""}
+    after = set(SUCCESSORS.get(label_of(history[-1]), ()))
+    known = {entry.category for entry in history} | after
+    brands = ({entry.brand for entry in history} | after) - {""}
     if answer is None:
         assert target.category not in known - {""}
-        assert target.brand not in brands
+        assert target.brand not in {entry.brand for entry in history} - {""}
+        assert label_of(target) not in after
         return
     said = " ".join((answer.evidence, answer.preference, answer.intent, answer.recommendation))
     for category in CATEGORIES:
@@ -45,6 +55,7 @@ def test_a_chain_says_only_what_is_true_of_the_history(history: list[Item], targ
         assert int(total) == len(history)
         assert int(count) == sum(what in (entry.brand, entry.category) for entry in history)
     # Denoised: in order, the latest kept, nothing invented, everything else of the argued brand or category.
+    assert len(answer.history) <= MOST_KEPT
     assert list(answer.history) == [name for name in ids if name in answer.history]
     assert answer.history[-1] == ids[-1]
     for name in answer.history[:-1]:
@@ -75,11 +86,24 @@ def test_wordings_vary() -> None:
 
 def test_usual_successors_are_counted_and_ties_settled_by_name() -> None:
     a, b, c, d, e = (item(name, "") for name in CATEGORIES)
-    assert usual_successors([[a, b], [a, b], [a, d], [a, c], [a, e]])["Kettles"] == [
-        "Teapots",
-        "Cups",
-        "Spoons",
-    ]
+    # Twice is usual, once is not; and what follows everything follows nothing in particular.
+    pairs = [[a, b]] * 3 + [[a, c]] * 2 + [[a, d]] * 2 + [[a, e]] + [[b, a]] * 4 + [[c, a]] * 4
+    successors = usual_successors(pairs)
+    assert successors["Kettles"] == ["Teapots", "Cups", "Trays"]
+    assert successors["Teapots"] == ["Kettles"]
+    everywhere = usual_successors([[a, b]] * 2 + [[c, b]] * 2 + [[d, b]] * 2)
+    assert everywhere == {"Kettles": [], "Cups": [], "Trays": []}
+
+
+def test_a_brand_stands_in_where_there_is_no_category() -> None:
+    outback, robin, sears = (item("", name, f"{name} Gift Card") for name in ("Outback", "Red Robin", "Sears"))
+    successors = usual_successors([[outback, robin]] * 3 + [[robin, sears]])
+    assert successors["Outback"] == ["Red Robin"]
+    answer = argue([sears, outback], robin, ["<|a_1|>", "<|a_2|>"], "<|a_3|>", successors, random.Random(1))
+    assert answer is not None
+    assert "Red Robin" in answer.intent and "Red Robin" in answer.recommendation
+    assert "Red Robin" not in answer.evidence + answer.preference
+    assert answer.history == ("<|a_2|>",)
 
 
 def test_preferences_count_what_was_bought() -> None:
@@ -97,15 +121,29 @@ def test_descriptions_and_intentions_are_never_empty() -> None:
     assert "Zanzibar" not in state_intention(item("Cups", "Arbor", title="Zanzibar"))
 
 
-@given(direct=st.integers(0, 300), reasoning=st.integers(0, 300))
-def test_ramp_keeps_rows_and_orders(direct: int, reasoning: int) -> None:
-    a, b = [("d", n) for n in range(direct)], [("r", n) for n in range(reasoning)]
-    merged = ramp(a, b)
-    assert [row for row in merged if row[0] == "d"] == a
-    assert [row for row in merged if row[0] == "r"] == b
+def test_a_category_that_most_items_share_is_no_label() -> None:
+    catalogue = [item("Gift Cards", brand) for brand in ("Arbor", "Birch", "Cedar")] + [item("Trays", "Arbor")]
+    assert [entry.category for entry in labelled(catalogue)] == ["", "", "", "Trays"]
+    assert [entry.title for entry in labelled(catalogue)] == [entry.title for entry in catalogue]
 
 
-def test_ramp_rises_evenly_and_has_no_block_at_the_tail() -> None:
-    merged = ramp(["d"] * 500, ["r"] * 500)
-    shares = [merged[start : start + 100].count("r") / 100 for start in range(0, 1000, 100)]
-    assert all(abs(share - (0.05 + 0.1 * step)) < 0.03 for step, share in enumerate(shares))
+def test_a_category_of_several_parents_is_named_with_its_parent() -> None:
+    paths = (("Hair", "Oils"), ("Skin", "Oils"), ("Skin", "Soaps"), ("Hair", "Combs"))
+    catalogue = [Item("thing", "", "", path[-1], path) for path in paths]
+    assert [entry.category for entry in labelled(catalogue)] == ["Oils (Hair)", "Oils (Skin)", "Soaps", "Combs"]
+
+
+def test_brands_are_read_off_titles_only_where_titles_begin_with_them() -> None:
+    acme = ["Acme Red Soap", "ACME Blue Soap", "Acme Green Comb", "Acme Comb for Hair"]
+    paul = ["Paul Mitchell Shampoo One", "Paul Mitchell Hair Oil", "Paul Mitchell Tonic Blue", "Paul Frank Comb, Red"]
+    # "Hair" begins three titles and stands in more; numbers and short words are no names.
+    hair = ["Hair Oil of Roses", "Hair Comb Red", "Hair Tonic Blue", "Soap for Hair", "Cream for Hair"]
+    rest = ["12 Red Combs", "12 Blue Combs", "12 Green Combs", "St One Red", "St Two Red", "St Three Red"]
+    found = title_brands([*acme, *paul, *hair, *rest])
+    assert found == ["Acme"] * 4 + ["Paul Mitchell"] * 3 + ["Paul"] + [""] * (len(hair) + len(rest))
+
+
+def test_a_title_may_begin_with_the_brand_of_another_item() -> None:
+    bare = Item("Red Robin Gift Card", "", "", "Cups", ("Cups",))
+    catalogue = [item("Cups", "Red Robin"), bare, item("Trays", ""), item("Trays", "Arbor")]
+    assert [entry.brand for entry in labelled(catalogue)] == ["Red Robin", "Red Robin", "", "Arbor"]

@@ -58,6 +58,9 @@ Form = Literal["question", "sequence"]
 
 _STAGES = ("Evidence", "Preference", "Intent", "Recommendation")
 
+# They and the rewritten history.
+STEPS = len(_STAGES) + 1
+
 _ANSWER = re.compile(
     r"<think>\n"
     + "".join(rf"{stage}: (?P<{stage.lower()}>[^\n]+)\n" for stage in _STAGES)
@@ -140,13 +143,15 @@ class ReasonedAnswer:
     history: tuple[str, ...]
     answer: str
 
-    def render(self) -> str:
-        """The answer as the model is taught to write it."""
-        stages = "\n".join(f"{stage}: {getattr(self, stage.lower())}" for stage in _STAGES)
-        return (
-            f"<think>\n{stages}\n</think>\nHistory: {join_history(self.history)}\n"
-            f"{ANSWER_OPEN}{self.answer}{ANSWER_CLOSE}"
-        )
+    def render(self, steps: int = STEPS) -> str:
+        """The answer as the model is taught to write it.
+
+        Args:
+            steps: How many of the five stages it holds, from 1 on; a curriculum teaches them one after the other.
+        """
+        stages = "\n".join(f"{stage}: {getattr(self, stage.lower())}" for stage in _STAGES[:steps])
+        history = f"History: {join_history(self.history)}\n" if steps == STEPS else ""
+        return f"<think>\n{stages}\n</think>\n{history}{ANSWER_OPEN}{self.answer}{ANSWER_CLOSE}"
 
 
 def parse_reasoned_answer(text: str) -> ReasonedAnswer | None:

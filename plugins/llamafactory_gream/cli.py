@@ -58,7 +58,10 @@ def _launch() -> None:
     register()
     check_seams(programs=True)
     from llamafactory import launcher
+    from llamafactory.train import tuner
 
     # The launcher starts torchrun on its own file; our worker registers the plugin in each rank first.
     launcher.__file__ = worker.__file__
+    # Without torchrun it imports this function and calls it.
+    tuner.run_exp = worker.with_callbacks(tuner.run_exp)
     launcher.launch()
