@@ -30,8 +30,7 @@ from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.vocabulary import find_tokens
 
-# All levels right, only the disambiguation token wrong (paper section 3.4).
-NEAR_MISS = 0.95
+from verl_srpo.settings import NEAR_MISS
 
 _NOTHING = -1  # no token at this position
 _UNKNOWN = -2  # a token that no item uses
@@ -63,13 +62,14 @@ class ResidualReward:
         levels: H, the number of levels without the disambiguation token.
     """
 
-    def __init__(self, catalog: Catalog, table: Sequence[float] | None = None) -> None:
+    def __init__(self, catalog: Catalog, table: Sequence[float] | None = None, *, near_miss: float = NEAR_MISS) -> None:
         """Prepare the reward.
 
         Args:
             catalog: The items. Where ids differ in length, by one token, the last token of the longer ones is the
                 disambiguation token.
             table: Rewards of 1, 2, ... H-1 agreeing levels; None for sqrt(L / H).
+            near_miss: Reward where only the disambiguation token is wrong.
 
         Raises:
             GreamError: Ids differ in length by more than one token, or the table has not H-1 entries.
@@ -89,7 +89,7 @@ class ResidualReward:
                 f"algorithm.srpo.reward_table has {len(table)} entries; ids of {self.levels} levels need "
                 f"{self.levels - 1}, the rewards of 1 to {self.levels - 1} agreeing levels"
             )
-        self._value_of_level = np.array([0.0, *table, NEAR_MISS])  # [H + 1]
+        self._value_of_level = np.array([0.0, *table, near_miss])  # [H + 1]
         self._catalog = catalog
         self._code_of_token = {token: code for code, token in enumerate(catalog.tokens)}
 
