@@ -9,18 +9,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import transfer_queue as tq
-from gream.errors import GreamError
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from verl_srpo.groups import GenerationTally, GroupSelection
 from verl_srpo.liveness import Liveness
+from verl_srpo.rollouts import canonical_order, group_of, reward_parts
 
 # verl looks every 2 s whether the rollouts are there, which on a small model would be most of a step.
 POLL_SECONDS = 0.05
@@ -130,48 +127,3 @@ class SrpoReplayBuffer(ReplayBuffer):
         }
         self._clear_groups(_TRAIN, groups - kept)
         return kept
-
-
-def group_of(key: str) -> str:
-    """The group that verl's key of a rollout, ``GROUP_SESSION_INDEX``, names."""
-    return key.split("_", 1)[0]
-
-
-def reward_parts(extra_fields: Sequence[Mapping[str, Any]]) -> list[Mapping[str, float]]:
-    """What each reward was given for, as the reward manager said it.
-
-    Args:
-        extra_fields: verl's field of this name, one of each rollout.
-
-    Raises:
-        GreamError: There is nothing of the kind, or not the same for every rollout.
-    """
-    parts = [extra.get("reward_extra_info") or {} for extra in extra_fields]
-    for part in parts:
-        if "exact" not in part:
-            raise GreamError("trainer.v1.trainer_mode=srpo_sync needs reward.reward_manager.name=srpo")
-        if part.keys() != parts[0].keys():
-            odd = ", ".join(sorted(part.keys() ^ parts[0].keys()))
-            raise GreamError(
-                f"reward.reward_manager: the keys of reward_extra_info differ between rollouts ({odd}); "
-                "return the same keys for every one"
-            )
-    return parts
-
-
-def canonical_order(prompts: Sequence[Any], responses: Sequence[Any], keys: Sequence[str]) -> list[int]:
-    """The order of rollouts that their tokens determine, rollouts of one prompt side by side.
-
-    Prompts are ordered by a hash and not by their tokens: neighbours share a mini-batch, and should be no more alike
-    than chance makes them.
-
-    Args:
-        prompts: Token tensors, one of each rollout.
-        responses: Token tensors.
-        keys: verl's names of the rollouts, for those that agree in both.
-    """
-
-    def place(row: int) -> tuple[bytes, list[int], str]:
-        return hashlib.sha256(np.asarray(prompts[row]).tobytes()).digest(), responses[row].tolist(), keys[row]
-
-    return sorted(range(len(prompts)), key=place)

@@ -107,6 +107,19 @@ def check_seams(seams: Sequence[Seam], *, version: str) -> None:
             raise _moved(seam, version, f"no parameter {', '.join(sorted(missing))}")
 
 
+def untested(version: str) -> str | None:
+    """A warning where the seams of ``version`` are in place, but what lies behind them was never run; else None.
+
+    A warning and no refusal: releases that mend one thing are many, and the seams are what usually breaks.
+    """
+    if version == TESTED_VERSION:
+        return None
+    return (
+        f"verl {version} is not the version that verl_srpo was tested with: its seams are where they were, but what it "
+        f"computes was not compared; to be safe, pip install verl=={TESTED_VERSION}"
+    )
+
+
 def _moved(seam: Seam, version: str, problem: str) -> GreamError:
     return GreamError(
         f"verl {version}: {seam} has moved ({problem}); "

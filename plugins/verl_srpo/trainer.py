@@ -34,9 +34,9 @@ from verl_srpo.dispatch import NumberedDispatch
 from verl_srpo.groups import read_selection
 from verl_srpo.liveness import Liveness
 from verl_srpo.metrics import policy_gap, step_metrics
-from verl_srpo.replay import SrpoReplayBuffer, group_of, reward_parts
+from verl_srpo.replay import SrpoReplayBuffer
 from verl_srpo.reward import ResidualReward
-from verl_srpo.rollouts import rollout_rows, write_rollouts
+from verl_srpo.rollouts import group_of, reward_parts, rollout_rows, write_rollouts
 from verl_srpo.settings import read_settings
 
 _SURPLUS = "transfer_queue"
