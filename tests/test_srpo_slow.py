@@ -13,7 +13,8 @@ import psutil
 import pytest
 from srpo_support import STEPS, VALIDATION_RESPONSES, Run, kill, make_task
 
-pytestmark = pytest.mark.slow
+# e2e as well, so that -m "not e2e" leaves them out too.
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 REWARD = f"val-core/gream/reward/mean@{VALIDATION_RESPONSES}"
 
