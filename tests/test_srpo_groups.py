@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -294,6 +296,43 @@ def test_parts_must_be_the_same_for_every_rollout() -> None:
         reward_parts([{"reward_extra_info": part()}, {"reward_extra_info": {**part(), "extra": 1}}])
     with pytest.raises(GreamError, match=r"reward_manager\.name=srpo"):
         reward_parts([{"reward_extra_info": {"score": 1.0}}])
+
+
+def test_rollouts_are_written_with_what_they_earned(tmp_path: Path) -> None:
+    from verl_srpo.rollouts import rollout_rows, write_rollouts
+
+    item = "<|a_1|><|b_2|>"
+    rows = rollout_rows(
+        5,
+        keys=["0000004-000001_0_0", "0000004-000001_1_0"],
+        prompts=["ask"] * 2,
+        responses=[f"<think>\né\n</think>\n<answer>{item}</answer>", "<think>\nno end"],
+        truths=[item] * 2,
+        rewards=[1.0, 0.0],
+        parts=[part(exact=1, level=2), part()],
+        advantages=[(1.9, 1.2), (-1.9, -1.2)],
+        policy_steps=[3, 3],
+    )
+    path = tmp_path / "rollouts" / "5.jsonl"
+    write_rollouts(path, rows)
+    first, second = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    assert first == {
+        "step": 5,
+        "group": "0000004-000001",
+        "rollout": 0,
+        "policy_step": 3,
+        "prompt": "ask",
+        "chain": "<think>\né\n</think>\n",
+        "answer": item,
+        "response": f"<think>\né\n</think>\n<answer>{item}</answer>",
+        "truth": item,
+        "reward": 1.0,
+        **part(exact=1, level=2),
+        "advantage": 1.9,
+        "bonus": 1.2,
+    }
+    assert (second["rollout"], second["chain"], second["answer"]) == (1, "<think>\nno end", None)
+    assert [path.name for path in path.parent.iterdir()] == ["5.jsonl"]
 
 
 # Numbers of draws.

@@ -79,7 +79,7 @@ def read_run(path: Path, name: str) -> Run:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except OSError as error:
         raise GreamError(
-            f"{path}: cannot be read ({error.strerror}); name a log that VERL_FILE_LOGGER_PATH named"
+            f"{path}: cannot be read ({error.strerror}); name a log that verl's file logger wrote"
         ) from None
     steps: dict[str, dict[float, float]] = {}
     for number, line in enumerate(lines, start=1):
