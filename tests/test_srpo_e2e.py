@@ -103,6 +103,8 @@ def test_groups_without_differences_are_replaced_and_the_surplus_is_trained_late
         surplus = metrics["srpo/groups/surplus"]
     assert sum(records[step]["srpo/groups/replaced"] for step in range(1, STEPS + 1)) > 0
     assert sum(records[step]["srpo/groups/carried"] for step in range(1, STEPS + 1)) > 0
+    # The surplus of the checkpoint that is kept, and of no other.
+    assert [path.parent.name for path in finished.folder.glob("*/transfer_queue")] == [f"global_step_{STEPS}"]
 
 
 def test_sampled_rollouts_are_written(finished: Run) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 # A process is asked again this many seconds after it answered.
 _ASK_AGAIN = 2.0
@@ -58,6 +58,8 @@ class Liveness:
             name, actor = self._asked.pop(answer)
             try:
                 ray.get(answer)
+            except ActorUnavailableError:
+                pass  # for now; whether it has died will be known when it is asked again
             except RayActorError as error:
                 raise RuntimeError(f"{name} has died; what it printed last is above: {error}") from error
             self._asked[actor.__ray_ready__.remote()] = name, actor

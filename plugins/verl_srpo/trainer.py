@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,15 @@ class SrpoTrainer(PPOTrainerSync):
         return batch
 
     def _save_checkpoint(self) -> None:
+        checkpoints = Path(self.config.trainer.default_local_dir)
         # Before the rest, which ends with the note that this checkpoint is complete.
         if self._selection is not None:
-            folder = Path(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
-            tq.save_checkpoint(folder / _SURPLUS)
+            tq.save_checkpoint(checkpoints / f"global_step_{self.global_steps}" / _SURPLUS)
         super()._save_checkpoint()
+        for surplus in checkpoints.glob(f"global_step_*/{_SURPLUS}"):
+            # verl takes only the weights of old checkpoints away.
+            if not (surplus.parent / "actor").exists():
+                shutil.rmtree(surplus)
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
