@@ -318,7 +318,10 @@ def trainer_config(**changes: Any) -> Any:
 
     config = OmegaConf.create(
         {
-            "actor_rollout_ref": {"rollout": {"n": 8, "calculate_log_probs": True}},
+            "actor_rollout_ref": {
+                "rollout": {"n": 8, "calculate_log_probs": True, "name": "vllm"},
+                "model": {"override_config": {}, "use_remove_padding": False},
+            },
             "algorithm": {"filter_groups": {"enable": False}},
             "trainer": {"v1": {"sampler": {"custom_sampler": {"path": None}, "sync_refill_failed_groups": False}}},
         }
@@ -334,6 +337,7 @@ def trainer_config(**changes: Any) -> Any:
         ({"actor_rollout_ref__rollout__n": 1}, r"rollout\.n=1: an advantage compares"),
         ({"trainer__v1__sampler__custom_sampler__path": "x.py"}, "brings its own sampler"),
         ({"trainer__v1__sampler__sync_refill_failed_groups": True}, "brings its own sampler"),
+        ({"actor_rollout_ref__model__override_config": {"answer_catalog": "index.json"}}, "answer_catalog constrains"),
         (
             {"algorithm__filter_groups__enable": True, "actor_rollout_ref__rollout__calculate_log_probs": False},
             "calculate_log_probs=false",

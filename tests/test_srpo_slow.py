@@ -5,6 +5,7 @@ python -m pytest -m slow tests/test_srpo_slow.py        (some twelve minutes on 
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -77,6 +78,25 @@ def test_two_ranks_sample_and_train_as_one_does(task: Path, tmp_path: Path) -> N
         assert two["training/rollout_probs_diff_max"] < 1e-5
 
 
+def test_constrained_answers_are_items_and_the_ratio_begins_at_one(task: Path, tmp_path: Path) -> None:
+    run = Run(task, tmp_path / "run")
+    catalog = f"+actor_rollout_ref.model.override_config.answer_catalog={task}/index.json"
+    status = run.wait(run.start(catalog, "trainer.total_training_steps=3", "trainer.test_freq=3"))
+    assert status == 0, run.log[-4000:]
+    for step in (1, 2, 3):
+        metrics = run.records[step]
+        print(
+            f"constrained, step {step}: {metrics['training/rollout_probs_diff_max']:.1e}, ppo_kl {metrics['actor/ppo_kl']:.1e}"
+        )
+        assert metrics["training/rollout_probs_diff_max"] < 1e-5
+        assert metrics["srpo/invalid_id"] == 0
+        # One update per batch: the policy is still the one that sampled.
+        assert metrics["actor/ppo_kl"] == pytest.approx(0, abs=1e-6)
+    assert run.records[1]["actor/kl_loss"] == pytest.approx(0, abs=1e-6)
+    saved = next(run.folder.glob("global_step_3/actor/huggingface/config.json"))
+    assert "answer_catalog" not in saved.read_text(encoding="utf-8")
+
+
 def process_of(training: psutil.Popen, actor: str) -> psutil.Process:
     """The process in which an actor of this class lives."""
     return next(member for member in training.children(recursive=True) if f"ray::{actor}" in " ".join(member.cmdline()))
@@ -93,8 +113,6 @@ def process_of(training: psutil.Popen, actor: str) -> psutil.Process:
 def test_a_process_that_dies_or_hangs_ends_the_run_within_a_minute(
     task: Path, tmp_path: Path, actor: str, number: signal.Signals, message: str
 ) -> None:
-    import re
-
     run = Run(task, tmp_path / "run")
     process = run.start("trainer.total_training_steps=50", "algorithm.srpo.rollout_timeout=20")
     assert run.wait(process, lambda: 2 in run.records if run.has_metrics else False) is None, run.log[-4000:]

@@ -78,6 +78,11 @@ CPU_SEAMS = (
     Seam("verl.workers.engine.base", "EngineRegistry.register", ("model_type", "backend", "device")),
     Seam("verl.workers.engine.fsdp.transformer_impl", "CPUOffloadPolicy"),
     Seam("verl.workers.engine.fsdp.transformer_impl", "FSDPEngineWithLMHead._build_fsdp_module", ("module",)),
+    Seam(
+        "verl.workers.engine.fsdp.transformer_impl",
+        "FSDPEngineWithLMHead.prepare_model_outputs",
+        ("output", "output_args", "micro_batch", "logits_processor_func"),
+    ),
     Seam("verl.utils.torch_functional", "logprobs_from_logits_v2", ("logits", "labels")),
     Seam("verl.utils.torch_functional", "logprobs_from_logits_naive", ("logits", "labels")),
     Seam("verl.workers.rollout.base", "_ROLLOUT_REGISTRY"),

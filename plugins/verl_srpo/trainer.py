@@ -244,6 +244,12 @@ def _check_settings(config: Any) -> None:
             "trainer.v1.sampler: trainer_mode=srpo_sync brings its own sampler, which ends the run where a rollout "
             "fails; remove custom_sampler and sync_refill_failed_groups"
         )
+    model = config.actor_rollout_ref.model
+    if model.override_config.get("answer_catalog") and (rollout.name != "hf_cpu" or model.use_remove_padding):
+        raise GreamError(
+            "actor_rollout_ref.model.override_config.answer_catalog constrains answers in the rollout hf_cpu with "
+            "model.use_remove_padding=false only: verl hands vLLM and SGLang plain sampling parameters; remove it"
+        )
     if config.algorithm.filter_groups.enable and not rollout.calculate_log_probs:
         raise GreamError(
             "actor_rollout_ref.rollout.calculate_log_probs=false: algorithm.filter_groups keeps surplus groups, whose "

@@ -24,6 +24,7 @@ from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
 from verl_srpo.cpu.agent_loop import NAME
+from verl_srpo.cpu.constraint import read_constraint
 from verl_srpo.cpu.sampler import Request, Response, SamplingParameters, load_sampling_model, sample_responses
 
 # Requests of a step arrive one by one; those that come within this time of each other are sampled together.
@@ -65,6 +66,7 @@ class SamplingServer:
         model: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
         self._model = load_sampling_model(model.local_path)
         self._tied = set(self._model.all_tied_weights_keys)
+        self._constraint = read_constraint(model.override_config, model.tokenizer)
         self._end_token = None if config.ignore_eos else model.tokenizer.eos_token_id
         self._update = 0
         self._waiting: asyncio.Queue[tuple[SamplingParameters, Request, asyncio.Future[Response]]] = asyncio.Queue()
@@ -157,7 +159,12 @@ class SamplingServer:
         requests = [request for _, request, _ in batch]
         try:
             responses = await asyncio.to_thread(
-                sample_responses, self._model, requests, parameters, end_token=self._end_token
+                sample_responses,
+                self._model,
+                requests,
+                parameters,
+                end_token=self._end_token,
+                constraint=self._constraint,
             )
         except Exception as error:
             # Whoever waits must learn of it: an error kept here would leave the whole run waiting.
