@@ -138,7 +138,7 @@ class ResidualReward:
         item = np.array([self._item_of_text.get(text, -1) for text in texts], dtype=np.int64)  # [B]
         codes = self._codes[item]
         # Most answers are an id and nothing else, and need no search.
-        for row in np.flatnonzero(item < 0):
+        for row in np.flatnonzero(item < 0).tolist():
             tokens = find_tokens(texts[row])
             codes[row] = self._codes_of(tokens)
             found = self._catalog.item_of(tokens)

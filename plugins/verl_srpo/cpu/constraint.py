@@ -102,5 +102,5 @@ def restrict(logits: torch.Tensor, rows: Sequence[tuple[tuple[int, ...], npt.NDA
     forbidden = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
     for place, allowed in rows:
         forbidden[place] = True
-        forbidden[(*place, torch.from_numpy(allowed))] = False
+        forbidden[place][torch.from_numpy(allowed)] = False
     return logits.masked_fill(forbidden, _FORBIDDEN)
