@@ -310,7 +310,8 @@ def test_rollouts_are_written_with_what_they_earned(tmp_path: Path) -> None:
         truths=[item] * 2,
         rewards=[1.0, 0.0],
         parts=[part(exact=1, level=2), part()],
-        advantages=[(1.9, 1.2), (-1.9, -1.2)],
+        advantages=[1.9, -1.9],
+        bonuses=[1.2, -1.2],
         policy_steps=[3, 3],
     )
     path = tmp_path / "rollouts" / "5.jsonl"

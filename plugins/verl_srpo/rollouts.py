@@ -68,7 +68,8 @@ def rollout_rows(
     truths: Sequence[str],
     rewards: Sequence[float],
     parts: Sequence[Mapping[str, float]],
-    advantages: Sequence[tuple[float, float]],
+    advantages: Sequence[float],
+    bonuses: Sequence[float],
     policy_steps: Sequence[int],
 ) -> Iterator[dict[str, Any]]:
     """One record per rollout.
@@ -81,11 +82,12 @@ def rollout_rows(
         truths: The item each should have named.
         rewards: Of each.
         parts: What the reward was given for.
-        advantages: Of each, the bonus included, and the bonus alone.
+        advantages: Of each, the bonus included.
+        bonuses: The part of it that is the bonus.
         policy_steps: Weight update each was sampled from; ``step - 1`` unless it was carried over.
     """
-    for key, prompt, response, truth, reward, part, (advantage, bonus), policy_step in zip(
-        keys, prompts, responses, truths, rewards, parts, advantages, policy_steps, strict=True
+    for key, prompt, response, truth, reward, part, advantage, bonus, policy_step in zip(
+        keys, prompts, responses, truths, rewards, parts, advantages, bonuses, policy_steps, strict=True
     ):
         group, rollout, _ = key.split("_")
         yield {
@@ -100,8 +102,8 @@ def rollout_rows(
             "truth": truth,
             "reward": reward,
             **part,
-            "advantage": float(advantage),
-            "bonus": float(bonus),
+            "advantage": advantage,
+            "bonus": bonus,
         }
 
 

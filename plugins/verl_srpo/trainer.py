@@ -60,8 +60,8 @@ class SrpoTrainer(PPOTrainerSync):
         self._reward = ResidualReward(self._catalog, self._settings.reward_table, near_miss=self._settings.near_miss)
         self._earlier_records: list[dict[str, Any]] = []
         self._fetched = 0, 0  # step, prompts fetched in it
-        # Advantage and bonus of each rollout of the step, by verl's key.
-        self._advantages: dict[str, tuple[float, float]] = {}
+        # Of each rollout of the step, by verl's key; verl itself keeps the advantages.
+        self._bonus: dict[str, float] = {}
         # verl compares the mode with "sync" to choose replay buffer and checkpoints; the registry has found us by now.
         config.trainer.v1.trainer_mode = "sync"
         super().__init__(config)
@@ -199,7 +199,7 @@ class SrpoTrainer(PPOTrainerSync):
         if self.config.algorithm.adv_estimator != "srpo":
             settings = settings.model_copy(update={"bonus_weight": 0.0})
         advantage = group_advantage(rewards, exact[real], [group_of(key) for key in keys], settings)
-        self._advantages = dict(zip(keys, zip(advantage.total, advantage.bonus, strict=True), strict=True))
+        self._bonus = dict(zip(keys, advantage.bonus.tolist(), strict=True))
         metrics.update(
             step_metrics(
                 rewards,
@@ -213,9 +213,9 @@ class SrpoTrainer(PPOTrainerSync):
 
     def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict[str, Any], rollout_data_dir: str) -> None:
         tags = dict(zip(batch.keys, batch.tags, strict=True))
-        groups = sorted({group_of(key) for key in self._advantages})[: self._settings.logged_groups]
-        keys = sorted(key for key in self._advantages if group_of(key) in groups)
-        fields = ["prompts", "responses", "rm_scores", "reward_model", "extra_fields"]
+        groups = sorted({group_of(key) for key in self._bonus})[: self._settings.logged_groups]
+        keys = sorted(key for key in self._bonus if group_of(key) in groups)
+        fields = ["prompts", "responses", "rm_scores", "advantages", "reward_model", "extra_fields"]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
         rows = rollout_rows(
             self.global_steps,
@@ -225,7 +225,9 @@ class SrpoTrainer(PPOTrainerSync):
             truths=[row["ground_truth"] for row in data.pop("reward_model").tolist()],
             rewards=[float(scores.sum()) for scores in data["rm_scores"].unbind()],
             parts=reward_parts(data.pop("extra_fields").tolist()),
-            advantages=[self._advantages[key] for key in keys],
+            # The same for every token of a response.
+            advantages=[float(tokens[0]) for tokens in data["advantages"].unbind()],
+            bonuses=[self._bonus[key] for key in keys],
             policy_steps=[tags[key]["max_global_steps"] for key in keys],
         )
         write_rollouts(Path(rollout_data_dir, f"{self.global_steps}.jsonl"), rows)
