@@ -196,6 +196,8 @@ class Run:
             "HF_DATASETS_CACHE": str(self.folder / "cache"),
             "TOKENIZERS_PARALLELISM": "false",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray's workers are polite (15): beside other work they would hardly get on.
+            "RAY_worker_niceness": "0",
             "HYDRA_FULL_ERROR": "1",
         }
         arguments = {
