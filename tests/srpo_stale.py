@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-from verl_srpo.cpu.rollout import HfCpuRollout
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngine
 
-_update = HfCpuRollout.update_weights
+_weights = FSDPEngine.get_per_tensor_param
 _first: list[tuple[str, Any]] = []
 
 
-async def update_with_the_first(
-    self: HfCpuRollout, weights: Iterable[tuple[str, Any]], *rest: Any, **named: Any
-) -> None:
-    """Take the new weights and pass the first ones on."""
-    given = [(name, tensor.detach().clone()) for name, tensor in weights]
+def the_first_ones(self: FSDPEngine, *arguments: Any, **named: Any) -> tuple[Any, Any]:
+    """The weights of the first call, whatever was learnt since."""
+    tensors, peft = _weights(self, *arguments, **named)
+    given = [(name, tensor.detach().clone()) for name, tensor in tensors]
     _first.extend([] if _first else given)
-    await _update(self, _first, *rest, **named)
+    return iter(_first), peft
 
 
-HfCpuRollout.update_weights = update_with_the_first
+FSDPEngine.get_per_tensor_param = the_first_ones
