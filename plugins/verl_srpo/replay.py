@@ -63,24 +63,24 @@ class SrpoReplayBuffer(ReplayBuffer):
             batch, metrics = self._sample_differing(self._selection, global_steps, batch_size)
         else:
             batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
-            self._check(partition_id)
         data = tq.kv_batch_get(keys=batch.keys, partition_id=partition_id, select_fields=["prompts", "responses"])
         batch.reorder(canonical_order(data["prompts"].unbind(), data["responses"].unbind(), batch.keys))
         return batch, metrics
 
+    def _sync_metadata_from_transfer_queue(self) -> None:
+        super()._sync_metadata_from_transfer_queue()
+        # As soon as it is known: the others would only be waited for.
+        for partition, failed in self.failure_keys.items():
+            if failed:
+                raise RuntimeError(
+                    f"generation or reward failed for {len(failed)} prompts of '{partition}'; "
+                    "the agent loop worker's first error, printed above, is the cause"
+                )
+
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
-        self._check(partition_id)
         if self._liveness is not None:
             self._liveness.check((len(self.finished_keys[partition_id]), len(self.partitions[partition_id])))
         return super()._wait_for_next_poll(partition_id, last_debug_time)
-
-    def _check(self, partition_id: str) -> None:
-        failed = len(self.failure_keys[partition_id])
-        if failed:
-            raise RuntimeError(
-                f"generation or reward failed for {failed} prompts of '{partition_id}'; "
-                "the agent loop worker's first error, printed above, is the cause"
-            )
 
     def _sample_differing(
         self, selection: GroupSelection, step: int, wanted: int
@@ -107,7 +107,6 @@ class SrpoReplayBuffer(ReplayBuffer):
         while True:
             self._sync_metadata_from_transfer_queue()
             if not self.pending_keys[_TRAIN] and not self.running_keys[_TRAIN]:
-                self._check(_TRAIN)
                 return
             last_debug_time = self._wait_for_next_poll(_TRAIN, last_debug_time)
 
