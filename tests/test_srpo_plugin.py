@@ -146,7 +146,9 @@ def sampling_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(
         rollout,
         "omega_conf_to_dataclass",
-        lambda config, dataclass_type: SimpleNamespace(local_path=str(tmp_path), tokenizer=tokenizer),
+        lambda config, dataclass_type: SimpleNamespace(
+            local_path=str(tmp_path), tokenizer=tokenizer, override_config={}
+        ),
     )
     config = SimpleNamespace(seed=1, ignore_eos=False, response_length=6, max_num_seqs=3)
     return rollout.SamplingServer(config, None)

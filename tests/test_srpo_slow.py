@@ -16,7 +16,7 @@ from gream.semantic_ids.catalog import Catalog
 from srpo_support import STEPS, VALIDATION_RESPONSES, Run, kill, make_task, tiny_catalog
 
 # e2e as well, so that -m "not e2e" leaves them out too.
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 REWARD = f"val-core/gream/reward/mean@{VALIDATION_RESPONSES}"
 
