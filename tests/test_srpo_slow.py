@@ -115,7 +115,8 @@ def process_of(training: psutil.Popen, actor: str) -> psutil.Process:
     ("actor", "number", "message"),
     [
         ("SamplingServer", signal.SIGKILL, "failed for|a rollout server has died"),
-        ("AgentLoopWorkerTQ", signal.SIGKILL, "an agent loop worker has died"),
+        # Ray tells of the death itself where prompts are just being sent.
+        ("AgentLoopWorkerTQ", signal.SIGKILL, "an agent loop worker has died|class_name: AgentLoopWorkerTQ"),
         ("SamplingServer", signal.SIGSTOP, "no rollout has come for 20 s"),
     ],
 )
