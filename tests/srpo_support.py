@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-from collections.abc import Sequence
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import psutil
+import pytest
 from gream.dialogue import CHAT_TEMPLATE, ReasonedAnswer, reasoning_prompt, render_prompt
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.vocabulary import level_token
 
+ROOT = Path(__file__).resolve().parent.parent
+
 LEVELS = 3
 CODES = 4
+STEPS = 8
+CHECKPOINT = 4
+VALIDATION_ROWS = 16
+VALIDATION_RESPONSES = 2
+SECONDS = 600
+
 THOUGHT = ("seen", "liked", "wanted", "so")
 
 
@@ -127,3 +141,114 @@ def read_records(path: Path) -> dict[int, dict[str, float]]:
         record = json.loads(line)
         records.setdefault(record["step"], {}).update(record["data"])
     return records
+
+
+def make_task(folder: Path) -> Path:
+    """Model, catalogue and rows: answers are well formed from the start, the right ones are few and easily learnt."""
+    tokenizer, catalog = tiny_tokenizer(), tiny_catalog()
+    model = tiny_model(tokenizer)
+    teach_format(model, tokenizer, catalog, steps=400)
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    catalog.save(folder / "index.json")
+    items = range(len(catalog))
+    write_rl_rows(folder / "train.parquet", catalog, items, [27], 48)
+    write_rl_rows(folder / "val.parquet", catalog, items, [27], VALIDATION_ROWS)
+    return folder
+
+
+class Run:
+    """One training in its own folder.
+
+    Attributes:
+        task: From `make_task`.
+        folder: Checkpoints, metrics and validation responses.
+        modules: Further modules that every process of verl imports.
+    """
+
+    def __init__(self, task: Path, folder: Path, *modules: str) -> None:
+        self.task = task
+        self.modules = modules
+        self.folder = folder
+        folder.mkdir(parents=True)
+
+    @property
+    def records(self) -> dict[int, dict[str, float]]:
+        return read_records(self.folder / "metrics.jsonl")
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether a first step was logged."""
+        path = self.folder / "metrics.jsonl"
+        return path.exists() and path.stat().st_size > 0
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+
+    def start(self, *overrides: str) -> psutil.Popen:
+        environment = {
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "plugins"), str(ROOT), str(ROOT / "tests")]),
+            "VERL_PLATFORM": "cpu",
+            "VERL_USE_EXTERNAL_MODULES": ",".join(["verl_srpo.plugin", *self.modules]),
+            "VERL_FILE_LOGGER_PATH": str(self.folder / "metrics.jsonl"),
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_CACHE": str(self.folder / "cache"),
+            "TOKENIZERS_PARALLELISM": "false",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray's workers are polite (15): beside other work they would hardly get on.
+            "RAY_worker_niceness": "0",
+            "HYDRA_FULL_ERROR": "1",
+        }
+        arguments = {
+            "algorithm.srpo.catalog": self.task / "index.json",
+            "data.train_files": self.task / "train.parquet",
+            "data.val_files": self.task / "val.parquet",
+            "data.train_batch_size": 8,
+            "data.max_prompt_length": 96,
+            "data.max_response_length": 48,
+            "actor_rollout_ref.model.path": self.task / "model",
+            "actor_rollout_ref.actor.ppo_mini_batch_size": 8,
+            "actor_rollout_ref.actor.optim.lr": 1e-3,
+            "actor_rollout_ref.actor.optim.lr_warmup_steps": 0,
+            "actor_rollout_ref.rollout.val_kwargs.n": VALIDATION_RESPONSES,
+            "trainer.total_training_steps": STEPS,
+            "trainer.save_freq": CHECKPOINT,
+            "trainer.test_freq": STEPS,
+            "trainer.default_local_dir": self.folder,
+            "trainer.validation_data_dir": self.folder / "validation",
+        }
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
+            return psutil.Popen(
+                [
+                    *(sys.executable, "-m", "verl.trainer.main_ppo"),
+                    *("--config-dir", str(ROOT / "recipes" / "rl"), "--config-name", "quickstart"),
+                    *(f"{key}={value}" for key, value in arguments.items()),
+                    *overrides,
+                ],
+                cwd=self.folder,
+                env={**os.environ, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait(self, process: psutil.Popen, until: Callable[[], bool] = lambda: False) -> int | None:
+        """The exit status, or None where ``until`` came true before the end."""
+        deadline = time.monotonic() + SECONDS
+        while process.poll() is None and not until():
+            if time.monotonic() > deadline:
+                kill(process)
+                pytest.fail(f"no end after {SECONDS} s:\n{self.log[-4000:]}")
+            time.sleep(0.2)
+        return process.poll()
+
+
+def kill(process: psutil.Popen) -> None:
+    """Kill a training with all of its processes, at once and without a warning."""
+    family = [process, *process.children(recursive=True)]
+    for member in family:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(family, timeout=20)

@@ -3,129 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from srpo_support import read_records, teach_format, tiny_catalog, tiny_model, tiny_tokenizer, write_rl_rows
+from srpo_support import CHECKPOINT, STEPS, VALIDATION_RESPONSES, VALIDATION_ROWS, Run, kill, make_task, tiny_catalog
 
-ROOT = Path(__file__).resolve().parent.parent
-STEPS = 8
-CHECKPOINT = 4
-VALIDATION_ROWS = 16
-VALIDATION_RESPONSES = 2
-SECONDS = 300
+BATCH = 8
+
+# With groups of 4, some of which do not differ, so that groups are replaced and left over.
+DYNAMIC = (
+    "algorithm.filter_groups.enable=true",
+    "algorithm.filter_groups.max_num_gen_batches=10",
+    "actor_rollout_ref.rollout.n=4",
+    "actor_rollout_ref.actor.optim.lr=5e-4",
+)
 
 pytestmark = pytest.mark.e2e
 
 
-class Run:
-    """One training in its own folder.
-
-    Attributes:
-        folder: Checkpoints, metrics and validation responses.
-    """
-
-    def __init__(self, task: Path, folder: Path) -> None:
-        self.task = task
-        self.folder = folder
-        folder.mkdir()
-
-    @property
-    def records(self) -> dict[int, dict[str, float]]:
-        return read_records(self.folder / "metrics.jsonl")
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
-
-    def start(self, *overrides: str) -> psutil.Popen:
-        environment = {
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "plugins"), str(ROOT)]),
-            "VERL_PLATFORM": "cpu",
-            "VERL_USE_EXTERNAL_MODULES": "verl_srpo.plugin",
-            "VERL_FILE_LOGGER_PATH": str(self.folder / "metrics.jsonl"),
-            "HF_HUB_OFFLINE": "1",
-            "HF_DATASETS_CACHE": str(self.folder / "cache"),
-            "TOKENIZERS_PARALLELISM": "false",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "HYDRA_FULL_ERROR": "1",
-        }
-        arguments = {
-            "algorithm.srpo.catalog": self.task / "index.json",
-            "data.train_files": self.task / "train.parquet",
-            "data.val_files": self.task / "val.parquet",
-            "data.train_batch_size": 8,
-            "data.max_prompt_length": 96,
-            "data.max_response_length": 48,
-            "actor_rollout_ref.model.path": self.task / "model",
-            "actor_rollout_ref.actor.ppo_mini_batch_size": 8,
-            "actor_rollout_ref.actor.optim.lr": 1e-3,
-            "actor_rollout_ref.actor.optim.lr_warmup_steps": 0,
-            "actor_rollout_ref.rollout.val_kwargs.n": VALIDATION_RESPONSES,
-            "trainer.total_training_steps": STEPS,
-            "trainer.save_freq": CHECKPOINT,
-            "trainer.test_freq": STEPS,
-            "trainer.default_local_dir": self.folder,
-            "trainer.validation_data_dir": self.folder / "validation",
-        }
-        with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
-            return psutil.Popen(
-                [
-                    *(sys.executable, "-m", "verl.trainer.main_ppo"),
-                    *("--config-dir", str(ROOT / "recipes" / "rl"), "--config-name", "quickstart"),
-                    *(f"{key}={value}" for key, value in arguments.items()),
-                    *overrides,
-                ],
-                cwd=self.folder,
-                env={**os.environ, **environment},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def wait(self, process: psutil.Popen, until: Callable[[], bool] = lambda: False) -> int | None:
-        """The exit status, or None where ``until`` came true before the end."""
-        deadline = time.monotonic() + SECONDS
-        while process.poll() is None and not until():
-            if time.monotonic() > deadline:
-                kill(process)
-                pytest.fail(f"no end after {SECONDS} s:\n{self.log[-4000:]}")
-            time.sleep(0.2)
-        return process.poll()
-
-
-def kill(process: psutil.Popen) -> None:
-    """Kill a training with all of its processes, at once and without a warning."""
-    family = [process, *process.children(recursive=True)]
-    for member in family:
-        try:
-            member.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(family, timeout=20)
-
-
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Model, catalogue and rows: answers are well formed from the start, the right ones are few and easily learnt."""
-    folder = tmp_path_factory.mktemp("task")
-    tokenizer, catalog = tiny_tokenizer(), tiny_catalog()
-    model = tiny_model(tokenizer)
-    teach_format(model, tokenizer, catalog, steps=400)
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    catalog.save(folder / "index.json")
-    items = range(len(catalog))
-    write_rl_rows(folder / "train.parquet", catalog, items, [27], 48)
-    write_rl_rows(folder / "val.parquet", catalog, items, [27], VALIDATION_ROWS)
-    return folder
+    """See `make_task`."""
+    return make_task(tmp_path_factory.mktemp("task"))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +41,7 @@ def listeners() -> dict[str, set[str]]:
 def finished(task: Path, tmp_path_factory: pytest.TempPathFactory, listeners: dict[str, set[str]]) -> Iterator[Run]:
     """A training that nothing interrupts."""
     run = Run(task, tmp_path_factory.mktemp("finished") / "run")
-    process = run.start()
+    process = run.start(*DYNAMIC)
 
     def watch() -> bool:
         for member in [process, *process.children(recursive=True)]:
@@ -171,17 +74,54 @@ def test_metrics_are_there_and_rewards_go_up(finished: Run) -> None:
         assert metrics["srpo/exact_hits"] == pytest.approx(levels[3])
         assert metrics["srpo/reward"] == pytest.approx(metrics["critic/score/mean"], abs=1e-6)
         assert metrics["srpo/pass_at_4"] >= metrics["srpo/exact_hits"]
-        assert 0 <= metrics["srpo/zero_variance_groups"] <= 1
         assert metrics["srpo/format_ok"] > 0.5
         assert metrics["actor/grad_norm"] > 0
         # The server samples from the policy that is trained.
-        assert metrics["training/rollout_probs_diff_max"] < 1e-4
-    rewards = [records[step]["srpo/reward"] for step in range(1, STEPS + 1)]
+        assert metrics["srpo/policy_gap/fresh"] < 1e-5
+    # Of all that was generated: what is kept of it is not to be compared between steps.
+    rewards = [records[step]["srpo/groups/reward_generated"] for step in range(1, STEPS + 1)]
     assert sum(rewards[-2:]) / 2 > sum(rewards[:2]) / 2 + 0.1
     validation = f"val-core/gream/reward/mean@{VALIDATION_RESPONSES}"
     assert records[STEPS][validation] > records[0][validation] + 0.1
     assert records[1]["actor/kl_loss"] == pytest.approx(0, abs=1e-6)
     assert records[STEPS]["actor/kl_loss"] > 1e-6
+
+
+def test_groups_without_differences_are_replaced_and_the_surplus_is_trained_later(finished: Run) -> None:
+    surplus = 0.0
+    records = finished.records
+    for step in range(1, STEPS + 1):
+        metrics = records[step]
+        groups = {name: metrics[f"srpo/groups/{name}"] for name in ("generated", "kept", "replaced", "carried")}
+        assert metrics["srpo/zero_variance_groups"] == 0
+        assert groups["generated"] == groups["kept"] + groups["replaced"]
+        assert groups["carried"] == surplus
+        assert groups["carried"] + groups["kept"] == BATCH + metrics["srpo/groups/surplus"]
+        # What was carried over came from the policy before the last update.
+        assert (metrics["srpo/policy_gap/carried"] > 1e-5) == (surplus > 0)
+        assert metrics["training/off_policy/trajectory_staleness/max"] == float(surplus > 0)
+        surplus = metrics["srpo/groups/surplus"]
+    assert sum(records[step]["srpo/groups/replaced"] for step in range(1, STEPS + 1)) > 0
+    assert sum(records[step]["srpo/groups/carried"] for step in range(1, STEPS + 1)) > 0
+    # The surplus of the checkpoint that is kept, and of no other.
+    assert [path.parent.name for path in finished.folder.glob("*/transfer_queue")] == [f"global_step_{STEPS}"]
+
+
+def test_sampled_rollouts_are_written(finished: Run) -> None:
+    for step in range(1, STEPS + 1):
+        text = (finished.folder / "rollouts" / f"{step}.jsonl").read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.splitlines()]
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            groups.setdefault(row["group"], []).append(row)
+        assert len(groups) == BATCH and all(len(members) == 4 for members in groups.values())
+        assert {row["policy_step"] for row in rows} <= {step - 2, step - 1}
+        for members in groups.values():
+            assert len({(row["prompt"], row["truth"]) for row in members}) == 1
+            assert sum(row["advantage"] for row in members) == pytest.approx(0, abs=1e-4)
+            assert all((row["truth"] == row["answer"]) == row["exact"] for row in members)
+            best, worst = max(members, key=lambda row: row["reward"]), min(members, key=lambda row: row["reward"])
+            assert best["advantage"] > 0 > worst["advantage"]
 
 
 def test_validation_responses_are_dumped_before_and_after(finished: Run) -> None:
@@ -227,18 +167,19 @@ def test_the_trained_model_loads_and_has_learnt(finished: Run) -> None:
 
 def test_killed_and_resumed_it_does_what_an_uninterrupted_run_does(finished: Run, tmp_path: Path) -> None:
     run = Run(finished.task, tmp_path / "run")
-    process = run.start()
+    process = run.start(*DYNAMIC)
     metrics = run.folder / "metrics.jsonl"
     ended = run.wait(process, lambda: metrics.exists() and CHECKPOINT + 1 in run.records)
     assert ended is None, run.log[-4000:]
     kill(process)
     before = run.records
     assert (run.folder / "latest_checkpointed_iteration.txt").read_text() == str(CHECKPOINT)
+    assert (run.folder / f"global_step_{CHECKPOINT}" / "transfer_queue").is_dir()
     # One seed, one result: the killed run had done the same steps as the other.
     for step in before:
         assert comparable(before[step]) == comparable(finished.records[step]), f"step {step}"
 
-    assert run.wait(run.start()) == 0, run.log[-4000:]
+    assert run.wait(run.start(*DYNAMIC)) == 0, run.log[-4000:]
     after = run.records
     assert sorted(after) == list(range(STEPS + 1))
     for step in after:

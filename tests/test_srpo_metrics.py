@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from verl_srpo.advantage import group_advantage
-from verl_srpo.metrics import step_metrics
+from verl_srpo.metrics import policy_gap, step_metrics
+from verl_srpo.rollouts import canonical_order
 from verl_srpo.settings import SrpoSettings
-from verl_srpo.trainer import canonical_order, records_up_to
+from verl_srpo.trainer import records_up_to
 
 
 def part(level: int, exact: int = 0, format_ok: int = 1, invalid_id: int = 0) -> dict[str, float]:
@@ -35,11 +36,13 @@ def test_every_figure_of_a_small_batch() -> None:
             "srpo/match_level/1": 5 / 8,
             "srpo/match_level/2": 1 / 8,
             "srpo/exact_hits": 1 / 8,
+            "srpo/hits_per_group": 1 / 2,
             "srpo/pass_at_2": (1 / 2 + 0) / 2,
             "srpo/zero_variance_groups": 1 / 2,
             "srpo/format_ok": 7 / 8,
             "srpo/invalid_id": 1 / 8,
             "srpo/bonus_share": bonus / (bonus + relative),
+            "srpo/advantage_mean": advantage.total.mean(),
             "srpo/advantage_std": advantage.total.std(),
         }
     )
@@ -55,19 +58,24 @@ def test_a_batch_without_any_difference_moves_nothing() -> None:
     assert metrics["srpo/zero_variance_groups"] == 1.0
 
 
+def test_the_gap_between_two_policies_is_a_mean_over_tokens() -> None:
+    assert policy_gap(torch.tensor([-1.0, -2.0, 0.0]), torch.tensor([-1.5, -1.0, 0.0])) == pytest.approx(0.5)
+
+
 def test_canonical_order_forgets_who_came_first() -> None:
-    rollouts = [((1, 2), (9,)), ((3,), (8, 8)), ((1, 2), (4, 5)), ((3,), (8, 7)), ((1, 2), (4,)), ((2, 1), (1,))]
-    tensors = [(torch.tensor(prompt), torch.tensor(response)) for prompt, response in rollouts]
+    # The last two agree in prompt and response, and belong to two groups.
+    rollouts = [((1, 2), (9,)), ((3,), (8, 8)), ((1, 2), (4, 5)), ((3,), (8, 7)), ((1, 2), (4,)), ((1, 2), (4,))]
+    tensors = [(torch.tensor(prompt), torch.tensor(response), f"g{n}") for n, (prompt, response) in enumerate(rollouts)]
     orders = set()
     for shift in range(len(tensors)):
         arrived = tensors[shift:] + tensors[:shift]
-        order = canonical_order([prompt for prompt, _ in arrived], [response for _, response in arrived])
+        order = canonical_order(*zip(*arrived, strict=True))
         assert sorted(order) == list(range(len(tensors)))
-        orders.add(tuple((tuple(arrived[row][0].tolist()), tuple(arrived[row][1].tolist())) for row in order))
+        orders.add(tuple((tuple(arrived[row][0].tolist()), arrived[row][2]) for row in order))
     assert len(orders) == 1
     prompts = [prompt for prompt, _ in orders.pop()]
     # Rollouts of a prompt stay together.
-    assert sum(before != after for before, after in pairwise(prompts)) == 2
+    assert sum(before != after for before, after in pairwise(prompts)) == 1
 
 
 def test_earlier_records_end_at_the_checkpoint(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gream.errors import GreamError
-from verl_srpo.seams import ALGORITHM_SEAMS, CPU_SEAMS, TESTED_VERSION, Seam, check_seams
+from verl_srpo.seams import ALGORITHM_SEAMS, CPU_SEAMS, TESTED_VERSION, Seam, check_seams, untested
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,7 +46,10 @@ def test_importing_verl_registers_everything() -> None:
 
 
 def test_on_cpu_platform_engine_rollout_and_network_are_ours() -> None:
+    # With another version named, so that the warning is seen as well.
     code = (
+        "import verl_srpo.seams\n"
+        "verl_srpo.seams.TESTED_VERSION = '0.0'\n"
         "import verl\n"
         "from verl.utils.device import get_device_name\n"
         "from verl.workers import engine_workers\n"
@@ -60,6 +63,7 @@ def test_on_cpu_platform_engine_rollout_and_network_are_ours() -> None:
     )
     result = python(code, VERL_PLATFORM="cpu")
     assert result.returncode == 0, result.stderr
+    assert result.stderr.count("warning: verl ") == 1
     assert result.stdout.split() == [
         "cpu",
         "verl_srpo.cpu.engine",
@@ -113,31 +117,24 @@ def test_a_moved_seam_is_one_line(seam: Seam, problem: str) -> None:
     assert "verl 9.9.9" in message and TESTED_VERSION in message
 
 
+def test_another_version_with_its_seams_in_place_is_a_warning() -> None:
+    assert untested(TESTED_VERSION) is None
+    warning = untested("0.9.2")
+    assert warning is not None and "verl 0.9.2" in warning and f"verl=={TESTED_VERSION}" in warning
+
+
 # The rollout server, without Ray around it.
 
 
 def test_random_numbers_depend_on_the_request_and_not_on_its_turn() -> None:
-    from verl_srpo.cpu.rollout import RequestNumbers
-    from verl_srpo.cpu.sampler import SamplingParameters
+    from verl_srpo.cpu.rollout import numbered_request
 
-    train = SamplingParameters(1.0, 1.0, 0, 5)
-    validate = SamplingParameters(0.6, 0.8, 0, 5)
-    first, second = RequestNumbers(7), RequestNumbers(7)
-    a1, b1, a2 = (first.request(prompt, train).uniforms for prompt in ((1, 2), (3,), (1, 2)))
-    # The same requests in another order, and validation in between.
-    second.request((1, 2), validate)
-    b1_, a1_, a2_ = (second.request(prompt, train).uniforms for prompt in ((3,), (1, 2), (1, 2)))
-    assert np.array_equal(a1, a1_) and np.array_equal(a2, a2_) and np.array_equal(b1, b1_)
-    assert not np.array_equal(a1, a2) and not np.array_equal(a1, b1)
-
-    # A resumed run begins at a later update, and draws what the uninterrupted one draws there.
-    first.begin(4)
-    resumed = RequestNumbers(7)
-    resumed.begin(4)
-    later = first.request((1, 2), train).uniforms
-    assert np.array_equal(later, resumed.request((1, 2), train).uniforms)
-    assert not np.array_equal(later, a1)
-    assert not np.array_equal(a1, RequestNumbers(8).request((1, 2), train).uniforms)
+    request = {"seed": 7, "update": 3, "draw": 0, "prompt": (1, 2)}
+    uniforms = numbered_request(**request, length=5).uniforms
+    assert np.array_equal(uniforms, numbered_request(**request, length=5).uniforms)
+    assert np.array_equal(uniforms, numbered_request(**request, length=9).uniforms[:5])
+    for change in ({"seed": 8}, {"update": 4}, {"draw": 1}, {"prompt": (1, 3)}):
+        assert not np.array_equal(uniforms, numbered_request(**{**request, **change}, length=5).uniforms)
 
 
 def sampling_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -149,38 +146,46 @@ def sampling_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(
         rollout,
         "omega_conf_to_dataclass",
-        lambda config, dataclass_type: SimpleNamespace(local_path=str(tmp_path), tokenizer=tokenizer),
+        lambda config, dataclass_type: SimpleNamespace(
+            local_path=str(tmp_path), tokenizer=tokenizer, override_config={}
+        ),
     )
     config = SimpleNamespace(seed=1, ignore_eos=False, response_length=6, max_num_seqs=3)
     return rollout.SamplingServer(config, None)
 
 
-def ask(server: Any, prompt: list[int], **changes: Any) -> Any:
-    parameters = {"temperature": 1.0, "top_p": 1, "top_k": -1, "logprobs": True, **changes}
+def ask(server: Any, prompt: list[int], draw: int = 0, **changes: Any) -> Any:
+    parameters = {"temperature": 1.0, "top_p": 1, "top_k": -1, "logprobs": True, "draw": draw, **changes}
     return server.generate("id", prompt_ids=prompt, sampling_params=parameters)
 
 
 def test_server_answers_each_request_whatever_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = sampling_server(tmp_path, monkeypatch)
-    prompts = [[5, 6], [7], [5, 6], [8, 9, 10], [7]]
+    # Two rows with the same prompt: what tells them apart is the number of the draw.
+    requests = [([5, 6], 0), ([7], 0), ([5, 6], 1), ([8, 9, 10], 0), ([7], 1)]
 
-    async def rollouts(order: list[int]) -> dict[tuple[int, ...], list[tuple[list[int], list[float]]]]:
+    async def rollouts(order: list[int]) -> dict[int, tuple[list[int], list[float]]]:
         await server.update_weights(dict(server._model.state_dict()), 3)
-        outputs = await asyncio.gather(*(ask(server, prompts[row]) for row in order), ask(server, [7], temperature=0))
+        outputs = await asyncio.gather(*(ask(server, *requests[row]) for row in order), ask(server, [7], temperature=0))
         assert all(output.extra_fields["global_steps"] == 3 for output in outputs)
         assert all(len(output.token_ids) == len(output.log_probs) <= 6 for output in outputs)
-        found: dict[tuple[int, ...], list[Any]] = {}
-        for row, output in zip(order, outputs, strict=False):
-            found.setdefault(tuple(prompts[row]), []).append((output.token_ids, output.log_probs))
-        return found
+        return {row: (output.token_ids, output.log_probs) for row, output in zip(order, outputs, strict=False)}
 
     async def twice() -> tuple[Any, Any]:
         return await rollouts([0, 1, 2, 3, 4]), await rollouts([4, 3, 2, 1, 0])
 
     straight, reverse = asyncio.run(twice())
-    for prompt, outputs in straight.items():
-        assert [tokens for tokens, _ in outputs] == [tokens for tokens, _ in reverse[prompt]]
-    assert straight[5, 6][0] != straight[5, 6][1]
+    for row, (tokens, _) in straight.items():
+        assert tokens == reverse[row][0]
+    assert straight[0][0] != straight[2][0]
+
+
+def test_server_refuses_a_request_without_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = sampling_server(tmp_path, monkeypatch)
+    with pytest.raises(GreamError, match=r"default_agent_loop=hf_cpu and trainer\.v1\.trainer_mode=srpo_sync"):
+        asyncio.run(
+            server.generate("id", prompt_ids=[5], sampling_params={"temperature": 1.0, "top_p": 1, "top_k": -1})
+        )
 
 
 def test_server_passes_errors_on_and_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,48 +222,156 @@ def test_server_refuses_weights_of_another_model(tmp_path: Path, monkeypatch: py
         asyncio.run(server.update_weights({**state, name: weight, "surplus": weight}, 2))
 
 
-# The trainer's view of the replay buffer.
+# The agent loop, without its base.
 
 
-class FakeBuffer:
-    def __init__(self, keys: list[str], failed: set[str]) -> None:
-        from transfer_queue import KVBatchMeta
+def test_the_agent_loop_numbers_the_rollouts_of_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+    from verl_srpo.cpu import agent_loop
 
-        self.poll_interval = 2.0
-        self.failure_keys = {"train": failed}
-        self.batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{"key": key} for key in keys])
+    seen: list[dict[str, Any]] = []
 
-    def sample(self, **_: Any) -> Any:
-        return self.batch, {"waited": 1.0}
+    async def run(self: Any, sampling_params: dict[str, Any], **kwargs: Any) -> None:
+        seen.append({**sampling_params, **kwargs})
 
-
-def test_a_failed_rollout_ends_the_run() -> None:
-    from verl_srpo.trainer import OrderedReplayBuffer
-
-    buffer: Any = FakeBuffer(["a_0_0"], {"b"})
-    with pytest.raises(RuntimeError, match="failed for 1 of 2 prompts at step 5"):
-        OrderedReplayBuffer(buffer).sample(global_steps=5, partition_id="train", batch_size=2)
-    assert buffer.poll_interval < 1
+    monkeypatch.setattr(agent_loop.SingleTurnAgentLoop, "run", run)
+    loop = agent_loop.NumberedAgentLoop.__new__(agent_loop.NumberedAgentLoop)
+    given = {"temperature": 1.0}
+    asyncio.run(loop.run(given, session_id=3, first_draw=8, raw_prompt=["x"]))
+    asyncio.run(loop.run(given, session_id=3, raw_prompt=["x"]))
+    assert seen == [{**given, "draw": 11, "raw_prompt": ["x"]}, {**given, "raw_prompt": ["x"]}]
+    assert given == {"temperature": 1.0}
+    assert _agent_loop_registry["hf_cpu"]["_target_"] == "verl_srpo.cpu.agent_loop.NumberedAgentLoop"
 
 
-def test_batches_come_in_canonical_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-    from verl_srpo import trainer
+# Signs of life.
 
-    tokens = {"a_0_0": ([1], [5]), "a_1_0": ([1], [4]), "b_0_0": ([2], [4])}
 
-    def kv_batch_get(keys: list[str], partition_id: str, select_fields: list[str]) -> dict[str, torch.Tensor]:
-        columns = zip(*(tokens[key] for key in keys), strict=True)
-        return {name: torch.tensor(column) for name, column in zip(select_fields, columns, strict=True)}
+class Actor:
+    """A Ray actor that answers at once, until it dies."""
 
-    monkeypatch.setattr(trainer.tq, "kv_batch_get", kv_batch_get)
-    found = set()
-    for keys in (["a_0_0", "a_1_0", "b_0_0"], ["b_0_0", "a_1_0", "a_0_0"], ["a_1_0", "b_0_0", "a_0_0"]):
-        buffer: Any = FakeBuffer(keys, set())
-        batch, metrics = trainer.OrderedReplayBuffer(buffer).sample(global_steps=1, partition_id="train", batch_size=2)
-        assert [tag["key"] for tag in batch.tags] == batch.keys
-        assert metrics == {"waited": 1.0}
-        found.add(tuple(batch.keys))
-    assert len(found) == 1
-    order = found.pop()
-    assert order.index("a_1_0") + 1 == order.index("a_0_0")
+    def __init__(self) -> None:
+        self.alive = True
+        self.asked = 0
+        self.__ray_ready__ = SimpleNamespace(remote=self._ask)
+
+    def _ask(self) -> tuple[Actor, int]:
+        self.asked += 1
+        return self, self.asked
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time of `verl_srpo.liveness`, and a Ray without a cluster."""
+    from ray.exceptions import ActorDiedError
+    from verl_srpo import liveness
+
+    def get(ping: tuple[Actor, int]) -> None:
+        if not ping[0].alive:
+            raise ActorDiedError
+
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(liveness, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(
+        liveness, "ray", SimpleNamespace(get=get, wait=lambda pings, num_returns, timeout: (pings[:num_returns], []))
+    )
+    return now
+
+
+def test_a_process_that_dies_is_named_within_seconds(clock: SimpleNamespace) -> None:
+    from verl_srpo.liveness import Liveness
+
+    server, worker = Actor(), Actor()
+    liveness = Liveness([("a rollout server", server), ("an agent loop worker", worker)], patience=60)
+    for _ in range(100):
+        clock.seconds += 0.05
+        liveness.check(clock.seconds)
+    # Asked now and then, not at every turn.
+    assert 2 <= server.asked <= 5
+    worker.alive = False
+    clock.seconds += 5
+    with pytest.raises(RuntimeError, match="an agent loop worker has died"):
+        liveness.check(clock.seconds)
+
+
+def test_standing_still_ends_the_run_and_progress_does_not(clock: SimpleNamespace) -> None:
+    from verl_srpo.liveness import Liveness
+
+    liveness = Liveness([("a rollout server", Actor())], patience=60)
+    for finished in range(5):
+        clock.seconds += 50
+        liveness.check(finished)
+    # Training lies between two batches: the time starts anew.
+    clock.seconds += 500
+    liveness.start()
+    liveness.check(4)
+    clock.seconds += 59
+    liveness.check(4)
+    clock.seconds += 2
+    with pytest.raises(RuntimeError, match=r"no rollout has come for 60 s.*algorithm\.srpo\.rollout_timeout"):
+        liveness.check(4)
+
+
+# What is checked before anything starts.
+
+
+def trainer_config(**changes: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.create(
+        {
+            "actor_rollout_ref": {
+                "rollout": {"n": 8, "calculate_log_probs": True, "name": "vllm"},
+                "model": {"override_config": {}, "use_remove_padding": False},
+            },
+            "algorithm": {"filter_groups": {"enable": False}},
+            "trainer": {"v1": {"sampler": {"custom_sampler": {"path": None}, "sync_refill_failed_groups": False}}},
+        }
+    )
+    for key, value in changes.items():
+        OmegaConf.update(config, key.replace("__", "."), value)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"actor_rollout_ref__rollout__n": 1}, r"rollout\.n=1: an advantage compares"),
+        ({"trainer__v1__sampler__custom_sampler__path": "x.py"}, "brings its own sampler"),
+        ({"trainer__v1__sampler__sync_refill_failed_groups": True}, "brings its own sampler"),
+        ({"actor_rollout_ref__model__override_config": {"answer_catalog": "index.json"}}, "answer_catalog constrains"),
+        (
+            {"algorithm__filter_groups__enable": True, "actor_rollout_ref__rollout__calculate_log_probs": False},
+            "calculate_log_probs=false",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_one_line(changes: dict[str, Any], message: str) -> None:
+    from verl_srpo.trainer import _check_settings
+
+    _check_settings(trainer_config())
+    with pytest.raises(GreamError, match=message):
+        _check_settings(trainer_config(**changes))
+
+
+def test_a_tokenizer_without_the_ids_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gream.semantic_ids.catalog import Catalog
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+    from verl_srpo.trainer import SrpoTrainer
+
+    trainer = SrpoTrainer.__new__(SrpoTrainer)
+    trainer._catalog = Catalog([["<|a_1|>", "<|b_1|>"], ["<|a_1|>", "<|b_2|>"]])
+    trainer._settings = SimpleNamespace(catalog="runs/x/index.json")
+    trainer.config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(model=SimpleNamespace(path="models/base")))
+    vocabulary = {"<|a_1|>": 0, "<|b_1|>": 1, "<|b_2|>": 2}
+    monkeypatch.setattr(
+        PPOTrainer,
+        "_init_tokenizer",
+        lambda self: setattr(self, "tokenizer", SimpleNamespace(get_vocab=lambda: vocabulary)),
+    )
+    trainer._init_tokenizer()
+    del vocabulary["<|b_2|>"]
+    with pytest.raises(
+        GreamError, match=r"models/base: its tokenizer lacks 1 of 3 .*index\.json, the first of them <\|b_2\|>"
+    ):
+        trainer._init_tokenizer()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -162,6 +163,62 @@ def test_a_batch_is_its_rows_and_never_pays_more_than_the_catalogue_allows(
         assert together.invalid_id[row] == (tokens not in FOUR.ids)
         if together.invalid_id[row]:
             assert together.reward[row] <= math.sqrt(min(valid, 3) / 4) + 1e-12
+
+
+FORM = re.compile(r"<think>.*?</think>(?:(?!<answer>).)*<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
+
+
+def reference(catalog: Catalog, response: str, truth: str) -> tuple[float, int, bool, bool, bool]:
+    """Reward, level, exact, format, invalid: the rules one after the other, for one response."""
+    found = FORM.search(response) if response.count("<answer>") == 1 else None
+    tokens, wanted = (tuple(re.findall(r"<\|[a-z]_\d+\|>", text)) for text in (found[1] if found else "", truth))
+    levels = min(map(len, catalog.ids))
+    longest = max(map(len, catalog.ids))
+    level = 0
+    while level < min(levels, len(tokens)) and tokens[level] == wanted[level]:
+        level += 1
+    invalid = found is not None and tokens not in catalog.ids
+    if tokens == wanted:
+        return 1.0, level, True, True, invalid
+    if level == levels and len(tokens) <= longest:
+        return NEAR_MISS, level, False, found is not None, invalid
+    return math.sqrt(min(level, levels - 1) / levels), level, False, found is not None, invalid
+
+
+pieces = st.sampled_from(
+    ["<think>", "</think>", "<answer>", "</answer>", "x\n", " ", "<|im_end|>"]
+    + [level_token(level, code) for level in range(5) for code in range(2)]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.one_of(st.lists(pieces, max_size=12).map("".join), codes.map(lambda c: reasoned(semantic_id(*c))))
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    item=st.integers(0, 2),
+    five=st.booleans(),
+)
+def test_a_batch_is_what_a_plain_loop_gives(rows: list[tuple[str]], item: int, five: bool) -> None:
+    catalog = FIVE if five else FOUR
+    responses = [response for (response,) in rows]
+    truth = catalog.text(item)
+    rewards = ResidualReward(catalog)(responses, [truth] * len(rows))
+    columns = (rewards.reward, rewards.match_level, rewards.exact, rewards.format_ok, rewards.invalid_id)
+    for row, response in enumerate(responses):
+        assert tuple(column[row] for column in columns) == reference(catalog, response, truth)
+
+
+def test_a_binary_reward_is_a_table_of_zeros() -> None:
+    reward = ResidualReward(FIVE, (0.0, 0.0, 0.0), near_miss=0.0)
+    answers = [(0, 0, 0, 0, 0), (0, 0, 0, 0, 1), (0, 0, 0, 1), (1, 2, 3, 0)]
+    rewards = reward([reasoned(semantic_id(*answer)) for answer in answers], [FIVE.text(0)] * 4)
+    assert rewards.reward.tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert rewards.match_level.tolist() == [4, 4, 3, 0]
 
 
 def test_both_published_spellings() -> None:

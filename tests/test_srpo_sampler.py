@@ -148,3 +148,90 @@ def test_top_k_of_one_is_greedy(model: Any) -> None:
     assert [r.token_ids for r in sample_responses(model, requests, only_best, end_token=None)] == [
         r.token_ids for r in sample_responses(model, requests, GREEDY, end_token=None)
     ]
+
+
+# Answers that only items can be.
+
+
+@pytest.fixture(scope="module")
+def constraint() -> Any:
+    from gream.semantic_ids.catalog import Catalog
+    from verl_srpo.cpu.constraint import AnswerConstraint
+
+    # Ids of two lengths: the shorter one is no beginning of the longer ones.
+    return AnswerConstraint(Catalog([["<|a_1|>", "<|b_2|>"], ["<|a_2|>", "<|b_2|>", "<|c_1|>"]]), tiny_tokenizer())
+
+
+def encode(text: str) -> list[int]:
+    ids: list[int] = tiny_tokenizer().encode(text, add_special_tokens=False)
+    return ids
+
+
+def test_what_may_follow_inside_an_answer(constraint: Any) -> None:
+    tokens = encode("<think>\nso\n</think>\n<answer><|a_2|><|b_2|><|c_1|></answer> <answer><|c_3|>")
+    first = tokens.index(encode("<|a_2|>")[0])
+    close = encode("</answer>")
+    expected = {first - 1: encode("<|a_1|><|a_2|>"), first: encode("<|b_2|>"), first + 1: encode("<|c_1|>")}
+    expected |= {first + 2 + number: [token] for number, token in enumerate(close)}
+    found = {position: sorted(allowed.tolist()) for position, allowed in constraint.restrictions(tokens)}
+    # The second answer is free.
+    assert found == {position: sorted(allowed) for position, allowed in expected.items()}
+
+
+def test_a_token_that_was_not_allowed_ends_the_constraint(constraint: Any) -> None:
+    tokens = encode("<answer><|c_3|><|a_1|></answer>")
+    assert [position for position, _ in constraint.restrictions(tokens)] == [tokens.index(encode("<|c_3|>")[0]) - 1]
+    assert list(constraint.restrictions(encode("<|a_1|> no answer"))) == []
+
+
+def test_constrained_answers_are_items_and_their_probabilities_the_models_among_what_is_allowed(
+    model: Any, plain_model: Any, constraint: Any
+) -> None:
+    from gream.dialogue import extract_answer
+    from verl_srpo.cpu.constraint import restrict
+
+    prompt = tuple(encode("<think>\nso\n</think>\n"))
+    opening = encode("<answer>")
+    parameters = SamplingParameters(0.8, 1.0, 0, 20)
+
+    class Opening:
+        """The model, made to begin with an answer: one of random weights never would."""
+
+        config = model.config
+
+        def __call__(self, **named: Any) -> Any:
+            output = model(**named)
+            said = named["attention_mask"].shape[1] - len(prompt)
+            if said < len(opening):
+                output.logits[..., opening[said]] = 1e4
+            return output
+
+    requests = requests_for(*[prompt] * 40, length=20)
+    answers = set()
+    for response in sample_responses(Opening(), requests, parameters, end_token=None, constraint=constraint):
+        assert response.token_ids[: len(opening)] == opening
+        answers.add(extract_answer("<think></think>" + tiny_tokenizer().decode(response.token_ids)))
+        # As actor and reference see it: the whole sequence at once.
+        tokens = [*prompt, *response.token_ids]
+        with torch.inference_mode():
+            logits = plain_model(torch.tensor([tokens])).logits[0] / 0.8
+        rows = list(constraint.restrictions(tokens))
+        expected = torch.log_softmax(restrict(logits, [((at,), allowed) for at, allowed in rows]), dim=-1)
+        assert len(rows) >= 3
+        for position in range(len(prompt) + len(opening) - 1, len(tokens) - 1):
+            told = response.log_probs[position + 1 - len(prompt)]
+            assert told == pytest.approx(float(expected[position, tokens[position + 1]]), abs=1e-5)
+    assert answers == {"<|a_1|><|b_2|>", "<|a_2|><|b_2|><|c_1|>"}
+
+
+def test_forbidden_tokens_take_no_part_in_entropy_or_gradient() -> None:
+    from verl.utils.torch_functional import entropy_from_logits
+    from verl_srpo.cpu.constraint import restrict
+
+    logits = torch.tensor([[[0.3, 1.0, -2.0], [0.0, 0.0, 0.0]]], requires_grad=True)
+    restricted = restrict(logits, [((0, 1), np.array([0, 2]))])
+    entropy = entropy_from_logits(restricted)
+    assert entropy[0, 1].item() == pytest.approx(np.log(2))
+    torch.log_softmax(restricted, dim=-1)[0, 1, 0].backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 1].tolist() == pytest.approx([0.5, 0.0, -0.5])

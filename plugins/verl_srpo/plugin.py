@@ -32,7 +32,7 @@ def registered() -> dict[str, bool]:
 def _register() -> None:
     import verl
 
-    from verl_srpo.seams import ALGORITHM_SEAMS, CPU_SEAMS, check_seams
+    from verl_srpo.seams import ALGORITHM_SEAMS, CPU_SEAMS, check_seams, untested
 
     on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
     if on_cpu:
@@ -43,6 +43,8 @@ def _register() -> None:
         check_seams(CPU_SEAMS, version=verl.__version__)
         import verl_srpo.cpu.network
     check_seams(ALGORITHM_SEAMS, version=verl.__version__)
+    if warning := untested(verl.__version__):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
 
     from verl.trainer.ppo.core_algos import register_adv_est
 
@@ -52,6 +54,7 @@ def _register() -> None:
 
     register_adv_est(NAME)(srpo_advantage)
     if on_cpu:
+        import verl_srpo.cpu.agent_loop
         import verl_srpo.cpu.engine
         import verl_srpo.cpu.rollout  # noqa: F401
 

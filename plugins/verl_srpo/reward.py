@@ -30,8 +30,7 @@ from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.vocabulary import find_tokens
 
-# All levels right, only the disambiguation token wrong (paper section 3.4).
-NEAR_MISS = 0.95
+from verl_srpo.settings import NEAR_MISS
 
 _NOTHING = -1  # no token at this position
 _UNKNOWN = -2  # a token that no item uses
@@ -63,13 +62,14 @@ class ResidualReward:
         levels: H, the number of levels without the disambiguation token.
     """
 
-    def __init__(self, catalog: Catalog, table: Sequence[float] | None = None) -> None:
+    def __init__(self, catalog: Catalog, table: Sequence[float] | None = None, *, near_miss: float = NEAR_MISS) -> None:
         """Prepare the reward.
 
         Args:
             catalog: The items. Where ids differ in length, by one token, the last token of the longer ones is the
                 disambiguation token.
             table: Rewards of 1, 2, ... H-1 agreeing levels; None for sqrt(L / H).
+            near_miss: Reward where only the disambiguation token is wrong.
 
         Raises:
             GreamError: Ids differ in length by more than one token, or the table has not H-1 entries.
@@ -89,9 +89,12 @@ class ResidualReward:
                 f"algorithm.srpo.reward_table has {len(table)} entries; ids of {self.levels} levels need "
                 f"{self.levels - 1}, the rewards of 1 to {self.levels - 1} agreeing levels"
             )
-        self._value_of_level = np.array([0.0, *table, NEAR_MISS])  # [H + 1]
+        self._value_of_level = np.array([0.0, *table, near_miss])  # [H + 1]
         self._catalog = catalog
         self._code_of_token = {token: code for code, token in enumerate(catalog.tokens)}
+        self._item_of_text = {catalog.text(item): item for item in range(len(catalog))}
+        # [n + 1, H + 2]: one position more than any id has shows that there are too many; the last row is no id.
+        self._codes = np.stack([self._codes_of(tokens) for tokens in (*catalog.ids, ())])
 
     def check_truth(self, truth: str, *, source: str) -> None:
         """Make sure that ``truth`` is the id of an item.
@@ -113,17 +116,15 @@ class ResidualReward:
             truths: The semantic id each of them should have named, as text; checked by `check_truth`.
         """
         answers = [extract_answer(response) for response in responses]
-        tokens = [find_tokens(answer) if answer is not None else [] for answer in answers]
-        answered = self._encode(tokens)  # [B, H + 2]
-        wanted = self._encode([find_tokens(truth) for truth in truths])
+        format_ok = np.array([answer is not None for answer in answers], dtype=bool)
+        answered, known = self._read([answer or "" for answer in answers])
+        wanted, _ = self._read(truths)
         agree = answered == wanted
         match_level = np.cumprod(agree[:, : self.levels], axis=1).sum(axis=1)
         exact = agree.all(axis=1)
         # One token beyond the levels is a disambiguation token; more of them, or any where ids have none, are junk.
         junk = (answered[:, self.levels + int(self._disambiguated) :] != _NOTHING).any(axis=1)
         paid_level = np.where(junk, np.minimum(match_level, self.levels - 1), match_level)
-        format_ok = np.array([answer is not None for answer in answers], dtype=bool)
-        known = np.array([self._catalog.item_of(item) is not None for item in tokens], dtype=bool)
         return Rewards(
             reward=np.where(exact, 1.0, self._value_of_level[paid_level]),
             match_level=match_level,
@@ -132,10 +133,19 @@ class ResidualReward:
             invalid_id=format_ok & ~known,
         )
 
-    def _encode(self, ids: Sequence[Sequence[str]]) -> npt.NDArray[np.int64]:
-        """Tokens as numbers, ``[B, H + 2]``: one position more than any id has shows that there are too many."""
-        codes = np.full((len(ids), self.levels + 2), _NOTHING, dtype=np.int64)
-        for row, tokens in enumerate(ids):
-            for position, token in enumerate(tokens[: self.levels + 2]):
-                codes[row, position] = self._code_of_token.get(token, _UNKNOWN)
-        return codes
+    def _read(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """The ids in ``texts`` as numbers, ``[B, H + 2]``, and whether an item has them, ``[B]``."""
+        item = np.array([self._item_of_text.get(text, -1) for text in texts], dtype=np.int64)  # [B]
+        codes = self._codes[item]
+        # Most answers are an id and nothing else, and need no search.
+        for row in np.flatnonzero(item < 0).tolist():
+            tokens = find_tokens(texts[row])
+            codes[row] = self._codes_of(tokens)
+            found = self._catalog.item_of(tokens)
+            item[row] = -1 if found is None else found
+        return codes, item >= 0
+
+    def _codes_of(self, tokens: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Tokens as numbers, ``[H + 2]``."""
+        codes = [self._code_of_token.get(token, _UNKNOWN) for token in tokens[: self.levels + 2]]
+        return np.array(codes + [_NOTHING] * (self.levels + 2 - len(codes)), dtype=np.int64)

@@ -32,7 +32,9 @@ class SrpoRewardManager(RewardManagerBase):
         """
         super().__init__(config, tokenizer, compute_score)
         settings = read_settings(config.algorithm)
-        self._reward = ResidualReward(Catalog.load(Path(settings.catalog)), settings.reward_table)
+        self._reward = ResidualReward(
+            Catalog.load(Path(settings.catalog)), settings.reward_table, near_miss=settings.near_miss
+        )
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """Score one response.

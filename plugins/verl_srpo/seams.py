@@ -32,6 +32,7 @@ class Seam:
 
 
 _TRAINER = "verl.trainer.ppo.v1.trainer_base"
+_REPLAY = "verl.trainer.ppo.v1.replay_buffer"
 
 ALGORITHM_SEAMS = (
     Seam("verl.trainer.ppo.core_algos", "ADV_ESTIMATOR_REGISTRY"),
@@ -40,25 +41,48 @@ ALGORITHM_SEAMS = (
     Seam("verl.experimental.reward_loop.reward_manager.base", "RewardManagerBase.run_single", ("data",)),
     Seam(_TRAINER, "TRAINER_REGISTRY"),
     Seam(_TRAINER, "PPOTrainer._build_replay_buffer"),
+    Seam(_TRAINER, "PPOTrainer._init_tokenizer"),
     Seam(_TRAINER, "PPOTrainer._init_dataloader"),
+    Seam(_TRAINER, "PPOTrainer._add_prompts_to_generate", ("num_prompts",)),
+    Seam(_TRAINER, "PPOTrainer._fetch_one_gen_batch"),
+    Seam(_TRAINER, "PPOTrainer._save_checkpoint"),
+    Seam(_TRAINER, "PPOTrainer._load_checkpoint"),
+    Seam(_TRAINER, "PPOTrainer._compute_old_log_prob", ("batch", "metrics")),
     Seam(_TRAINER, "PPOTrainer._compute_advantage", ("batch", "metrics")),
+    Seam(_TRAINER, "PPOTrainer._log_rollout_data", ("batch", "timing_raw", "rollout_data_dir")),
+    Seam(_TRAINER, "PPOTrainer.prepare_step"),
     Seam(_TRAINER, "PPOTrainer.on_train_begin"),
     Seam("verl.trainer.ppo.v1.trainer_sync", "PPOTrainerSync.on_init_end"),
     Seam(
-        "verl.trainer.ppo.v1.replay_buffer",
+        _REPLAY,
         "ReplayBuffer.sample",
         ("global_steps", "partition_id", "batch_size"),
     ),
+    Seam(_REPLAY, "ReplayBuffer._sync_metadata_from_transfer_queue"),
+    Seam(_REPLAY, "ReplayBuffer._clear_groups", ("partition_id", "uids")),
+    Seam(
+        _REPLAY,
+        "ReplayBuffer._materialize_batch",
+        ("partition_id", "selected_prompt_uids", "partition_snapshot"),
+    ),
+    Seam(_REPLAY, "ReplayBuffer._wait_for_next_poll", ("partition_id", "last_debug_time")),
     Seam("verl.utils.tracking", "Tracking.log", ("data", "step", "backend")),
 )
 
 CPU_SEAMS = (
+    Seam("verl.experimental.agent_loop.agent_loop", "register", ("agent_name",)),
+    Seam("verl.experimental.agent_loop.single_turn_agent_loop", "SingleTurnAgentLoop.run", ("sampling_params",)),
     Seam("ray._private.ray_constants", "ENABLE_RAY_CLUSTER"),
     Seam("verl.plugin.platform", "PlatformRegistry.register", ("platform",)),
     Seam("verl.utils.distributed", "initialize_global_process_group_ray", ("timeout_second", "backend")),
     Seam("verl.workers.engine.base", "EngineRegistry.register", ("model_type", "backend", "device")),
     Seam("verl.workers.engine.fsdp.transformer_impl", "CPUOffloadPolicy"),
     Seam("verl.workers.engine.fsdp.transformer_impl", "FSDPEngineWithLMHead._build_fsdp_module", ("module",)),
+    Seam(
+        "verl.workers.engine.fsdp.transformer_impl",
+        "FSDPEngineWithLMHead.prepare_model_outputs",
+        ("output", "output_args", "micro_batch", "logits_processor_func"),
+    ),
     Seam("verl.utils.torch_functional", "logprobs_from_logits_v2", ("logits", "labels")),
     Seam("verl.utils.torch_functional", "logprobs_from_logits_naive", ("logits", "labels")),
     Seam("verl.workers.rollout.base", "_ROLLOUT_REGISTRY"),
@@ -86,6 +110,19 @@ def check_seams(seams: Sequence[Seam], *, version: str) -> None:
             raise _moved(seam, version, str(error)) from error
         if missing:
             raise _moved(seam, version, f"no parameter {', '.join(sorted(missing))}")
+
+
+def untested(version: str) -> str | None:
+    """A warning where the seams of ``version`` are in place, but what lies behind them was never run; else None.
+
+    A warning and no refusal: releases that mend one thing are many, and the seams are what usually breaks.
+    """
+    if version == TESTED_VERSION:
+        return None
+    return (
+        f"verl {version} is not the version that verl_srpo was tested with: its seams are where they were, but what it "
+        f"computes was not compared; to be safe, pip install verl=={TESTED_VERSION}"
+    )
 
 
 def _moved(seam: Seam, version: str, problem: str) -> GreamError:

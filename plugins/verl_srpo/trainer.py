@@ -2,22 +2,20 @@
 
 Use with ``trainer.v1.trainer_mode=srpo_sync``. It differs from verl's ``sync`` trainer in this:
 
-- the parts of the reward reach the estimator and the metrics (``srpo/...``);
-- the ground truths of all rows are checked before anything starts;
-- a batch has an order that does not depend on which rollout was finished first;
-- a rollout that fails ends the run, where verl would fill its place with padding;
+- the parts of the reward reach the estimator, the metrics (``srpo/...``) and the rollouts written to
+  ``trainer.rollout_data_dir``;
+- ground truths, tokenizer and settings are checked before anything starts;
+- batches repeat, and nothing is waited for that cannot come (`verl_srpo.replay`);
+- with ``algorithm.filter_groups`` on, groups without differences are replaced and the surplus opens the next step;
 - a resumed run does not validate again before it goes on, and keeps the metrics file of the run it resumes.
-
-Which groups make up a batch is left to verl's replay buffer, so its group filter (``algorithm.filter_groups``, with a
-part of the reward as metric) works under this trainer as it does under verl's own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,64 +23,24 @@ import numpy as np
 import transfer_queue as tq
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import register_trainer
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils
 
 from verl_srpo.advantage import exact_hits, group_advantage
 from verl_srpo.dataset import check_ground_truths
-from verl_srpo.metrics import step_metrics
+from verl_srpo.dispatch import NumberedDispatch
+from verl_srpo.groups import read_selection
+from verl_srpo.liveness import Liveness
+from verl_srpo.metrics import policy_gap, step_metrics
+from verl_srpo.replay import SrpoReplayBuffer
 from verl_srpo.reward import ResidualReward
+from verl_srpo.rollouts import group_of, reward_parts, rollout_rows, write_rollouts
 from verl_srpo.settings import read_settings
 
-# verl looks every 2 s whether the rollouts are there, which at this size would be most of a step.
-POLL_SECONDS = 0.05
-
-
-class OrderedReplayBuffer:
-    """verl's replay buffer, seen through one method: batches come in canonical order, and none hides a failure."""
-
-    def __init__(self, buffer: ReplayBuffer) -> None:
-        """Wrap ``buffer``, which is then asked by no one else."""
-        buffer.poll_interval = POLL_SECONDS
-        self._buffer = buffer
-
-    def sample(self, *, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict[str, Any]]:
-        """The next batch, as `ReplayBuffer.sample` gives it.
-
-        Raises:
-            RuntimeError: A rollout or its reward failed.
-        """
-        batch, metrics = self._buffer.sample(
-            global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
-        )
-        failed = len(self._buffer.failure_keys[partition_id])
-        if failed:
-            raise RuntimeError(
-                f"generation or reward failed for {failed} of {batch_size} prompts at step {global_steps}; "
-                "the agent loop worker's first error, printed above, is the cause"
-            )
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=partition_id, select_fields=["prompts", "responses"])
-        batch.reorder(canonical_order(data["prompts"].unbind(), data["responses"].unbind()))
-        return batch, metrics
-
-
-def canonical_order(prompts: Sequence[Any], responses: Sequence[Any]) -> list[int]:
-    """The order of rollouts that their tokens alone determine, rollouts of one prompt side by side.
-
-    Prompts are ordered by a hash and not by their tokens: neighbours share a mini-batch, and should be no more alike
-    than chance makes them.
-
-    Args:
-        prompts: Token tensors, one of each rollout.
-        responses: Token tensors.
-    """
-
-    def place(row: int) -> tuple[bytes, list[int]]:
-        return hashlib.sha256(np.asarray(prompts[row]).tobytes()).digest(), responses[row].tolist()
-
-    return sorted(range(len(prompts)), key=place)
+_SURPLUS = "transfer_queue"
 
 
 @register_trainer("srpo_sync")
@@ -93,17 +51,43 @@ class SrpoTrainer(PPOTrainerSync):
         """Take verl's whole configuration.
 
         Raises:
-            GreamError: The section ``algorithm.srpo`` or its catalogue is missing or wrong.
+            GreamError: The settings are wrong or contradict each other, or the catalogue is.
         """
         self._settings = read_settings(config.algorithm)
-        self._reward = ResidualReward(Catalog.load(Path(self._settings.catalog)), self._settings.reward_table)
+        self._selection = read_selection(config.algorithm)
+        _check_settings(config)
+        self._catalog = Catalog.load(Path(self._settings.catalog))
+        self._reward = ResidualReward(self._catalog, self._settings.reward_table, near_miss=self._settings.near_miss)
         self._earlier_records: list[dict[str, Any]] = []
+        self._fetched = 0, 0  # step, prompts fetched in it
+        # Of each rollout of the step, by verl's key; verl itself keeps the advantages.
+        self._bonus: dict[str, float] = {}
         # verl compares the mode with "sync" to choose replay buffer and checkpoints; the registry has found us by now.
         config.trainer.v1.trainer_mode = "sync"
         super().__init__(config)
 
-    def _build_replay_buffer(self) -> OrderedReplayBuffer:
-        return OrderedReplayBuffer(super()._build_replay_buffer())
+    def _build_replay_buffer(self) -> SrpoReplayBuffer:
+        sampler = self.config.trainer.v1.sampler
+        return SrpoReplayBuffer(
+            selection=self._selection,
+            train_batch_size=self.config.data.train_batch_size,
+            trainer_mode=self.trainer_mode,
+            trainer_config=self.config.trainer.v1.get(self.trainer_mode, {}),
+            max_off_policy_threshold=sampler.max_off_policy_threshold,
+            max_off_policy_strategy=sampler.max_off_policy_strategy,
+            sampler_kwargs=sampler.sampler_kwargs,
+            refill_fn=self._add_prompts_to_generate,
+        )
+
+    def _init_tokenizer(self) -> None:
+        super()._init_tokenizer()
+        missing = set(self._catalog.tokens) - self.tokenizer.get_vocab().keys()
+        if missing:
+            raise GreamError(
+                f"{self.config.actor_rollout_ref.model.path}: its tokenizer lacks {len(missing)} of "
+                f"{len(self._catalog.tokens)} semantic-id tokens of {self._settings.catalog}, the first of them "
+                f"{min(missing)}; train a model that 'python -m data_processing model' made of this catalogue"
+            )
 
     def _init_dataloader(self) -> None:
         data = self.config.data
@@ -123,7 +107,50 @@ class SrpoTrainer(PPOTrainerSync):
             Path(path).parent.mkdir(parents=True, exist_ok=True)  # verl opens the file and makes no folder for it
             if self.global_steps:
                 self._earlier_records = records_up_to(Path(path), self.global_steps)
-        super().fit(agent_loop_manager)
+        actors = [
+            *(("an agent loop worker", actor) for actor in agent_loop_manager.agent_loop_workers),
+            *(("a rollout server", actor) for actor in self.llm_server_manager.server_handles),
+        ]
+        self.replay_buffer.watch(Liveness(actors, patience=self._settings.rollout_timeout))
+        rollout = self.config.actor_rollout_ref.rollout
+        super().fit(NumberedDispatch(agent_loop_manager, rollouts=rollout.n, validation_rollouts=rollout.val_kwargs.n))
+
+    def prepare_step(self) -> dict[str, Any]:
+        """Ask for the rollouts of a step; where groups are selected, the replay buffer asks, for it knows how many."""
+        return super().prepare_step() if self._selection is None else {}
+
+    def _fetch_one_gen_batch(self) -> TensorDict:
+        # verl's random names would put groups of one age in another order each time.
+        batch = super()._fetch_one_gen_batch()
+        step, first = self._fetched
+        if step != self.global_steps:
+            step, first = self.global_steps, 0
+        names = [f"{step:07d}-{number:06d}" for number in range(first, first + len(batch))]
+        tensordict_utils.assign_non_tensor_stack(batch, "uid", names)
+        self._fetched = step, first + len(batch)
+        return batch
+
+    def _save_checkpoint(self) -> None:
+        checkpoints = Path(self.config.trainer.default_local_dir)
+        # Before the rest, which ends with the note that this checkpoint is complete.
+        if self._selection is not None:
+            tq.save_checkpoint(checkpoints / f"global_step_{self.global_steps}" / _SURPLUS)
+        super()._save_checkpoint()
+        for surplus in checkpoints.glob(f"global_step_*/{_SURPLUS}"):
+            # verl takes only the weights of old checkpoints away.
+            if not (surplus.parent / "actor").exists():
+                shutil.rmtree(surplus)
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        trainer = self.config.trainer
+        if trainer.resume_mode == "resume_path":
+            folder = Path(trainer.resume_from_path)
+        else:
+            folder = Path(trainer.default_local_dir, f"global_step_{self.global_steps}")
+        if self.global_steps and self._selection is not None and (folder / _SURPLUS).exists():
+            tq.load_checkpoint(folder / _SURPLUS)
+            drop_rollouts_without_group()
 
     def on_train_begin(self) -> None:
         """Write the metrics of the resumed run's steps before those of the first new one."""
@@ -131,41 +158,122 @@ class SrpoTrainer(PPOTrainerSync):
         for record in self._earlier_records:
             self.logger.log(data=record["data"], step=record["step"], backend=["file"])
 
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """verl's, but what an earlier step left over is measured against the policy that sampled it.
+
+        verl takes the log-probabilities of the policy as the step begins for those of the sampling policy. For surplus
+        groups these are two policies: the ratio of PPO must be to the older one, whose log-probabilities came with the
+        rollout.
+        """
+        result = super()._compute_old_log_prob(batch, metrics)
+        if self._selection is None:
+            return result
+        real = [(key, tag) for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding")]
+        older = [key for key, tag in real if tag["max_global_steps"] < self.global_steps - 1]
+        fresh = [key for key, tag in real if tag["max_global_steps"] >= self.global_steps - 1]
+        fields = ["old_log_probs", "rollout_log_probs"]
+        for name, keys in (("fresh", fresh), ("carried", older)):
+            metrics[f"srpo/policy_gap/{name}"] = 0.0
+            if not keys:
+                continue
+            data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+            metrics[f"srpo/policy_gap/{name}"] = policy_gap(*(data[field].values() for field in fields))
+            if keys is older:
+                data["old_log_probs"] = data.pop("rollout_log_probs")
+                tq.kv_batch_put(keys=keys, partition_id=batch.partition_id, fields=data)
+        return result
+
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         data = tq.kv_batch_get(
-            keys=batch.keys,
-            partition_id=batch.partition_id,
-            select_fields=["uid", "rm_scores", "extra_fields"],
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores", "extra_fields"]
         )
-        parts = [_reward_parts(extra) for extra in data.pop("extra_fields").tolist()]
+        parts = reward_parts(data.pop("extra_fields").tolist())
         exact = np.array([part["exact"] for part in parts], dtype=bool)
         # A padding row carries the parts of the rollout it was copied from.
         real = np.array([not tag.get("is_padding", False) for tag in batch.tags], dtype=bool)
         with exact_hits(exact & real):
             result = super()._compute_advantage(batch, metrics)
         rewards = np.array([float(scores.sum()) for scores in data["rm_scores"].unbind()])[real]
-        groups = np.array(data.pop("uid").tolist())[real]
+        keys = [key for key, is_real in zip(batch.keys, real, strict=True) if is_real]
+        settings = self._settings
+        if self.config.algorithm.adv_estimator != "srpo":
+            settings = settings.model_copy(update={"bonus_weight": 0.0})
+        advantage = group_advantage(rewards, exact[real], [group_of(key) for key in keys], settings)
+        self._bonus = dict(zip(keys, advantage.bonus.tolist(), strict=True))
         metrics.update(
             step_metrics(
                 rewards,
                 [part for part, is_real in zip(parts, real, strict=True) if is_real],
-                group_advantage(rewards, exact[real], groups, self._settings),
+                advantage,
                 levels=self._reward.levels,
-                pass_at=self._settings.pass_at,
+                pass_at=settings.pass_at,
             )
         )
         return result
 
+    def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict[str, Any], rollout_data_dir: str) -> None:
+        tags = dict(zip(batch.keys, batch.tags, strict=True))
+        groups = sorted({group_of(key) for key in self._bonus})[: self._settings.logged_groups]
+        keys = sorted(key for key in self._bonus if group_of(key) in groups)
+        fields = ["prompts", "responses", "rm_scores", "advantages", "reward_model", "extra_fields"]
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+        rows = rollout_rows(
+            self.global_steps,
+            keys=keys,
+            prompts=[self.tokenizer.decode(ids) for ids in data["prompts"].unbind()],
+            responses=[self.tokenizer.decode(ids) for ids in data["responses"].unbind()],
+            truths=[row["ground_truth"] for row in data.pop("reward_model").tolist()],
+            rewards=[float(scores.sum()) for scores in data["rm_scores"].unbind()],
+            parts=reward_parts(data.pop("extra_fields").tolist()),
+            # The same for every token of a response.
+            advantages=[float(tokens[0]) for tokens in data["advantages"].unbind()],
+            bonuses=[self._bonus[key] for key in keys],
+            policy_steps=[tags[key]["max_global_steps"] for key in keys],
+        )
+        write_rollouts(Path(rollout_data_dir, f"{self.global_steps}.jsonl"), rows)
+
+
+def _check_settings(config: Any) -> None:
+    """Settings that each are right, but not together."""
+    rollout, sampler = config.actor_rollout_ref.rollout, config.trainer.v1.sampler
+    if rollout.n < 2:
+        raise GreamError(
+            f"actor_rollout_ref.rollout.n={rollout.n}: an advantage compares the rollouts of a prompt; set 2 or more "
+            "(the paper: 10)"
+        )
+    if sampler.custom_sampler.path or sampler.sync_refill_failed_groups:
+        raise GreamError(
+            "trainer.v1.sampler: trainer_mode=srpo_sync brings its own sampler, which ends the run where a rollout "
+            "fails; remove custom_sampler and sync_refill_failed_groups"
+        )
+    model = config.actor_rollout_ref.model
+    if model.override_config.get("answer_catalog") and (rollout.name != "hf_cpu" or model.use_remove_padding):
+        raise GreamError(
+            "actor_rollout_ref.model.override_config.answer_catalog constrains answers in the rollout hf_cpu with "
+            "model.use_remove_padding=false only: verl hands vLLM and SGLang plain sampling parameters; remove it"
+        )
+    if config.algorithm.filter_groups.enable and not rollout.calculate_log_probs:
+        raise GreamError(
+            "actor_rollout_ref.rollout.calculate_log_probs=false: algorithm.filter_groups keeps surplus groups, whose "
+            "ratio needs the log-probabilities of their own policy; set it to true"
+        )
+
+
+def drop_rollouts_without_group() -> None:
+    """Remove from the training partition what a checkpoint holds beside surplus: the batch that had just been trained.
+
+    verl takes a group's own key away when it puts the group into a batch, and the rollouts' keys after the step.
+    """
+    partition = "train"
+    tags = (tq.kv_list(partition) or {}).get(partition, {})
+    groups = {key for key, tag in tags.items() if tag.get("is_prompt")}
+    trained = [key for key in tags if key not in groups and group_of(key) not in groups]
+    if trained:
+        tq.kv_clear(keys=trained, partition_id=partition)
+
 
 def _paths(files: str | Sequence[str]) -> list[Path]:
     return [Path(files)] if isinstance(files, str) else [Path(file) for file in files]
-
-
-def _reward_parts(extra_fields: Mapping[str, Any]) -> Mapping[str, float]:
-    parts = extra_fields.get("reward_extra_info")
-    if not parts or "exact" not in parts:
-        raise GreamError("trainer.v1.trainer_mode=srpo_sync needs reward.reward_manager.name=srpo")
-    return parts
 
 
 def records_up_to(path: Path, step: int) -> list[dict[str, Any]]:

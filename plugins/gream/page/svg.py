@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 Point = tuple[float, float]
@@ -13,6 +13,9 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 26
 _MOST_POINTS = 300
 _MOST_COLUMNS = 30
 _TICKS = 4
+
+# Colours of series in the style sheet.
+COLOURS = 6
 
 
 def line_chart(label: str, points: Sequence[Point], *, zero: bool) -> str:
@@ -24,36 +27,64 @@ def line_chart(label: str, points: Sequence[Point], *, zero: bool) -> str:
         zero: Let the axis start at 0.
     """
     smooth = _running_mean(points)
+    parts, place = _axes(points, zero=zero)
+    parts.append(f'<polyline class="raw" points="{_path(points, place)}"/>')
+    parts.append(f'<polyline class="mean" points="{_path(smooth, place)}"/>')
+    end_x, end_y = place(smooth[-1])
+    parts.append(f'<circle class="end" cx="{end_x:.1f}" cy="{end_y:.1f}" r="3"/>')
+    # The figure stands above the end of the line, or below it where the chart ends above.
+    text_y = end_y - 8 if end_y > _TOP + 18 else end_y + 16
+    figure = number(smooth[-1][1])
+    parts.append(f'<text class="value" x="{end_x:.1f}" y="{text_y:.1f}" text-anchor="end">{figure}</text>')
+    return _svg(label, _WIDTH, _HEIGHT, parts, "chart")
+
+
+def lines_chart(label: str, series: Sequence[Sequence[Point]], *, zero: bool) -> str:
+    """Running means of several series over one pair of axes, in the colours ``s0``, ``s1``, ... of the page.
+
+    Args:
+        label: What the chart shows, for readers who cannot see it.
+        series: (step, value), by step; an empty one is left out.
+        zero: Let the axis start at 0.
+    """
+    smooth = [_running_mean(points) for points in series]
+    parts, place = _axes([point for points in smooth for point in points], zero=zero)
+    for index, points in enumerate(smooth):
+        if points:
+            colour = f"s{index % COLOURS}"
+            x, y = place(points[-1])
+            parts.append(f'<polyline class="series {colour}" points="{_path(points, place)}"/>')
+            parts.append(f'<circle class="mark {colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
+    return _svg(label, _WIDTH, _HEIGHT, parts, "chart")
+
+
+def _axes(points: Sequence[Point], *, zero: bool) -> tuple[list[str], Callable[[Point], Point]]:
+    """Grid and ticks around ``points``, and where on the chart a point lies."""
     xs = [x for x, _ in points]
     ys = [y for _, y in points]
     low, high, step = _ticks(0.0 if zero else min(ys), max(ys))
     left, right = min(xs), max(xs)
 
-    def place(point: Point) -> str:
+    def place(point: Point) -> Point:
         x = _LEFT + (point[0] - left) / ((right - left) or 1) * (_WIDTH - _LEFT - _RIGHT)
         y = _HEIGHT - _BOTTOM - (point[1] - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
-        return f"{x:.1f},{y:.1f}"
+        return x, y
 
     parts = []
     for index in range(round((high - low) / step) + 1):
         value = low + index * step
-        y = place((left, value)).split(",")[1]
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(
-            f'<text class="tick" x="{_LEFT - 6}" y="{float(y) + 3.5:.1f}" text-anchor="end">{number(value)}</text>'
-        )
+        y = place((left, value))[1]
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(value)}</text>')
     floor = _HEIGHT - 8
     parts.append(f'<text class="tick" x="{_LEFT}" y="{floor}">step {number(left)}</text>')
     parts.append(f'<text class="tick" x="{_WIDTH - _RIGHT}" y="{floor}" text-anchor="end">{number(right)}</text>')
-    parts.append(f'<polyline class="raw" points="{" ".join(place(point) for point in _thin(points))}"/>')
-    parts.append(f'<polyline class="mean" points="{" ".join(place(point) for point in _thin(smooth))}"/>')
-    end_x, end_y = (float(part) for part in place(smooth[-1]).split(","))
-    parts.append(f'<circle class="end" cx="{end_x}" cy="{end_y}" r="3"/>')
-    # The figure stands above the end of the line, or below it where the chart ends above.
-    text_y = end_y - 8 if end_y > _TOP + 18 else end_y + 16
-    figure = number(smooth[-1][1])
-    parts.append(f'<text class="value" x="{end_x}" y="{text_y:.1f}" text-anchor="end">{figure}</text>')
-    return _svg(label, _WIDTH, _HEIGHT, parts, "chart")
+    return parts, place
+
+
+def _path(points: Sequence[Point], place: Callable[[Point], Point]) -> str:
+    """The points of a polyline."""
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, _thin(points)))
 
 
 def bar_chart(label: str, rows: Sequence[tuple[str, float, str]]) -> str:

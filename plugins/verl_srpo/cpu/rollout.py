@@ -1,8 +1,8 @@
 """The rollout ``hf_cpu``: a server that samples with transformers, and its two ends inside verl.
 
 What is sampled repeats: the random numbers of a request come from the configured seed, the number of weight updates,
-the prompt, and how often that prompt was asked before under these weights. Two runs of one seed draw the same, and so
-does a run that resumes.
+the prompt, and the number that `verl_srpo.dispatch` gave it. Two runs of one seed draw the same, and so does a run that
+resumes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,9 +23,9 @@ from verl.workers.rollout import base
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
+from verl_srpo.cpu.agent_loop import NAME
+from verl_srpo.cpu.constraint import read_constraint
 from verl_srpo.cpu.sampler import Request, Response, SamplingParameters, load_sampling_model, sample_responses
-
-NAME = "hf_cpu"
 
 # Requests of a step arrive one by one; those that come within this time of each other are sampled together.
 _GATHER_SECONDS = 0.03
@@ -36,26 +35,19 @@ def _server_name(rank: int, suffix: str = "") -> str:
     return f"{NAME}_server_{rank}{suffix}"
 
 
-class RequestNumbers:
-    """The random numbers of each request, from what the request is and not from when it comes."""
+def numbered_request(seed: int, update: int, draw: int, prompt: tuple[int, ...], length: int) -> Request:
+    """The request whose random numbers follow from what it is and not from when it comes.
 
-    def __init__(self, seed: int) -> None:
-        """Begin at weight update 0."""
-        self._seed = seed
-        self.begin(0)
-
-    def begin(self, update: int) -> None:
-        """Count anew under the weights of ``update``."""
-        self._update = update
-        self._asked: Counter[tuple[tuple[int, ...], SamplingParameters]] = Counter()
-
-    def request(self, prompt: tuple[int, ...], parameters: SamplingParameters) -> Request:
-        """The next request for ``prompt``."""
-        occurrence = self._asked[prompt, parameters]
-        self._asked[prompt, parameters] += 1
-        digest = hashlib.sha256(repr((self._seed, self._update, occurrence, prompt)).encode()).digest()
-        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-        return Request(prompt, generator.random(parameters.max_tokens))
+    Args:
+        seed: Of the run.
+        update: Number of the weights.
+        draw: Which of the rollouts of ``prompt`` under these weights.
+        prompt: Token ids.
+        length: Random numbers, one per token.
+    """
+    digest = hashlib.sha256(repr((seed, update, draw, prompt)).encode()).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+    return Request(prompt, generator.random(length))
 
 
 class SamplingServer:
@@ -74,8 +66,8 @@ class SamplingServer:
         model: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
         self._model = load_sampling_model(model.local_path)
         self._tied = set(self._model.all_tied_weights_keys)
+        self._constraint = read_constraint(model.override_config, model.tokenizer)
         self._end_token = None if config.ignore_eos else model.tokenizer.eos_token_id
-        self._numbers = RequestNumbers(config.seed)
         self._update = 0
         self._waiting: asyncio.Queue[tuple[SamplingParameters, Request, asyncio.Future[Response]]] = asyncio.Queue()
         # Weights change between batches, never during one.
@@ -98,7 +90,6 @@ class SamplingServer:
             if wrong:
                 raise RuntimeError(f"{NAME}: weights do not fit the model, first of {len(wrong)}: {wrong[0]}")
             self._update = update
-            self._numbers.begin(update)
 
     async def generate(
         self, request_id: str, *, prompt_ids: Sequence[int], sampling_params: dict[str, Any], **_: Any
@@ -108,8 +99,16 @@ class SamplingServer:
         Args:
             request_id: verl's name for the request.
             prompt_ids: Tokens of the prompt.
-            sampling_params: verl's sampling parameters.
+            sampling_params: verl's sampling parameters, and the number of the draw.
+
+        Raises:
+            GreamError: The request has no number.
         """
+        if "draw" not in sampling_params:
+            raise GreamError(
+                f"rollout {NAME} needs actor_rollout_ref.rollout.agent.default_agent_loop={NAME} and "
+                "trainer.v1.trainer_mode=srpo_sync"
+            )
         if self._loop is None:
             self._loop = asyncio.create_task(self._serve())
         parameters = SamplingParameters(
@@ -118,7 +117,13 @@ class SamplingServer:
             top_k=max(0, int(sampling_params["top_k"])),
             max_tokens=int(self._config.response_length),
         )
-        request = self._numbers.request(tuple(map(int, prompt_ids)), parameters)
+        request = numbered_request(
+            self._config.seed,
+            self._update,
+            int(sampling_params["draw"]),
+            tuple(map(int, prompt_ids)),
+            parameters.max_tokens,
+        )
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((parameters, request, answer))
         response = await answer
@@ -154,7 +159,12 @@ class SamplingServer:
         requests = [request for _, request, _ in batch]
         try:
             responses = await asyncio.to_thread(
-                sample_responses, self._model, requests, parameters, end_token=self._end_token
+                sample_responses,
+                self._model,
+                requests,
+                parameters,
+                end_token=self._end_token,
+                constraint=self._constraint,
             )
         except Exception as error:
             # Whoever waits must learn of it: an error kept here would leave the whole run waiting.

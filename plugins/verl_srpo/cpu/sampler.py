@@ -18,6 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, DynamicCache
 from transformers.masking_utils import sdpa_mask
 
+from verl_srpo.cpu.constraint import AnswerConstraint, Place, restrict
+
 _ATTENTION = "grouped_sdpa"
 
 # Finished rows are dropped when this share of the rows at work has finished: dropping copies the cache.
@@ -104,7 +106,12 @@ AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
 
 @torch.inference_mode()
 def sample_responses(
-    model: Any, requests: Sequence[Request], parameters: SamplingParameters, *, end_token: int | None
+    model: Any,
+    requests: Sequence[Request],
+    parameters: SamplingParameters,
+    *,
+    end_token: int | None,
+    constraint: AnswerConstraint | None = None,
 ) -> list[Response]:
     """Sample one response to each request.
 
@@ -113,6 +120,7 @@ def sample_responses(
         requests: In any order; equal prompts are read once.
         parameters: For all requests.
         end_token: Ends a response; None for responses of full length.
+        constraint: What answers may be; None for anything.
     """
     prompts = sorted({request.prompt for request in requests})
     place = {prompt: row for row, prompt in enumerate(prompts)}
@@ -143,8 +151,15 @@ def sample_responses(
     log_probs = torch.zeros(len(requests), parameters.max_tokens, dtype=torch.float64)
     lengths = torch.full((len(requests),), parameters.max_tokens)
     finished = torch.zeros(len(requests), dtype=torch.bool)
+    places = [Place()] * len(requests)
     for step in range(parameters.max_tokens):
+        if constraint is not None:
+            choices = [constraint.allowed(places[row]) for row in working.tolist()]
+            logits = restrict(logits, [((at,), choice) for at, choice in enumerate(choices) if choice is not None])
         drawn, log_prob = _draw(logits, uniforms[working, step], parameters)
+        if constraint is not None:
+            for row, token in zip(working.tolist(), drawn.tolist(), strict=True):
+                places[row] = constraint.after(places[row], token)
         tokens[working, step], log_probs[working, step] = drawn, log_prob
         if end_token is not None:
             ends = (drawn == end_token) & ~finished
