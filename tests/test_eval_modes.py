@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from conftest import ROOT
 from eval_support import exact_scores, make_checkpoint, make_model, make_run
 from gream.decoding.chain import Chain, ChainWriter
 from gream.dialogue import reasoning_prompt, render_prompt
@@ -140,7 +142,10 @@ def test_two_processes_make_the_predictions_of_one(run: Path, tmp_path: Path) ->
     )
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
     command = [*launcher, script, "direct", *settings, "--name", "two"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=300)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # a script's folder stands where the current one would
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, timeout=300, env=environment
+    )
     assert done.returncode == 0, done.stderr
     one, two = (run / "eval" / name / "predictions.parquet" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
