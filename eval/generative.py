@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from gream.decoding.beam import Score, TrieBeamSearch
-from gream.decoding.chain import Chain, ChainWriter, Sampling
+from gream.decoding.chain import ChainWriter, Sampling
+from gream.decoding.chain_text import Chain
 from gream.decoding.combine import combine_chains
 from gream.decoding.language_model import batches_by_length
 from gream.dialogue import ANSWER_OPEN, Form, direct_text, reasoning_prompt, render_prompt

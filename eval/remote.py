@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from gream.decoding.beam import Score
-from gream.decoding.chain import Chain
-from gream.decoding.chain_text import ChainText
+from gream.decoding.chain_text import Chain, ChainText
 from gream.decoding.combine import combine_chains
 from gream.decoding.server_beam import ServerBeamSearch
 from gream.decoding.server_client import ServerClient, ServerSettings

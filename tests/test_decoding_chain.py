@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from eval_support import make_model, make_tokenizer
-from gream.decoding.chain import Chain, ChainWriter, Sampling
+from gream.decoding.chain import ChainWriter, Sampling
+from gream.decoding.chain_text import Chain
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from tokenizers import AddedToken, Tokenizer

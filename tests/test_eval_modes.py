@@ -16,7 +16,8 @@ import polars as pl
 import pytest
 from conftest import ROOT
 from eval_support import exact_scores, make_checkpoint, make_model, make_run
-from gream.decoding.chain import Chain, ChainWriter
+from gream.decoding.chain import ChainWriter
+from gream.decoding.chain_text import Chain
 from gream.dialogue import reasoning_prompt, render_prompt
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from gream.decoding.chain_text import Chain, ChainText
 from gream.decoding.language_model import LanguageModel, batches_by_length
-from gream.dialogue import ANSWER_OPEN
 from gream.errors import GreamError
-
-# What ends a turn in gream.dialogue.CHAT_TEMPLATE.
-_TURN_END = "<|im_end|>"
-
-
-@dataclass(frozen=True)
-class Chain:
-    """What the model wrote before the item.
-
-    Attributes:
-        tokens: Token ids, those of ``<answer>`` last. Prompt and chain together are the prefix of the item.
-        text: The same as text; ends with ``<answer>``.
-        complete: True where the model wrote ``<answer>`` itself; False where its turn or the budget ended
-            first and ``<answer>`` was appended.
-        score: Log-probability, at temperature 1, of what the model wrote, the end of its turn included; NaN where
-            nobody computed it. Equality of chains does not look at it.
-    """
-
-    tokens: tuple[int, ...]
-    text: str
-    complete: bool
-    score: float = field(default=math.nan, compare=False)
 
 
 @dataclass(frozen=True)
@@ -75,13 +52,8 @@ class ChainWriter:
         """
         if budget < 1:
             raise GreamError(f"a chain of {budget} tokens: 1 or more needed")
-        end = _encode(tokenizer, _TURN_END)
-        if tokenizer.convert_ids_to_tokens(end) != [_TURN_END]:
-            raise GreamError(f"the tokenizer does not know {_TURN_END}; a ChatML tokenizer is needed")
-        self._end = end[0]
-        self._open = _encode(tokenizer, ANSWER_OPEN)
+        self._text = ChainText(tokenizer)
         self._lm = LanguageModel(model)
-        self._tokenizer = tokenizer
         self._budget = budget
         self._batch_size = batch_size
         self._sampling = sampling
@@ -114,7 +86,7 @@ class ChainWriter:
     def _write_batch(self, prompts: Sequence[Sequence[int]], keys: Sequence[int], per_prompt: int) -> list[Chain]:
         """``per_prompt`` chains of the first prompt, then those of the second, and so on."""
         draws = self._draws(keys, per_prompt)
-        encoded = self._lm.encode(prompts, room=self._budget + len(self._open))
+        encoded = self._lm.encode(prompts, room=self._budget + len(self._text.open))
         if per_prompt > 1:
             encoded.repeat(per_prompt)
         written: list[list[int]] = [[] for _ in range(len(prompts) * per_prompt)]
@@ -129,10 +101,10 @@ class ChainWriter:
             going = []
             for place, (row, token, log) in enumerate(zip(rows, tokens.tolist(), logs.tolist(), strict=True)):
                 scores[row] += log
-                if token == self._end:
+                if token == self._text.end:
                     continue
                 written[row].append(token)
-                chain = self._finished(written[row], scores[row])
+                chain = self._text.finished(written[row], scores[row])
                 if chain is None:
                     going.append(place)
                 else:
@@ -145,7 +117,7 @@ class ChainWriter:
                 encoded.keep(kept)
                 tokens = tokens[kept]
             self._lm.extend(encoded, tokens)
-        return [chains.get(row) or self._forced(written[row], scores[row]) for row in range(len(written))]
+        return [chains.get(row) or self._text.forced(written[row], scores[row]) for row in range(len(written))]
 
     def _draws(self, keys: Sequence[int], per_prompt: int) -> torch.Tensor | None:
         """Uniform numbers, float64 ``[N * per_prompt, budget]``: one per token, by seed, key and chain alone."""
@@ -166,28 +138,3 @@ class ChainWriter:
         # Rounding may leave the last sum below a draw close to 1.
         drawn = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
         return drawn[:, 0].clamp(max=logits.shape[1] - 1)
-
-    def _finished(self, tokens: list[int], score: float) -> Chain | None:
-        # Each token holds a byte or more, so that the last ones cover the mark, whatever pieces it was
-        # written in.
-        tail = self._decode(tokens[-len(ANSWER_OPEN) :])
-        if ANSWER_OPEN not in tail:
-            return None
-        text = self._decode(tokens)
-        if text.endswith(ANSWER_OPEN):
-            return Chain(tuple(tokens), text, complete=True, score=score)
-        # The last token runs past the mark: the chain is what stands before, in the tokenizer's own pieces.
-        text = text[: text.index(ANSWER_OPEN) + len(ANSWER_OPEN)]
-        return Chain(tuple(_encode(self._tokenizer, text)), text, complete=True, score=score)
-
-    def _forced(self, tokens: list[int], score: float) -> Chain:
-        return Chain((*tokens, *self._open), self._decode(tokens) + ANSWER_OPEN, complete=False, score=score)
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text
-
-
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from gream.decoding.chain import Chain
 from gream.dialogue import ANSWER_OPEN
 from gream.errors import GreamError
 
 # What ends a turn in gream.dialogue.CHAT_TEMPLATE.
 _TURN_END = "<|im_end|>"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the model wrote before the item.
+
+    Attributes:
+        tokens: Token ids, those of ``<answer>`` last. Prompt and chain together are the prefix of the item.
+        text: The same as text; ends with ``<answer>``.
+        complete: True where the model wrote ``<answer>`` itself; False where its turn or the budget ended
+            first and ``<answer>`` was appended.
+        score: Log-probability, at temperature 1, of what the model wrote, the end of its turn included; NaN where
+            nobody computed it. Equality of chains does not look at it.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    complete: bool
+    score: float = field(default=math.nan, compare=False)
 
 
 class ChainText:
@@ -48,22 +68,22 @@ class ChainText:
                 return chain
         return self.forced(tokens)
 
-    def finished(self, tokens: Sequence[int]) -> Chain | None:
-        """The chain in ``tokens`` if the last of them completes ``<answer>``."""
+    def finished(self, tokens: Sequence[int], score: float = math.nan) -> Chain | None:
+        """The chain in ``tokens`` if the last of them completes ``<answer>``; ``score`` as in `Chain`."""
         # Each token holds a byte or more, so that the last ones cover the mark, whatever pieces it was written in.
         tail = self._decode(tokens[-len(ANSWER_OPEN) :])
         if ANSWER_OPEN not in tail:
             return None
         text = self._decode(tokens)
         if text.endswith(ANSWER_OPEN):
-            return Chain(tuple(tokens), text, complete=True)
+            return Chain(tuple(tokens), text, complete=True, score=score)
         # The last token runs past the mark: the chain is what stands before, in the tokenizer's own pieces.
         text = text[: text.index(ANSWER_OPEN) + len(ANSWER_OPEN)]
-        return Chain(tuple(self._encode(text)), text, complete=True)
+        return Chain(tuple(self._encode(text)), text, complete=True, score=score)
 
-    def forced(self, tokens: Sequence[int]) -> Chain:
-        """The chain whose turn or budget ended before its ``<answer>``."""
-        return Chain((*tokens, *self.open), self._decode(tokens) + ANSWER_OPEN, complete=False)
+    def forced(self, tokens: Sequence[int], score: float = math.nan) -> Chain:
+        """The chain whose turn or budget ended before its ``<answer>``; ``score`` as in `Chain`."""
+        return Chain((*tokens, *self.open), self._decode(tokens) + ANSWER_OPEN, complete=False, score=score)
 
     def _decode(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
