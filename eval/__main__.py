@@ -93,7 +93,7 @@ def sasrec(
     overwrite: Overwrite = False,
 ) -> None:
     """Train SASRec from nothing on the run's interactions and rank with it: a strong baseline, minutes to train."""
-    from eval.generative import resolve_device
+    from eval.checkpoint import resolve_device
     from eval.sasrec import SasRecSettings
     from eval.stages import evaluate_sasrec
 
@@ -348,7 +348,8 @@ def _decoding(
     combine: Combine = "probability",
     form: _Form = _Form.question,
 ) -> Decoding:
-    from eval.generative import Decoding, resolve_device
+    from eval.checkpoint import resolve_device
+    from eval.generative import Decoding
 
     return Decoding(
         beams=beams,

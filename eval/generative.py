@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +20,15 @@ from gream.decoding.combine import combine_chains
 from gream.decoding.language_model import batches_by_length
 from gream.dialogue import ANSWER_OPEN, Form, direct_text, reasoning_prompt, render_prompt
 from gream.errors import GreamError
-from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.trie import PrefixTrie
 from tqdm import tqdm
 
+from eval.checkpoint import catalogue_token_ids, encode_prompts, load_checkpoint
 from eval.external import ItemIds, PromptTemplate
 from eval.processes import Processes
 from eval.protocol import Cases
 from eval.results import K, predictions_table
 
-Device = Literal["auto", "cpu", "cuda"]
 Combine = Literal["probability", "answers"]
 
 # Batches whose users are sorted by length together, and which a kill may cost.
@@ -70,37 +68,6 @@ class Decoding:
     form: Form = "question"
 
 
-def resolve_device(device: Device) -> str:
-    """What ``device`` stands for on this machine: "cuda" or "cpu".
-
-    Raises:
-        GreamError: "cuda" is asked for and absent.
-    """
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise GreamError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
-def checkpoint_files(checkpoint: Path) -> list[Path]:
-    """Weights, configuration and tokenizer of a checkpoint folder, without logs and optimizer states.
-
-    Raises:
-        GreamError: The folder is no Hugging Face checkpoint.
-    """
-    for wanted in ("config.json", "*.safetensors", "tokenizer.json"):
-        if not any(checkpoint.glob(wanted)):
-            raise GreamError(
-                f"{checkpoint}: no {wanted}; name a folder in Hugging Face format "
-                "(a verl checkpoint is turned into one by verl.model_merger)"
-            )
-    kinds = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.json", "merges.txt")
-    return sorted({path for kind in kinds for path in checkpoint.glob(kind)})
-
-
 @dataclass(frozen=True)
 class _Answer:
     """What one user gets; ``chain`` is the one that the first item is likeliest after."""
@@ -129,10 +96,6 @@ class Recommender:
         Raises:
             GreamError: The tokenizer lacks a token of the ids, or a setting is impossible.
         """
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
-
         if decoding.history < 1:
             raise GreamError(f"--history {decoding.history}: 1 or more needed")
         if decoding.chains < 1 or (decoding.chains > 1 and not decoding.temperature):
@@ -143,16 +106,7 @@ class Recommender:
         self._ids = ids
         self._decoding = decoding
         self._template = template
-        logging.disable_progress_bar()  # its bar over weights would stand where the one over users begins
-        self._tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            checkpoint,
-            # Explicit: float32 where the processor has nothing faster, and the usual training type on a GPU.
-            dtype=torch.float32 if decoding.device == "cpu" else torch.bfloat16,
-            attn_implementation="sdpa",
-            local_files_only=True,
-        )
-        model = model.to(decoding.device).eval()
+        model, self._tokenizer = load_checkpoint(checkpoint, decoding.device)
         trie = PrefixTrie.build(catalogue_token_ids(ids, self._tokenizer, checkpoint))
         self._room = trie.depth
         self._limit: int = model.config.max_position_embeddings
@@ -180,18 +134,11 @@ class Recommender:
         texts = [
             self._prompt([self._ids.text(item) for item in history[-self._decoding.history :]]) for history in histories
         ]
-        ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         room = self._room
         if self._decoding.chain_tokens is not None:
             # <answer> may be appended to a full chain; it has no more tokens than characters.
             room += self._decoding.chain_tokens + len(ANSWER_OPEN)
-        longest = max(map(len, ids))
-        if longest + room > self._limit:
-            raise GreamError(
-                f"the longest prompt has {longest} tokens and up to {room} follow, but the model has "
-                f"{self._limit} positions; lower --history or --chain-tokens"
-            )
-        return ids
+        return encode_prompts(self._tokenizer, texts, room=room, limit=self._limit)
 
     def _prompt(self, history: Sequence[str]) -> str:
         if self._template is not None:
@@ -269,27 +216,6 @@ class Recommender:
             for item in self._ids.items[at]
         ][: len(found)]
         return [item for item, _ in pairs], [score for _, score in pairs]
-
-
-def catalogue_token_ids(catalog: Catalog | ItemIds, tokenizer: Any, checkpoint: Path) -> list[list[int]]:
-    """Token ids of each id of ``catalog``.
-
-    Args:
-        catalog: Where the ids are.
-        tokenizer: That of the checkpoint.
-        checkpoint: Named in the error.
-
-    Raises:
-        GreamError: The tokenizer lacks a token of the catalogue.
-    """
-    known = tokenizer.get_vocab()
-    lacking = [token for token in dict.fromkeys(itertools.chain.from_iterable(catalog.ids)) if token not in known]
-    if lacking:
-        raise GreamError(
-            f"{checkpoint}: the tokenizer lacks {lacking[0]} and {len(lacking) - 1} other semantic-id tokens; "
-            "train a model that was extended with this run's index.json, or name the model's own file with --index"
-        )
-    return [[known[token] for token in tokens] for tokens in catalog.ids]
 
 
 # What a chunk holds beside predictions: wall time of a user's batch, tokens, chains without an answer, and the

@@ -20,6 +20,13 @@ from gream.dialogue import (
 from gream.errors import GreamError
 from gream.semantic_ids.trie import PrefixTrie
 
+from eval.checkpoint import (
+    Device,
+    catalogue_token_ids,
+    checkpoint_files,
+    load_checkpoint,
+    resolve_device,
+)
 from eval.items import Item, Items
 
 Mode = Literal["direct", "reasoning"]
@@ -114,7 +121,7 @@ class Settings:
     history: int = 20
     chain_tokens: int = 512
     batch_size: int = 16
-    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
 
 
 class LocalModel:
@@ -134,27 +141,14 @@ class LocalModel:
                 impossible.
         """
         # Here, so that what is wrong with the arguments is said before seconds of imports.
-        import torch
         from gream.decoding.beam import TrieBeamSearch
         from gream.decoding.chain import ChainWriter
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
-
-        from eval.generative import catalogue_token_ids, checkpoint_files, resolve_device
 
         checkpoint_files(checkpoint)
         device = resolve_device(settings.device)
-        logging.disable_progress_bar()
         self.items = items
         self.settings = settings
-        self._tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            checkpoint,
-            dtype=torch.float32 if device == "cpu" else torch.bfloat16,
-            attn_implementation="sdpa",
-            local_files_only=True,
-        )
-        model = model.to(device).eval()
+        model, self._tokenizer = load_checkpoint(checkpoint, device)
         self._limit: int = model.config.max_position_embeddings
         trie = PrefixTrie.build(catalogue_token_ids(items.catalog, self._tokenizer, checkpoint))
         self._depth = trie.depth
@@ -180,8 +174,8 @@ class LocalModel:
         windows = [history[-self.settings.history :] for history in histories]
         ask = direct_prompt if mode == "direct" else reasoning_prompt
         texts = [render_prompt(ask([self.items.catalog.text(item) for item in window])) for window in windows]
-        prompts: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         room = self._depth + (self.settings.chain_tokens + len(ANSWER_OPEN) if mode == "reasoning" else 0)
+        prompts: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         longest = max(map(len, prompts))
         if longest + room > self._limit:
             raise GreamError(

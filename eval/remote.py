@@ -32,7 +32,7 @@ from gream.semantic_ids.trie import PrefixTrie
 from gream.stage import StageResult, run_stage
 from tqdm import tqdm
 
-from eval.generative import catalogue_token_ids, checkpoint_files
+from eval.checkpoint import catalogue_token_ids, checkpoint_files, encode_prompts
 from eval.metrics import exposure_of, measure
 from eval.protocol import Cases, Split, held_out, read_interactions, training_matrix
 from eval.results import K, Mode, Result, outputs_of, predictions_table, versions_of, write_result
@@ -103,17 +103,10 @@ class RemoteRecommender:
             render_prompt(ask([self._catalog.text(item) for item in history[-self._decoding.history :]]))
             for history in histories
         ]
-        ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
         room = self._search.trie.depth
         if self._decoding.chain_tokens is not None:
             room += self._decoding.chain_tokens + len(self._text.open)
-        longest = max(map(len, ids))
-        if longest + room > self._limit:
-            raise GreamError(
-                f"the longest prompt has {longest} tokens and up to {room} follow, but the model has "
-                f"{self._limit} positions; lower --history or --chain-tokens"
-            )
-        return ids
+        return encode_prompts(self._tokenizer, texts, room=room, limit=self._limit)
 
     async def answer(self, session: _Session, user: int, prompt: Sequence[int]) -> None:
         """Everything about one user that the journal does not hold yet; it holds it afterwards."""

@@ -22,8 +22,9 @@ from eval.baselines import (
     rank_by_transitions,
     rank_histories,
 )
+from eval.checkpoint import checkpoint_files
 from eval.external import ItemIds, PromptTemplate
-from eval.generative import Decoding, Recommender, checkpoint_files, collect_chunks, predict_in_chunks
+from eval.generative import Decoding, Recommender, collect_chunks, predict_in_chunks
 from eval.metrics import exposure_of, mean_with_interval, measure, pass_at_k
 from eval.processes import join_processes
 from eval.protocol import Cases, Split, held_out, read_interactions, training_matrix, training_sequences

@@ -18,7 +18,8 @@ from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eval.generative import Decoding, Recommender, resolve_device
+from eval.checkpoint import resolve_device
+from eval.generative import Decoding, Recommender
 from eval.protocol import held_out, read_interactions
 from eval.results import PREDICTIONS_SCHEMA, Result, read_results
 from eval.stages import evaluate_baselines, evaluate_model

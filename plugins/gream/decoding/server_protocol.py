@@ -181,7 +181,7 @@ class VLLMProtocol:
         return _tokens(choices[0] if isinstance(choices, list) and choices else None, "token_ids")
 
 
-PROTOCOLS: dict[Engine, type[SGLangProtocol] | type[VLLMProtocol]] = {"sglang": SGLangProtocol, "vllm": VLLMProtocol}
+PROTOCOLS: dict[Engine, type[ServerProtocol]] = {"sglang": SGLangProtocol, "vllm": VLLMProtocol}
 
 
 def _checked(pairs: Sequence[Sequence[tuple[int, float]]], tokens: Sequence[Sequence[int]]) -> list[Logs]:

@@ -30,25 +30,6 @@ def add_id_tokens(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
     return ids
 
 
-def id_token_ids(tokenizer: Any, ids: Sequence[Sequence[str]]) -> list[list[int]]:
-    """Token ids of each semantic id.
-
-    Args:
-        tokenizer: A tokenizer that knows the tokens.
-        ids: Tokens of each item (`Catalog.ids`).
-
-    Raises:
-        GreamError: The tokenizer lacks a token: it belongs to another catalog.
-    """
-    vocabulary: dict[str, int] = tokenizer.get_vocab()
-    try:
-        return [[vocabulary[token] for token in tokens] for tokens in ids]
-    except KeyError as error:
-        raise GreamError(
-            f"the tokenizer does not know {error}; use the model that was extended with this catalog's index.json"
-        ) from None
-
-
 def write_rows(
     model: Any,
     token_ids: Sequence[int],

@@ -1,0 +1,111 @@
+"""A model folder in Hugging Face format: what is in it, how it is loaded, and prompts as its tokens."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from gream.errors import GreamError
+from gream.semantic_ids.catalog import Catalog
+
+from eval.external import ItemIds
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def resolve_device(device: Device) -> str:
+    """What ``device`` stands for on this machine: "cuda" or "cpu".
+
+    Raises:
+        GreamError: "cuda" is asked for and absent.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise GreamError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def checkpoint_files(checkpoint: Path) -> list[Path]:
+    """Weights, configuration and tokenizer of a checkpoint folder, without logs and optimizer states.
+
+    Raises:
+        GreamError: The folder is no Hugging Face checkpoint.
+    """
+    for wanted in ("config.json", "*.safetensors", "tokenizer.json"):
+        if not any(checkpoint.glob(wanted)):
+            raise GreamError(
+                f"{checkpoint}: no {wanted}; name a folder in Hugging Face format "
+                "(a verl checkpoint is turned into one by verl.model_merger)"
+            )
+    kinds = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.json", "merges.txt")
+    return sorted({path for kind in kinds for path in checkpoint.glob(kind)})
+
+
+def load_checkpoint(checkpoint: Path, device: str) -> tuple[Any, Any]:
+    """Model, in evaluation mode on ``device``, and tokenizer.
+
+    Args:
+        checkpoint: The folder.
+        device: "cpu" or "cuda".
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # its bar over weights would stand where the one over users begins
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint,
+        # Explicit: float32 where the processor has nothing faster, and the usual training type on a GPU.
+        dtype=torch.float32 if device == "cpu" else torch.bfloat16,
+        attn_implementation="sdpa",
+        local_files_only=True,
+    )
+    return model.to(device).eval(), AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+
+
+def encode_prompts(tokenizer: Any, texts: Sequence[str], *, room: int, limit: int) -> list[list[int]]:
+    """Token ids of each prompt.
+
+    Args:
+        tokenizer: That of the checkpoint.
+        texts: Prompts with their chat markers.
+        room: Most tokens that follow a prompt.
+        limit: Positions of the model.
+
+    Raises:
+        GreamError: A prompt leaves less room than that.
+    """
+    prompts: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    longest = max(map(len, prompts))
+    if longest + room > limit:
+        raise GreamError(
+            f"the longest prompt has {longest} tokens and up to {room} follow, but the model has {limit} "
+            "positions; lower --history or --chain-tokens"
+        )
+    return prompts
+
+
+def catalogue_token_ids(catalog: Catalog | ItemIds, tokenizer: Any, checkpoint: Path) -> list[list[int]]:
+    """Token ids of each id of ``catalog``.
+
+    Args:
+        catalog: Where the ids are.
+        tokenizer: That of the checkpoint.
+        checkpoint: Named in the error.
+
+    Raises:
+        GreamError: The tokenizer lacks a token of the catalogue.
+    """
+    known = tokenizer.get_vocab()
+    lacking = [token for token in dict.fromkeys(itertools.chain.from_iterable(catalog.ids)) if token not in known]
+    if lacking:
+        raise GreamError(
+            f"{checkpoint}: the tokenizer lacks {lacking[0]} and {len(lacking) - 1} other semantic-id tokens; "
+            "train a model that was extended with this run's index.json, or name the model's own file with --index"
+        )
+    return [[known[token] for token in tokens] for tokens in catalog.ids]
