@@ -114,8 +114,11 @@ for which in "${!pids[@]}"; do
 done
 echo "ready:$(printf ' --endpoint http://127.0.0.1:%s' "${ports[@]}") --engine $engine"
 
-# A server that dies ends all, with its log: an evaluation that goes on with fewer would take longer than it says.
-wait -n "${pids[@]}" || true
-for which in "${!pids[@]}"; do
-    alive "${pids[$which]}" || give_up "$which" "the server on port ${ports[$which]} ended"
+# A server that dies ends all, with its log: an evaluation that goes on with fewer would take longer than it says. They
+# are looked at once a second: 'wait -n' would miss one that has ended before it is called.
+while :; do
+    for which in "${!pids[@]}"; do
+        alive "${pids[$which]}" || give_up "$which" "the server on port ${ports[$which]} ended"
+    done
+    sleep 1
 done
