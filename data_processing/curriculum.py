@@ -11,6 +11,9 @@ from gream.dialogue import STEPS
 
 from data_processing.config import CurriculumConfig
 
+# Steps whose rows are sorted together: enough that the rows of one step are about as long as each other.
+_STRETCH = 50
+
 # Of the official implementation's reasoning rows, so large a share comes after all others, in one block.
 OFFICIAL_TAIL = 0.47
 
@@ -95,3 +98,24 @@ def chained_stages(order: Sequence[int], stages: int) -> list[list[int]]:
     """
     ends = [round(stage * len(order) / stages) for stage in range(stages + 1)]
     return [list(order[first:last]) for first, last in pairwise(ends) if first < last]
+
+
+def like_length_order(lengths: Sequence[int], batch: int, random_: random.Random) -> list[int]:
+    """Order in which each ``batch`` rows that follow each other are of like length, and batches come at random.
+
+    The sampler that groups by length in transformers sorts its batches too, from long to short, again and again: a
+    model made from nothing learns less that way (docs/sft.md).
+
+    Args:
+        lengths: Of each row, in any unit. Rows stay within the stretch of fifty batches in which they are.
+        batch: Rows per batch; what does not fill the last one comes at the end.
+        random_: Draws the order of the batches.
+    """
+    order: list[int] = []
+    for start in range(0, len(lengths), _STRETCH * batch):
+        stretch = sorted(range(start, min(start + _STRETCH * batch, len(lengths))), key=lengths.__getitem__)
+        whole = len(stretch) // batch * batch
+        batches = [stretch[first : first + batch] for first in range(0, whole, batch)]
+        random_.shuffle(batches)
+        order += [row for rows in batches for row in rows] + stretch[whole:]
+    return order

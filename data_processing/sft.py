@@ -13,12 +13,12 @@ from pathlib import Path
 
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import write_json
-from gream.tasks import ITEM_TEXTS, USER_TEXTS, Material, render_record
+from gream.tasks import ITEM_TEXTS, USER_TEXTS, Material, Record, render_record
 
 from data_processing.alignment import alignment_records
 from data_processing.chains import read_chains
 from data_processing.config import RlConfig, SftConfig
-from data_processing.curriculum import chained_stages, steps_shown, training_order
+from data_processing.curriculum import chained_stages, like_length_order, steps_shown, training_order
 from data_processing.reasoning import reasoning_rows
 from data_processing.reasoning_page import reasoning_page
 from data_processing.reserve import without_reserved
@@ -61,17 +61,26 @@ def build_sft(
 
     material = _material(catalog, catalogue, enriched, preferences)
     material.save(folder)
-    records = alignment_records(config, material, sequences, random_)
-    random_.shuffle(records)
-    write_jsonl(folder / "alignment_records.jsonl", records)
+    records: list[Record] = []
+    for _ in range(config.passes):
+        drawn = alignment_records(config, material, sequences, random_)
+        random_.shuffle(drawn)
+        records += drawn
     alignment = [{"messages": render_record(record, material)} for record in records]
+    # The curriculum mixes in rows of the first pass.
+    curriculum = config.curriculum
+    first_pass = zip(alignment[: len(drawn)], records, strict=False)
+    mixed = [row for row, record in first_pass if record["task"] in curriculum.tasks]
+    if config.batch:
+        lengths = [sum(len(message["content"]) for message in row["messages"]) for row in alignment]
+        order = like_length_order(lengths, config.batch, random_)
+        records, alignment = [records[number] for number in order], [alignment[number] for number in order]
+    write_jsonl(folder / "alignment_records.jsonl", records)
     write_jsonl(folder / "alignment.jsonl", alignment)
 
     reasoned, reasoning = reasoning_rows(
         config, catalog, catalogue, sequences, read_chains(chains) if chains else None, random_
     )
-    curriculum = config.curriculum
-    mixed = [row for row, record in zip(alignment, records, strict=True) if record["task"] in curriculum.tasks]
     steps = steps_shown(curriculum, len(reasoned))
     rows = [*mixed, *(row.row(shown) for row, shown in zip(reasoned, steps, strict=True))]
     order = training_order(curriculum, len(mixed), len(reasoned), seed)

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +35,13 @@ from llamafactory_gream.order_log import OrderLog
 from transformers import AutoTokenizer, TrainerControl, TrainerState
 
 from data_processing.config import CurriculumConfig, DataRecipe
-from data_processing.curriculum import chained_stages, reasoning_share, steps_shown, training_order
+from data_processing.curriculum import (
+    chained_stages,
+    like_length_order,
+    reasoning_share,
+    steps_shown,
+    training_order,
+)
 
 SCHEDULES = ("ramp", "official", "shuffled")
 
@@ -72,6 +79,29 @@ def test_shuffled_depends_on_the_seed_alone() -> None:
     assert training_order(config, 50, 50, 1) != training_order(config, 50, 50, 2)
     shares = [share for _, share in reasoning_share(training_order(config, 4000, 4000, 1), 4000, 8)]
     assert all(abs(share - 0.5) < 0.08 for share in shares)
+
+
+@settings(max_examples=60)
+@given(lengths=st.lists(st.integers(1, 60), max_size=700), batch=st.integers(1, 9), seed=st.integers(0, 3))
+def test_batches_of_like_length(lengths: list[int], batch: int, seed: int) -> None:
+    order = like_length_order(lengths, batch, random.Random(seed))
+    assert sorted(order) == list(range(len(lengths)))
+    assert order == like_length_order(lengths, batch, random.Random(seed))
+    for start in range(0, len(order), 50 * batch):
+        stretch = order[start : start + 50 * batch]
+        # The same rows as before, and no two batches of them overlap but at their ends.
+        assert sorted(stretch) == list(range(start, start + len(stretch)))
+        batches = [[lengths[row] for row in stretch[at : at + batch]] for at in range(0, len(stretch), batch)]
+        batches.sort(key=lambda rows: (min(rows), max(rows)))
+        assert all(max(one) <= min(next_) for one, next_ in pairwise(batches))
+
+
+def test_long_and_short_batches_follow_each_other_at_random() -> None:
+    lengths = random.Random(1).choices(range(3, 51), k=5000)
+    order = like_length_order(lengths, 10, random.Random(1))
+    means = [sum(lengths[row] for row in order[at : at + 10]) / 10 for at in range(0, 5000, 10)]
+    falls = sum(one > next_ for one, next_ in pairwise(means))
+    assert 0.4 < falls / len(means) < 0.6
 
 
 def test_chains_grow_by_one_step_at_a_time_at_even_distances() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import statistics
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +104,32 @@ def test_training_files_do_not_depend_on_held_out_interactions(finished: Path, t
             assert after[path] == before[path], path
     # The exchange does reach what may depend on it.
     assert after["rl/val.parquet"] != before["rl/val.parquet"]
+
+
+def test_passes_are_written_in_batches_of_like_length(synthetic: Path, tmp_path: Path) -> None:
+    """Each pass has all rows, in words of its own; the curriculum takes its alignment rows from one of them."""
+    run = tmp_path / "run"
+    shutil.copytree(synthetic, run)
+    settings = ("sft.sequence=true", "sft.sequence_drop=0.2", "sft.passes=3", "sft.batch=16")
+    stage("sft", run, *SMALL, *settings, "--overwrite")
+    once, thrice = (json.loads((folder / "sft" / "statistics.json").read_text()) for folder in (synthetic, run))
+    sequences = thrice["alignment"].pop("sequence")
+    assert thrice["alignment"] == {task: 3 * rows for task, rows in once["alignment"].items()}
+    assert thrice["alignment_rows_mixed_in"] == once["alignment_rows_mixed_in"]
+    rows, records = (
+        [json.loads(line) for line in (run / "sft" / name).read_text().splitlines()]
+        for name in ("alignment.jsonl", "alignment_records.jsonl")
+    )
+    assert len(rows) == len(records) == sum(thrice["alignment"].values()) + sequences
+    lengths = [sum(len(message["content"]) for message in row["messages"]) for row in rows]
+    # Rows of a step differ in length by far less than rows at large.
+    within = statistics.mean(statistics.pstdev(lengths[at : at + 16]) for at in range(0, len(rows) - 16, 16))
+    assert within < 0.2 * statistics.pstdev(lengths)
+    wordings: dict[int, set[int]] = defaultdict(set)
+    for row in records:
+        if row["task"] == "id_to_text":
+            wordings[row["item"]].add(row["template"])
+    assert statistics.mean(map(len, wordings.values())) > 1.5
 
 
 def test_reserved_targets_are_unknown_to_sft(synthetic: Path, tmp_path: Path) -> None:
