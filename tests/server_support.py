@@ -47,6 +47,12 @@ class StubModel:
         return logits.double().log_softmax(1)
 
     @torch.inference_mode()
+    def logs_behind(self, tokens: Sequence[int], first: int) -> list[float]:
+        """Log-probability of each of ``tokens`` from the number ``first`` on, at temperature 1."""
+        logs = self._model(torch.tensor([list(tokens)])).logits[0].double().log_softmax(1)
+        return [float(logs[at - 1, tokens[at]]) for at in range(first, len(tokens))]
+
+    @torch.inference_mode()
     def write(
         self,
         prompt: Sequence[int],
@@ -100,6 +106,13 @@ def sglang_answer(model: StubModel, body: dict[str, Any]) -> Any:
     many = isinstance(body["input_ids"][0], list)
     prompts = body["input_ids"] if many else [body["input_ids"]]
     settings = body["sampling_params"] if isinstance(body["sampling_params"], list) else [body["sampling_params"]]
+    if "logprob_start_len" in body:
+        assert body["return_logprob"] and not many and settings[0]["max_new_tokens"] == 0
+        tokens = body["input_ids"][body["logprob_start_len"] :]
+        first = len(body["input_ids"]) - len(tokens) + 1
+        read = zip(tokens, [None, *model.logs_behind(body["input_ids"], first)], strict=True)
+        rows = [[log, token, None] for token, log in read]
+        return {"text": "", "output_ids": [], "meta_info": {"input_token_logprobs": rows, "completion_tokens": 0}}
     wanted = body.get("token_ids_logprob")
     if settings[0]["max_new_tokens"] == 0:
         assert body["return_logprob"] and many and len(wanted) == len(prompts) == len(settings)
@@ -135,7 +148,12 @@ def vllm_answer(model: StubModel, body: dict[str, Any]) -> Any:
             one["temperature"],
             one.get("seed", 0),
         )
-        return {"choices": [{"index": 0, "logprobs": None, "finish_reason": reason, "token_ids": tokens}]}
+        held = None
+        if "logprobs" in one:
+            logs = model.logs_behind([*body["token_ids"], *tokens], len(body["token_ids"]))
+            pairs = zip(tokens, logs, strict=True)
+            held = {"content": [{"token": f"token_id:{token}", "logprob": log} for token, log in pairs]}
+        return {"choices": [{"index": 0, "logprobs": held, "finish_reason": reason, "token_ids": tokens}]}
     if len(wanted) > MAX_LOGPROB_TOKEN_IDS or one["logprobs"] != len(wanted):
         raise web.HTTPBadRequest(text=json.dumps({"error": {"message": f"{len(wanted)} logprob_token_ids"}}))
     logs = model.next_logs([body["token_ids"]])[0]

@@ -17,26 +17,34 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from eval_support import exact_scores, make_checkpoint, make_run
 from gream.decoding.chain_text import ChainText
 from gream.decoding.server_client import ServerSettings
 from gream.decoding.server_protocol import ENGINES, Engine
+from gream.dialogue import reasoning_prompt, render_prompt
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult
 from server_support import Fault, StubModel, StubServer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from eval.__main__ import app
+from eval.asking import Combine
 from eval.generative import Decoding
+from eval.metrics import pass_at_k
+from eval.protocol import held_out, read_interactions
 from eval.remote import RemoteDecoding, evaluate_remote
-from eval.results import PREDICTIONS_SCHEMA, read_results
+from eval.results import PREDICTIONS_SCHEMA, Result, read_results
 from eval.stages import evaluate_model
 
 ROOT = Path(__file__).resolve().parent.parent
 DIRECT = RemoteDecoding(
-    engine="sglang", beams=12, score="vocabulary", history=3, chains=0, chain_tokens=None, temperature=0.0, seed=0
+    engine="sglang", beams=12, score="vocabulary", history=3, chain_tokens=None, temperature=0.0, seed=0
 )
-REASONING = dataclasses.replace(DIRECT, chains=1, chain_tokens=12)
+REASONING = dataclasses.replace(DIRECT, chain_tokens=12)
+SEQUENCE = dataclasses.replace(DIRECT, form="sequence")
+SAMPLED = dataclasses.replace(REASONING, chains=6, chain_tokens=6, temperature=1.5, combine="answers")
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +80,21 @@ def predictions(run: Path, name: str) -> pl.DataFrame:
     return pl.read_parquet(run / "eval" / name / "predictions.parquet")
 
 
+def result_of(run: Path, name: str) -> Result:
+    return next(result for result in read_results(run) if result.name == name)
+
+
 def file_of(run: Path, name: str) -> bytes:
     return (run / "eval" / name / "predictions.parquet").read_bytes()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("remote", [DIRECT, REASONING], ids=["direct", "reasoning"])
+@pytest.mark.parametrize("remote", [DIRECT, REASONING, SEQUENCE], ids=["direct", "reasoning", "sequence"])
 def test_lists_are_those_in_process(run: Path, model: StubModel, engine: Engine, remote: RemoteDecoding) -> None:
-    name = f"{engine}-{remote.chains}"
+    name = f"{engine}-{remote.mode}-{remote.form}"
     here = Decoding(
         beams=12, batch_size=4, score="vocabulary", history=3, device="cpu", chain_tokens=remote.chain_tokens,
-        temperature=0.0, seed=0,
+        temperature=0.0, seed=0, form=remote.form,
     )  # fmt: skip
     checkpoint = run / "checkpoints" / "alignment"
     evaluate_model(run, checkpoint, f"{name}-here", here, "test", 10, "", overwrite=False)
@@ -92,15 +104,74 @@ def test_lists_are_those_in_process(run: Path, model: StubModel, engine: Engine,
     assert ours.schema == pl.Schema(PREDICTIONS_SCHEMA)
     assert ours.drop("scores").equals(theirs.drop("scores"))
     np.testing.assert_allclose(ours["scores"].to_list(), theirs["scores"].to_list(), atol=1e-4)
-    [result] = [result for result in read_results(run) if result.name == name]
-    assert result.mode == ("reasoning" if remote.chains else "direct")
+    result, local = result_of(run, name), result_of(run, f"{name}-here")
     assert result.settings["engine"] == engine and result.seconds_per_user > 0
+    for figure in ("mode", "metrics", "exposure", "invalid_rate", "malformed_rate", "pass_at"):
+        assert getattr(result, figure) == getattr(local, figure)
+    assert result.cost is not None and local.cost is not None
+    assert result.cost.prompt_tokens == local.cost.prompt_tokens
+    assert result.cost.written_tokens == local.cost.written_tokens
+    assert 0 < result.cost.latency_p50 <= result.cost.latency_p95
 
 
-def test_the_order_of_answers_the_number_of_servers_and_failures_change_nothing(run: Path, model: StubModel) -> None:
-    warm = dataclasses.replace(REASONING, chains=3, chain_tokens=6, temperature=1.3)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sampled_answers_are_one_item_per_chain_by_the_chains_probability(
+    run: Path, model: StubModel, engine: Engine
+) -> None:
+    name = f"{engine}-sampled"
     with StubServer(model) as server:
-        evaluate(run, "calm", warm, server, users=5, in_flight=1)
+        evaluate(run, name, dataclasses.replace(SAMPLED, engine=engine), server, users=4)
+    folder = run / "checkpoints" / "alignment"
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    catalog = Catalog.load(run / "index.json")
+    ids = [tokenizer.convert_tokens_to_ids(list(tokens)) for tokens in catalog.ids]
+    cases = held_out(read_interactions(run / "interactions.parquet"), "test").sample(4, seed=0)
+    where, key = ("sampling_params", "input_ids") if engine == "sglang" else ("sampling_params", "token_ids")
+    table, hits, malformed, written = predictions(run, name), [], [], []
+    for user, row in enumerate(table.iter_rows(named=True)):
+        prompt = tokenizer(
+            render_prompt(reasoning_prompt([catalog.text(item) for item in cases.histories[user][-3:]]))
+        )["input_ids"]
+        # The chains that were asked for, drawn again, and scored by plain forward passes.
+        settings = [
+            body[where]
+            for body in server.requests
+            if body[key] == prompt and isinstance(body[where], dict) and body[where]["temperature"] == 1.5
+        ]
+        assert len(settings) == 6
+        answers = []
+        for one in settings:
+            seed = one["sampling_seed" if engine == "sglang" else "seed"]
+            tokens, _ = model.write(prompt, 6, ["<answer>"], [2], 1.5, seed)
+            with torch.no_grad():
+                logs = network(torch.tensor([[*prompt, *tokens]])).logits[0].double().log_softmax(1)
+            score = sum(float(logs[len(prompt) + at - 1, token]) for at, token in enumerate(tokens))
+            chain = ChainText(tokenizer).read(tokens)
+            items = np.array(exact_scores(network, [*prompt, *chain.tokens], ids))
+            answers.append((score + items.max(), int(items.argmax())))
+            malformed.append(not chain.complete)
+            written.append(len(chain.tokens))
+        answers.sort(reverse=True)
+        assert row["items"] == [item for _, item in answers]
+        np.testing.assert_allclose(row["scores"], [score for score, _ in answers], atol=1e-3)
+        hits.append(row["items"].count(row["target"]))
+    result = result_of(run, name)
+    assert (result.mode, result.k) == ("sampled", 6)
+    assert result.pass_at is not None and result.pass_at.keys() == {"pass@1", "pass@5"}
+    for k in (1, 5):
+        assert result.pass_at[f"pass@{k}"].value == pytest.approx(pass_at_k(np.array(hits), 6, k).mean())
+    assert result.malformed_rate == np.mean(malformed)
+    assert result.cost is not None and result.cost.written_tokens == pytest.approx(sum(written) / 4)
+
+
+@pytest.mark.parametrize("combine", ["probability", "answers"])
+def test_the_order_of_answers_the_number_of_servers_and_failures_change_nothing(
+    run: Path, model: StubModel, combine: Combine
+) -> None:
+    warm = dataclasses.replace(REASONING, chains=3, chain_tokens=6, temperature=1.3, combine=combine)
+    calm, rough = f"calm-{combine}", f"rough-{combine}"
+    with StubServer(model) as server:
+        evaluate(run, calm, warm, server, users=5, in_flight=1)
     chance = random.Random(0)
     faults = [Fault(status=503), Fault(drop=True), Fault(cut=True), Fault(delay=0.05)]
 
@@ -108,9 +179,9 @@ def test_the_order_of_answers_the_number_of_servers_and_failures_change_nothing(
         return chance.choice([*faults, *[None] * 6])
 
     with StubServer(model, often) as one, StubServer(model, often) as other:
-        evaluate(run, "rough", warm, one, other, users=5, in_flight=64)
+        evaluate(run, rough, warm, one, other, users=5, in_flight=64)
         assert one.requests and other.requests
-    assert file_of(run, "calm") == file_of(run, "rough")
+    assert file_of(run, calm) == file_of(run, rough)
 
 
 def test_several_chains_are_combined_by_log_sum_exp(run: Path, model: StubModel) -> None:
@@ -144,11 +215,15 @@ def test_several_chains_are_combined_by_log_sum_exp(run: Path, model: StubModel)
         dataclasses.replace(REASONING, chains=2)
 
 
-@pytest.mark.parametrize("decoding", [DIRECT, REASONING], ids=["direct", "reasoning"])
+@pytest.mark.parametrize(
+    "decoding",
+    [DIRECT, REASONING, dataclasses.replace(SAMPLED, chains=3)],
+    ids=["direct", "reasoning", "sampled"],
+)
 def test_a_start_after_a_failure_asks_for_what_is_missing_only(
     run: Path, model: StubModel, decoding: RemoteDecoding
 ) -> None:
-    name = f"resumed-{decoding.chains}"
+    name = f"resumed-{decoding.mode}"
     with StubServer(model) as server:
         evaluate(run, f"{name}-whole", decoding, server, users=14)
         whole = Counter(map(repr, server.requests))
@@ -163,9 +238,9 @@ def test_a_start_after_a_failure_asks_for_what_is_missing_only(
     assert file_of(run, name) == file_of(run, f"{name}-whole")
     assert len(server.requests) < sum(whole.values())
     # What was under way in the 2 workers, up to 3 requests of a list and a chain each, may be asked for again.
-    assert sum((answered & rest).values()) <= 8
+    assert sum((answered & rest).values()) <= 8 * decoding.chains
     chains = [body for body in failing.requests[:30] if isinstance(body["sampling_params"], dict)]
-    assert len(chains) == 0 if not decoding.chains else len(chains) > 4
+    assert len(chains) == 0 if decoding.chain_tokens is None else len(chains) > 4
     assert sum(repr(body) in rest for body in chains) <= 2
 
 
@@ -196,6 +271,20 @@ def remote_command(run: Path, name: str, port: int, *more: str) -> list[str]:
         *(sys.executable, "-m", "eval", "remote", "--run", str(run), "--name", name, *more),
         *("--checkpoint", str(run / "checkpoints" / "alignment"), "--endpoint", f"http://127.0.0.1:{port}"),
     ]
+
+
+def test_the_modes_have_the_settings_that_they_have_in_process(run: Path, model: StubModel) -> None:
+    with StubServer(model) as server:
+        for mode, chains, temperature, form in (("sampled", 10, 1.0, "question"), ("direct", 1, 0.0, "sequence")):
+            more = ["--mode", mode, "--form", form, "--users", "1", "--chain-tokens", "3", "--history", "3"]
+            app(remote_command(run, f"cli-{mode}", server.port, *more)[3:], standalone_mode=False)
+            result = result_of(run, f"cli-{mode}")
+            assert (result.mode, result.settings["chains"], result.settings["temperature"]) == (
+                mode,
+                chains,
+                temperature,
+            )
+            assert result.settings["form"] == form
 
 
 @pytest.mark.e2e
@@ -250,7 +339,7 @@ def test_lists_over_a_real_vllm_are_those_in_process(remote: RemoteDecoding, tmp
     copy.mkdir()
     for name in ("interactions.parquet", "index.json"):
         (copy / name).write_bytes((run / name).read_bytes())
-    remote = dataclasses.replace(remote, engine="vllm", history=20, chain_tokens=(remote.chains and 256) or None)
+    remote = dataclasses.replace(remote, engine="vllm", history=20, chain_tokens=remote.chain_tokens and 256)
     here = Decoding(
         beams=12, batch_size=16, score="vocabulary", history=20, device="cpu", chain_tokens=remote.chain_tokens,
         temperature=0.0, seed=0,
