@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from gream.dialogue import reasoning_prompt, render_prompt
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult
+from loopback import PATIENCE
 from server_support import Fault, StubModel, StubServer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -62,7 +63,7 @@ def model(run: Path) -> StubModel:
 def evaluate(
     run: Path, name: str, decoding: RemoteDecoding, *servers: StubServer | str, users: int | None = None, **changes: Any
 ) -> StageResult:
-    settings = {"in_flight": 8, "backoff": 0.01, "timeout": 20.0, "patience": 60.0} | changes
+    settings = {"in_flight": 8, "backoff": 0.01, "timeout": PATIENCE, "patience": PATIENCE} | changes
     return evaluate_remote(
         run,
         run / "checkpoints" / "alignment",
@@ -173,10 +174,11 @@ def test_the_order_of_answers_the_number_of_servers_and_failures_change_nothing(
     with StubServer(model) as server:
         evaluate(run, calm, warm, server, users=5, in_flight=1)
     chance = random.Random(0)
-    faults = [Fault(status=503), Fault(drop=True), Fault(cut=True), Fault(delay=0.05)]
+    faults = [Fault(status=503), Fault(drop=True), Fault(cut=True)]
 
     def often(number: int) -> Fault | None:
-        return chance.choice([*faults, *[None] * 6])
+        late = time.monotonic() + 0.05
+        return chance.choice([*faults, Fault(until=lambda: time.monotonic() > late), *[None] * 6])
 
     with StubServer(model, often) as one, StubServer(model, often) as other:
         evaluate(run, rough, warm, one, other, users=5, in_flight=64)
@@ -258,10 +260,12 @@ def test_an_unchanged_evaluation_is_not_made_again_whatever_the_servers(run: Pat
             evaluate(run, "popularity", DIRECT, other)
 
 
-def start_stub(run: Path, port: int) -> subprocess.Popen[str]:
+def start_stub(run: Path, listener: socket.socket, last: int = 0, end: str = "") -> subprocess.Popen[str]:
+    """See `server_support`; the socket stays this process's as well, so that nobody else gets the port."""
     checkpoint = str(run / "checkpoints" / "alignment")
-    command = [sys.executable, str(ROOT / "tests" / "server_support.py"), checkpoint, str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    script = str(ROOT / "tests" / "server_support.py")
+    command = [sys.executable, script, checkpoint, str(listener.fileno()), str(last), end]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=[listener.fileno()])
     assert process.stdout is not None and process.stdout.readline().startswith("listening")
     return process
 
@@ -292,39 +296,46 @@ def test_server_and_client_are_killed_and_the_file_is_that_of_an_undisturbed_run
     users = int(os.environ.get("GREAM_KILL_USERS", "120"))
     run = make_run(tmp_path / "run", users=users)
     make_checkpoint(run)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     journal = run / ".partial" / "eval-killed" / "answers.jsonl"
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    settings = ["--mode", "direct", "--beams", "12", "--history", "3", "--in-flight", "16"]
+    command = remote_command(run, "killed", port, *settings)
+    asked = 3 * users // 4  # requests, of three for each user, after which the first server falls silent
 
     def answered() -> int:
         return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
-    def wait_for(count: int, process: subprocess.Popen[Any]) -> None:
-        end = time.monotonic() + 900
-        while answered() < count:
-            assert process.poll() is None and time.monotonic() < end, f"{answered()} of {count} answers"
-            time.sleep(0.005)
+    with listener, ExitStack() as stack:
 
-    server = start_stub(run, port)
-    try:
-        evaluate(run, "calm", DIRECT, f"http://127.0.0.1:{port}")
-        settings = ["--mode", "direct", "--beams", "12", "--history", "3", "--in-flight", "16"]
-        command = remote_command(run, "killed", port, *settings)
+        def started(last: int = 0, end: str = "") -> subprocess.Popen[str]:
+            server = start_stub(run, listener, last, end)
+            stack.callback(server.wait)
+            stack.callback(server.kill)
+            return server
+
+        # The client is killed in the middle: the server has fallen silent, and answers are there.
+        server = started(asked, "hold")
         client = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        wait_for(users // 4, client)
-        client.send_signal(signal.SIGKILL)
+        end = time.monotonic() + PATIENCE
+        while not answered():
+            assert client.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        client.kill()
         client.wait()
+        server.kill()
+        server.wait()
         before = answered()
+        assert 0 < before < users
+        # So is the next server, by itself, at a request that is under way.
+        server = started(asked, "die")
         client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        wait_for(users // 2, client)
-        server.kill()
         server.wait()
-        server = start_stub(run, port)
-        output, _ = client.communicate(timeout=900)
-        assert client.returncode == 0 and "tried again: " in output and 0 < before < users
-    finally:
-        server.kill()
-        server.wait()
+        assert client.poll() is None
+        server = started()
+        output, _ = client.communicate(timeout=3 * PATIENCE)
+        assert client.returncode == 0 and "tried again: " in output
+        evaluate(run, "calm", DIRECT, f"http://127.0.0.1:{port}")
     assert file_of(run, "calm") == file_of(run, "killed")
 
 
