@@ -426,7 +426,7 @@ def test_a_server_without_encryption_is_named(run: Path) -> None:
         def answer() -> None:
             connection, _ = server.accept()
             with connection:
-                connection.recv(100)
+                connection.recv(1 << 16)  # all of it: else the rest is answered by a reset
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
         threading.Thread(target=answer, daemon=True).start()

@@ -133,7 +133,7 @@ def test_a_refusal_is_not_tried_again() -> None:
 
 def test_the_key_is_sent_and_never_shown() -> None:
     with EchoServer(lambda number: Fault(status=401)) as server:
-        settings = settings_of([server.url + "/"], 4, 5.0, 0.0, {"GREAM_API_KEY": " secret "})
+        settings = settings_of([server.url + "/"], 4, PATIENCE, 0.0, {"GREAM_API_KEY": " secret "})
         assert "secret" not in repr(settings)
 
         async def main() -> None:
