@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import random
@@ -20,8 +21,8 @@ import pytest
 import torch
 from eval_support import exact_scores, make_checkpoint, make_run
 from gream.decoding.chain_text import ChainText
-from gream.decoding.server_client import ServerSettings
-from gream.decoding.server_protocol import ENGINES, Engine
+from gream.decoding.server_client import ServerClient, ServerSettings
+from gream.decoding.server_protocol import ENGINES, PROTOCOLS, Draw, Engine, Written
 from gream.dialogue import reasoning_prompt, render_prompt
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
@@ -339,9 +340,12 @@ def test_server_and_client_are_killed_and_the_file_is_that_of_an_undisturbed_run
     assert file_of(run, "calm") == file_of(run, "killed")
 
 
-@pytest.mark.skipif(
+on_vllm = pytest.mark.skipif(
     "GREAM_VLLM" not in os.environ, reason="GREAM_VLLM names no root of a vLLM server (see docs/serving.md)"
 )
+
+
+@on_vllm
 @pytest.mark.parametrize("remote", [DIRECT, REASONING], ids=["direct", "reasoning"])
 def test_lists_over_a_real_vllm_are_those_in_process(remote: RemoteDecoding, tmp_path: Path) -> None:
     """``GREAM_VLLM``: the server's root; ``GREAM_VLLM_RUN``, ``GREAM_VLLM_CHECKPOINT``: the run and what it serves."""
@@ -362,3 +366,30 @@ def test_lists_over_a_real_vllm_are_those_in_process(remote: RemoteDecoding, tmp
     assert ours["chain"].to_list() == theirs["chain"].to_list()
     assert ours["items"].to_list() == theirs["items"].to_list()
     np.testing.assert_allclose(ours["scores"].to_list(), theirs["scores"].to_list(), atol=1e-4)
+
+
+@on_vllm
+def test_sampled_chains_of_a_real_vllm_come_with_their_log_probabilities() -> None:
+    checkpoint = Path(os.environ["GREAM_VLLM_CHECKPOINT"])
+    network, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(checkpoint).eval(),
+        AutoTokenizer.from_pretrained(checkpoint),
+    )
+    catalog = Catalog.load(Path(os.environ["GREAM_VLLM_RUN"]) / "index.json")
+    prompt = tokenizer(render_prompt(reasoning_prompt([catalog.text(item) for item in (0, 1, 2)])))["input_ids"]
+
+    async def main() -> list[Written]:
+        protocol, end = PROTOCOLS["vllm"](), ChainText(tokenizer).end
+        async with ServerClient(ServerSettings((os.environ["GREAM_VLLM"],))) as client:
+            draws = [Draw(0.7, seed) for seed in range(8)]
+            return list(
+                await asyncio.gather(*(protocol.write(client, prompt, 256, end, draw, scored=True) for draw in draws))
+            )
+
+    chains = asyncio.run(main())
+    assert len({tuple(chain.tokens) for chain in chains}) > 1
+    for chain in chains:
+        with torch.no_grad():
+            logs = network(torch.tensor([[*prompt, *chain.tokens]])).logits[0].double().log_softmax(1)
+        exact = [float(logs[len(prompt) + at - 1, token]) for at, token in enumerate(chain.tokens)]
+        np.testing.assert_allclose(chain.logs, exact, atol=1e-3)
