@@ -293,6 +293,7 @@ def test_the_modes_have_the_settings_that_they_have_in_process(run: Path, model:
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(1800)
 def test_server_and_client_are_killed_and_the_file_is_that_of_an_undisturbed_run(tmp_path: Path) -> None:
     users = int(os.environ.get("GREAM_KILL_USERS", "120"))
     run = make_run(tmp_path / "run", users=users)
@@ -315,11 +316,11 @@ def test_server_and_client_are_killed_and_the_file_is_that_of_an_undisturbed_run
             stack.callback(server.kill)
             return server
 
-        # The client is killed in the middle: the server has fallen silent, and answers are there.
+        # The client is killed in the middle: answers are there, and the server falls silent before all of them are.
         server = started(asked, "hold")
         client = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         end = time.monotonic() + PATIENCE
-        while not answered():
+        while answered() < users // 8:
             assert client.poll() is None and time.monotonic() < end
             time.sleep(0.01)
         client.kill()
@@ -327,7 +328,7 @@ def test_server_and_client_are_killed_and_the_file_is_that_of_an_undisturbed_run
         server.kill()
         server.wait()
         before = answered()
-        assert 0 < before < users
+        assert users // 8 <= before <= users // 4
         # So is the next server, by itself, at a request that is under way.
         server = started(asked, "die")
         client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
