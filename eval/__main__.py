@@ -11,21 +11,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from gream.errors import GreamError, exit_with_error_line
 
+from eval.options import (
+    ChainTokensOption,
+    Device,
+    DeviceOption,
+    Evaluated,
+    Form,
+    FormOption,
+    Here,
+    OverwriteOption,
+    Recommending,
+    RunOption,
+    SeedOption,
+    with_groups,
+)
+
 if TYPE_CHECKING:
-    from eval.generative import Combine, Decoding
+    from eval.asking import Combine
+    from eval.recommend import Settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-
-
-class _Split(StrEnum):
-    test = "test"
-    valid = "valid"
-
-
-class _Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 class _Mode(StrEnum):
@@ -33,45 +38,19 @@ class _Mode(StrEnum):
     reasoning = "reasoning"
 
 
+class _RemoteMode(StrEnum):
+    direct = "direct"
+    reasoning = "reasoning"
+    sampled = "sampled"
+
+
 class _Engine(StrEnum):
     sglang = "sglang"
     vllm = "vllm"
 
 
-class _Form(StrEnum):
-    question = "question"
-    sequence = "sequence"
-
-
-class _Score(StrEnum):
-    vocabulary = "vocabulary"
-    legal = "legal"
-
-
-Run = Annotated[Path, typer.Option(help="Run folder, e.g. runs/quickstart.")]
-Checkpoint = Annotated[Path, typer.Option(help="Model folder in Hugging Face format.")]
-Name = Annotated[str, typer.Option(help="Name of the evaluation: its folder under eval/.")]
-Users = Annotated[int | None, typer.Option(help="Ask a random sample of that many users; all by default.")]
-Beams = Annotated[int, typer.Option(help="Hypotheses per step of the item search, 10 or more.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Users per batch.")]
-Split = Annotated[_Split, typer.Option(help="Whose item is to be predicted.")]
-Device = Annotated[_Device, typer.Option(help="Where the model runs.")]
-Form = Annotated[
-    _Form, typer.Option(help="Of the prompt: the history in a question, or the sequence itself; as trained.")
-]
-Score = Annotated[_Score, typer.Option(help="Softmax over the whole vocabulary, or over the legal tokens only.")]
-Index = Annotated[Path | None, typer.Option(help="index.json of a model that knows the run's items by other ids.")]
-Prompt = Annotated[
-    Path | None, typer.Option(help="Text file with {history} in it: the prompt of a model trained elsewhere.")
-]
-History = Annotated[int, typer.Option(min=1, help="Most recent items in the prompt; as in training.")]
-ChainTokens = Annotated[int, typer.Option(min=1, help="Most tokens of a chain; the paper allows 1560.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")]
-
-
 @app.command()
-def baselines(run: Run, seed: Seed = 0, overwrite: Overwrite = False) -> None:
+def baselines(run: RunOption, seed: SeedOption = 0, overwrite: OverwriteOption = False) -> None:
     """Popularity, item-to-item co-occurrence and a Markov chain over items, on the test split."""
     from eval.stages import evaluate_baselines
 
@@ -81,16 +60,16 @@ def baselines(run: Run, seed: Seed = 0, overwrite: Overwrite = False) -> None:
 
 @app.command()
 def sasrec(
-    run: Run,
+    run: RunOption,
     hidden: Annotated[int, typer.Option(min=1, help="Width of the model.")] = 64,
     dropout: Annotated[float, typer.Option(min=0.0, max=0.99, help="Of embeddings, attention and layers.")] = 0.5,
     negatives: Annotated[
         int, typer.Option(min=1, help="Items that stand for the catalogue in the loss; the catalogue's size is exact.")
     ] = 2048,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; validation ends training earlier.")] = 200,
-    device: Device = _Device.auto,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
+    device: DeviceOption = Device.auto,
+    seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Train SASRec from nothing on the run's interactions and rank with it: a strong baseline, minutes to train."""
     from eval.checkpoint import resolve_device
@@ -109,86 +88,40 @@ def sasrec(
 
 
 @app.command()
-def direct(
-    run: Run,
-    checkpoint: Checkpoint,
-    name: Name,
-    users: Users = None,
-    beams: Beams = 20,
-    batch_size: BatchSize = 32,
-    split: Split = _Split.test,
-    device: Device = _Device.auto,
-    score: Score = _Score.vocabulary,
-    history: History = 20,
-    index: Index = None,
-    prompt: Prompt = None,
-    form: Form = _Form.question,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-) -> None:
+@with_groups
+def direct(what: Evaluated, here: Here, form: FormOption = Form.question) -> None:
     """Ask a model for the next item at once."""
-    decoding = _decoding(beams, batch_size, score, history, device, seed, form=form)
-    _evaluate(run, checkpoint, name, decoding, split, users, index, prompt, overwrite)
+    _evaluate(what, here, form=form)
 
 
 @app.command()
+@with_groups
 def reasoning(
-    run: Run,
-    checkpoint: Checkpoint,
-    name: Name,
-    users: Users = None,
-    beams: Beams = 20,
-    batch_size: BatchSize = 32,
-    chain_tokens: ChainTokens = 512,
+    what: Evaluated,
+    here: Here,
+    chain_tokens: ChainTokensOption = 512,
     temperature: Annotated[float, typer.Option(min=0.0, help="Of the chain; 0 is greedy.")] = 0.0,
     chains: Annotated[int, typer.Option(min=1, help="Chains per user, their lists combined by log-sum-exp.")] = 1,
-    split: Split = _Split.test,
-    device: Device = _Device.auto,
-    score: Score = _Score.vocabulary,
-    history: History = 20,
-    index: Index = None,
-    prompt: Prompt = None,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
 ) -> None:
     """Let a model reason, then ask it for items given its chain, or given several chains together."""
-    decoding = _decoding(
-        beams, batch_size, score, history, device, seed,
-        chain_tokens=chain_tokens, temperature=temperature, chains=chains,
-    )  # fmt: skip
-    _evaluate(run, checkpoint, name, decoding, split, users, index, prompt, overwrite)
+    _evaluate(what, here, chain_tokens=chain_tokens, temperature=temperature, chains=chains)
 
 
 @app.command()
+@with_groups
 def sampled(
-    run: Run,
-    checkpoint: Checkpoint,
-    name: Name,
-    users: Users = None,
-    beams: Beams = 20,
-    batch_size: BatchSize = 32,
-    chain_tokens: ChainTokens = 512,
+    what: Evaluated,
+    here: Here,
+    chain_tokens: ChainTokensOption = 512,
     temperature: Annotated[float, typer.Option(min=0.01, help="Of the chains.")] = 1.0,
     chains: Annotated[int, typer.Option(min=2, help="Chains per user: n of pass@K.")] = 10,
-    split: Split = _Split.test,
-    device: Device = _Device.auto,
-    score: Score = _Score.vocabulary,
-    history: History = 20,
-    index: Index = None,
-    prompt: Prompt = None,
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
 ) -> None:
     """The paper's sampled mode: n chains with one item each; pass@K, and hit@K by the chain's log-probability."""
-    decoding = _decoding(
-        beams, batch_size, score, history, device, seed,
-        chain_tokens=chain_tokens, temperature=temperature, chains=chains, combine="answers",
-    )  # fmt: skip
-    _evaluate(run, checkpoint, name, decoding, split, users, index, prompt, overwrite)
+    _evaluate(what, here, chain_tokens=chain_tokens, temperature=temperature, chains=chains, combine="answers")
 
 
 @app.command()
-def rewards(run: Run, seed: Seed = 0, overwrite: Overwrite = False) -> None:
+def rewards(run: RunOption, seed: SeedOption = 0, overwrite: OverwriteOption = False) -> None:
     """Compare the validation reward before and after SRPO, paired by prompt."""
     from eval.rewards import compare_rewards, read_rewards
     from eval.table import rewards_line
@@ -204,7 +137,7 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Folder of an evaluation, RUN/eval/NAME.")],
     second: Annotated[Path, typer.Argument(help="Another one, of the same users.")],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there as well.")] = None,
-    seed: Seed = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Set two evaluations against each other, paired by user, by length of history and popularity of the target."""
     from gream.stage import write_json
@@ -219,7 +152,7 @@ def compare(
 
 
 @app.command()
-def table(run: Run) -> None:
+def table(run: RunOption) -> None:
     """Show every evaluation of a run."""
     from eval.results import read_results
     from eval.rewards import read_rewards
@@ -232,7 +165,7 @@ def table(run: Run) -> None:
 
 
 @app.command()
-def report(run: Run, overwrite: Overwrite = False) -> None:
+def report(run: RunOption, overwrite: OverwriteOption = False) -> None:
     """Write RUN/report.html: everything about a run on one page."""
     from eval.report import write_report
 
@@ -240,9 +173,9 @@ def report(run: Run, overwrite: Overwrite = False) -> None:
 
 
 @app.command()
+@with_groups
 def recommend(
-    run: Run,
-    checkpoint: Checkpoint,
+    model: Recommending,
     item: Annotated[
         list[str] | None, typer.Option(help="An item of the history, oldest first: id, title or semantic id; repeat.")
     ] = None,
@@ -252,62 +185,46 @@ def recommend(
     mode: Annotated[_Mode, typer.Option(help="Ask at once, or after a chain of reasoning.")] = _Mode.reasoning,
     k: Annotated[int, typer.Option("-k", min=1, help="Items per list.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per user instead of tables.")] = False,
-    beams: Annotated[int, typer.Option(min=1, help="Hypotheses per step of the item search, k or more.")] = 20,
-    history: History = 20,
-    chain_tokens: ChainTokens = 512,
-    batch_size: Annotated[int, typer.Option(min=1, help="Users decoded together.")] = 16,
-    device: Device = _Device.auto,
 ) -> None:
     """Rank items for a history, or for a file of users."""
-    from eval.recommend import Settings
     from eval.recommend_command import recommend_command
 
-    settings = Settings(beams, history, chain_tokens, batch_size, device.value)
-    recommend_command(run, checkpoint, settings, mode.value, item or [], users, k, as_json=as_json)
+    settings = _settings(model)
+    recommend_command(model.run, model.checkpoint, settings, mode.value, item or [], users, k, as_json=as_json)
 
 
 @app.command()
+@with_groups
 def serve(
-    run: Run,
-    checkpoint: Checkpoint,
+    model: Recommending,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; further ones get status 503.")] = 64,
-    beams: Annotated[int, typer.Option(min=1, help="Hypotheses per step, and the longest list.")] = 20,
-    history: History = 20,
-    chain_tokens: ChainTokens = 512,
-    batch_size: Annotated[int, typer.Option(min=1, help="Requests decoded together.")] = 16,
-    device: Device = _Device.auto,
 ) -> None:
     """Serve recommendations over HTTP, with a page to try them on."""
-    from eval.recommend import Settings
     from eval.serve_command import serve_command
 
-    settings = Settings(beams, history, chain_tokens, batch_size, device.value)
-    serve_command(run, checkpoint, settings, host, port, waiting)
+    serve_command(model.run, model.checkpoint, _settings(model), host, port, waiting)
 
 
 @app.command()
+@with_groups
 def remote(
-    run: Run,
-    checkpoint: Annotated[Path, typer.Option(help="The folder that the servers run; its tokenizer is read here.")],
-    name: Name,
+    what: Evaluated,
     endpoint: Annotated[list[str], typer.Option(help="Root of a server, e.g. http://127.0.0.1:30000; repeat.")],
     engine: Annotated[_Engine, typer.Option(help="What runs there.")] = _Engine.sglang,
-    mode: Annotated[_Mode, typer.Option(help="Ask at once, or after chains of reasoning.")] = _Mode.reasoning,
-    chains: Annotated[int, typer.Option(min=1, help="Chains per user, combined; above 1 at a temperature.")] = 1,
-    chain_tokens: ChainTokens = 512,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Of the chains; 0 is greedy.")] = 0.0,
-    users: Users = None,
-    beams: Beams = 20,
-    split: Split = _Split.test,
-    score: Score = _Score.vocabulary,
-    history: History = 20,
-    seed: Seed = 0,
+    mode: Annotated[
+        _RemoteMode, typer.Option(help="Ask at once, after chains of reasoning, or for an item per sampled chain.")
+    ] = _RemoteMode.reasoning,
+    form: FormOption = Form.question,
+    chain_tokens: ChainTokensOption = 512,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="Of the chains; by default 0 (greedy), sampled 1.")
+    ] = None,
+    chains: Annotated[int | None, typer.Option(min=1, help="Chains per user; by default 1, sampled 10.")] = None,
     in_flight: Annotated[int, typer.Option(min=1, help="Requests at once, over all servers.")] = 256,
     timeout: Annotated[float, typer.Option(help="Seconds until a request counts as failed.")] = 300.0,
     patience: Annotated[float, typer.Option(min=0.0, help="Seconds for which a failing request is tried again.")] = 180,
-    overwrite: Overwrite = False,
 ) -> None:
     """Evaluate a model that runs on SGLang or vLLM servers."""
     import os
@@ -316,80 +233,80 @@ def remote(
 
     from eval.remote import RemoteDecoding, evaluate_remote
 
-    reasoned = mode is _Mode.reasoning
+    reasoned, many = mode is not _RemoteMode.direct, mode is _RemoteMode.sampled
+    usual_chains, usual_temperature = (10, 1.0) if many else (1, 0.0)
     decoding = RemoteDecoding(
         engine=engine.value,
-        beams=beams,
-        score=score.value,
-        history=history,
-        chains=chains if reasoned else 0,
+        beams=what.beams,
+        score=what.score.value,
+        history=what.history,
         chain_tokens=chain_tokens if reasoned else None,
-        temperature=temperature if reasoned else 0.0,
-        seed=seed,
+        temperature=0.0 if not reasoned else usual_temperature if temperature is None else temperature,
+        seed=what.seed,
+        chains=1 if not reasoned else usual_chains if chains is None else chains,
+        combine="answers" if many else "probability",
+        form=form.value,
     )
-    servers = settings_of(endpoint, in_flight, timeout, patience, os.environ)
-    print(
-        evaluate_remote(run, checkpoint, name, decoding, servers, split.value, users, _command(), overwrite=overwrite),
-        flush=True,
+    done = evaluate_remote(
+        what.run,
+        what.checkpoint,
+        what.name,
+        decoding,
+        settings_of(endpoint, in_flight, timeout, patience, os.environ),
+        what.split.value,
+        what.users,
+        _command(),
+        overwrite=what.overwrite,
+    )
+    print(done, flush=True)
+
+
+def _settings(model: Recommending) -> Settings:
+    from eval.recommend import Settings
+
+    return Settings(
+        model.beams, model.history, model.chain_tokens, model.batch_size, model.device.value, model.form.value
     )
 
 
-def _decoding(
-    beams: int,
-    batch_size: int,
-    score: _Score,
-    history: int,
-    device: _Device,
-    seed: int,
+def _evaluate(
+    what: Evaluated,
+    here: Here,
     *,
     chain_tokens: int | None = None,
     temperature: float = 0.0,
     chains: int = 1,
     combine: Combine = "probability",
-    form: _Form = _Form.question,
-) -> Decoding:
+    form: Form = Form.question,
+) -> None:
     from eval.checkpoint import resolve_device
     from eval.generative import Decoding
+    from eval.stages import evaluate_model
 
-    return Decoding(
-        beams=beams,
-        batch_size=batch_size,
-        score=score.value,
-        history=history,
-        device=resolve_device(device.value),
+    decoding = Decoding(
+        beams=what.beams,
+        batch_size=here.batch_size,
+        score=what.score.value,
+        history=what.history,
+        device=resolve_device(here.device.value),
         chain_tokens=chain_tokens,
         temperature=temperature,
-        seed=seed,
+        seed=what.seed,
         chains=chains,
         combine=combine,
         form=form.value,
     )
-
-
-def _evaluate(
-    run: Path,
-    checkpoint: Path,
-    name: str,
-    decoding: Decoding,
-    split: _Split,
-    users: int | None,
-    index: Path | None,
-    prompt: Path | None,
-    overwrite: bool,
-) -> None:
-    from eval.stages import evaluate_model
-
     result = evaluate_model(
-        run,
-        checkpoint,
-        name,
+        what.run,
+        what.checkpoint,
+        what.name,
         decoding,
-        split.value,
-        users,
+        what.split.value,
+        what.users,
         _command(),
-        overwrite=overwrite,
-        index=index,
-        template=prompt,
+        overwrite=what.overwrite,
+        index=here.index,
+        template=here.prompt,
     )
     if result is not None:
         print(result, flush=True)

@@ -1,9 +1,8 @@
-"""A model folder in Hugging Face format: what is in it, how it is loaded, and prompts as its tokens."""
+"""A model folder in Hugging Face format: what is in it, and how it is loaded."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,28 +65,6 @@ def load_checkpoint(checkpoint: Path, device: str) -> tuple[Any, Any]:
         local_files_only=True,
     )
     return model.to(device).eval(), AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-
-
-def encode_prompts(tokenizer: Any, texts: Sequence[str], *, room: int, limit: int) -> list[list[int]]:
-    """Token ids of each prompt.
-
-    Args:
-        tokenizer: That of the checkpoint.
-        texts: Prompts with their chat markers.
-        room: Most tokens that follow a prompt.
-        limit: Positions of the model.
-
-    Raises:
-        GreamError: A prompt leaves less room than that.
-    """
-    prompts: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    longest = max(map(len, prompts))
-    if longest + room > limit:
-        raise GreamError(
-            f"the longest prompt has {longest} tokens and up to {room} follow, but the model has {limit} "
-            "positions; lower --history or --chain-tokens"
-        )
-    return prompts
 
 
 def catalogue_token_ids(catalog: Catalog | ItemIds, tokenizer: Any, checkpoint: Path) -> list[list[int]]:

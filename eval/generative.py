@@ -8,64 +8,40 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from gream.decoding.beam import Score, TrieBeamSearch
+from gream.decoding.beam import TrieBeamSearch
 from gream.decoding.chain import ChainWriter, Sampling
 from gream.decoding.chain_text import Chain
-from gream.decoding.combine import combine_chains
 from gream.decoding.language_model import batches_by_length
-from gream.dialogue import ANSWER_OPEN, Form, direct_text, reasoning_prompt, render_prompt
 from gream.errors import GreamError
 from gream.semantic_ids.trie import PrefixTrie
 from tqdm import tqdm
 
-from eval.checkpoint import catalogue_token_ids, encode_prompts, load_checkpoint
+from eval.asking import Asking, encode_prompts
+from eval.checkpoint import catalogue_token_ids, load_checkpoint
 from eval.external import ItemIds, PromptTemplate
 from eval.processes import Processes
 from eval.protocol import Cases
-from eval.results import K, predictions_table
-
-Combine = Literal["probability", "answers"]
+from eval.results import predictions_table
 
 # Batches whose users are sorted by length together, and which a kill may cost.
 _BATCHES_PER_CHUNK = 4
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How a model is asked.
+@dataclass(frozen=True, kw_only=True)
+class Decoding(Asking):
+    """How a model in this process is asked.
 
     Attributes:
-        beams: Hypotheses per step of the item search.
         batch_size: Users per batch; chains, where each user gets several.
-        score: What an item's score is, see `TrieBeamSearch`.
-        history: Most recent items in the prompt.
         device: "cpu" or "cuda".
-        chain_tokens: Most tokens of a chain; None asks for the item directly.
-        temperature: Of the chain; 0 is greedy.
-        seed: Of sampled chains.
-        chains: Chains per user.
-        combine: What becomes of several chains. "probability" makes one list, of items by their probability averaged
-            over the chains (`combine_chains`). "answers" keeps one answer per chain, its likeliest item, ordered by the
-            log-probability of chain and item together and not merged: the paper's sampled mode.
-        form: Of the direct prompt, as the model was trained on it.
     """
 
-    beams: int
     batch_size: int
-    score: Score
-    history: int
     device: str
-    chain_tokens: int | None
-    temperature: float
-    seed: int
-    chains: int = 1
-    combine: Combine = "probability"
-    form: Form = "question"
 
 
 @dataclass(frozen=True)
@@ -94,26 +70,16 @@ class Recommender:
             template: Prompt of a model trained elsewhere; None for this project's own.
 
         Raises:
-            GreamError: The tokenizer lacks a token of the ids, or a setting is impossible.
+            GreamError: The tokenizer lacks a token of the ids, or the beams are too few.
         """
-        if decoding.history < 1:
-            raise GreamError(f"--history {decoding.history}: 1 or more needed")
-        if decoding.chains < 1 or (decoding.chains > 1 and not decoding.temperature):
-            raise GreamError(
-                f"--chains {decoding.chains}: 1 or more needed, and above 1 a --temperature above 0, as greedy chains "
-                "are all the same"
-            )
         self._ids = ids
         self._decoding = decoding
         self._template = template
         model, self._tokenizer = load_checkpoint(checkpoint, decoding.device)
         trie = PrefixTrie.build(catalogue_token_ids(ids, self._tokenizer, checkpoint))
-        self._room = trie.depth
+        self._depth = trie.depth
         self._limit: int = model.config.max_position_embeddings
-        # Lists to be combined are as long as the beam is wide, so that few items are missing from some.
-        combined = decoding.chains > 1 and decoding.combine == "probability"
-        k = max(K, decoding.beams) if combined else K
-        self._search = TrieBeamSearch(model, trie, k=k, beams=decoding.beams, score=decoding.score)
+        self._search = TrieBeamSearch(model, trie, k=decoding.list_length, beams=decoding.beams, score=decoding.score)
         self._writer: ChainWriter | None = None
         if decoding.chain_tokens is not None:
             sampling = Sampling(decoding.temperature, decoding.seed) if decoding.temperature else None
@@ -131,21 +97,13 @@ class Recommender:
         Raises:
             GreamError: A prompt leaves no room for chain and item in the model's context.
         """
-        texts = [
-            self._prompt([self._ids.text(item) for item in history[-self._decoding.history :]]) for history in histories
-        ]
-        room = self._room
-        if self._decoding.chain_tokens is not None:
-            # <answer> may be appended to a full chain; it has no more tokens than characters.
-            room += self._decoding.chain_tokens + len(ANSWER_OPEN)
-        return encode_prompts(self._tokenizer, texts, room=room, limit=self._limit)
+        texts = [self._prompt([self._ids.text(item) for item in history]) for history in histories]
+        return encode_prompts(self._tokenizer, texts, room=self._decoding.room(self._depth), limit=self._limit)
 
     def _prompt(self, history: Sequence[str]) -> str:
         if self._template is not None:
-            return self._template.render(history)
-        if self._writer is None:
-            return direct_text(history, self._decoding.form)
-        return render_prompt(reasoning_prompt(history))
+            return self._template.render(history[-self._decoding.history :])
+        return self._decoding.prompt(history)
 
     def predict(self, prompts: Sequence[Sequence[int]], cases: Cases) -> pl.DataFrame:
         """Predictions for ``cases``, in their order, and beside them what they cost: the columns of ``_COSTS``."""
@@ -185,28 +143,16 @@ class Recommender:
         answers = []
         for start in range(0, len(chains), each):
             own, rows = chains[start : start + each], slice(start, start + each)
-            items, scores = self._merge(found.items[rows], found.scores[rows], own)
-            # Of several chains the one that is shown is the one that speaks most for the first item.
-            said = np.where(found.items[rows] == items[0], found.scores[rows], -np.inf).max(axis=1)
+            items, scores, shown = self._decoding.merge(found.items[rows], found.scores[rows], own)
             answers.append(
                 _Answer(
                     *self._list(items, scores),
-                    own[int(said.argmax())],
+                    shown,
                     sum(not chain.complete for chain in own),
                     sum(len(chain.tokens) for chain in own),
                 )
             )
         return answers
-
-    def _merge(
-        self, items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], chains: Sequence[Chain]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """One list from the lists ``[m, w]`` after m chains."""
-        if self._decoding.combine == "answers":
-            total = np.array([chain.score for chain in chains]) + scores[:, 0]
-            order = np.argsort(-total, kind="stable")
-            return items[order, 0], total[order].astype(np.float32)
-        return combine_chains(items, scores, min(K, items.shape[1]))
 
     def _list(self, found: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> tuple[list[int], list[float]]:
         """Items of the ``found`` ids, best first, as many as there are ids: those that share one stand together."""

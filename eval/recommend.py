@@ -9,17 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gream.config import Config
-from gream.dialogue import (
-    ANSWER_CLOSE,
-    ANSWER_OPEN,
-    direct_prompt,
-    parse_reasoned_answer,
-    reasoning_prompt,
-    render_prompt,
-)
+from gream.dialogue import ANSWER_CLOSE, Form, parse_reasoned_answer
 from gream.errors import GreamError
 from gream.semantic_ids.trie import PrefixTrie
 
+from eval.asking import chain_room, encode_prompts, prompt_text
 from eval.checkpoint import (
     Device,
     catalogue_token_ids,
@@ -115,6 +109,7 @@ class Settings:
         chain_tokens: Most tokens of a chain.
         batch_size: Histories decoded together.
         device: "cpu", "cuda", or "auto" for the latter where there is one.
+        form: Of the direct prompt, as the model was trained on it.
     """
 
     beams: int = 20
@@ -122,6 +117,7 @@ class Settings:
     chain_tokens: int = 512
     batch_size: int = 16
     device: Device = "cpu"
+    form: Form = "question"
 
 
 class LocalModel:
@@ -172,18 +168,15 @@ class LocalModel:
         if not 1 <= k <= self.settings.beams:
             raise GreamError(f"a list of {k} items: 1 to {self.settings.beams} (the beams) needed")
         windows = [history[-self.settings.history :] for history in histories]
-        ask = direct_prompt if mode == "direct" else reasoning_prompt
-        texts = [render_prompt(ask([self.items.catalog.text(item) for item in window])) for window in windows]
-        room = self._depth + (self.settings.chain_tokens + len(ANSWER_OPEN) if mode == "reasoning" else 0)
-        prompts: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
-        longest = max(map(len, prompts))
-        if longest + room > self._limit:
-            raise GreamError(
-                f"a prompt of {longest} tokens and up to {room} that follow exceed the model's {self._limit} "
-                "positions; lower --history or --chain-tokens"
-            )
+        reasoned = mode == "reasoning"
+        texts = [
+            prompt_text([self.items.catalog.text(item) for item in window], reasoned=reasoned, form=self.settings.form)
+            for window in windows
+        ]
+        room = self._depth + (chain_room(self.settings.chain_tokens) if reasoned else 0)
+        prompts = encode_prompts(self._tokenizer, texts, room=room, limit=self._limit)
         chains = None
-        if mode == "reasoning":
+        if reasoned:
             chains = self._writer.write(prompts, keys=range(len(prompts)))
             prompts = [[*prompt, *chain.tokens] for prompt, chain in zip(prompts, chains, strict=True)]
         found = self._search.search(prompts)

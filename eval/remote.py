@@ -9,65 +9,42 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from gream.decoding.beam import Score
 from gream.decoding.chain_text import Chain, ChainText
-from gream.decoding.combine import combine_chains
 from gream.decoding.server_beam import ServerBeamSearch
 from gream.decoding.server_client import ServerClient, ServerSettings
 from gream.decoding.server_protocol import PROTOCOLS, Draw, Engine, Logs
-from gream.dialogue import direct_prompt, reasoning_prompt, render_prompt
-from gream.errors import GreamError
 from gream.journal import Journal
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.trie import PrefixTrie
 from gream.stage import StageResult, run_stage
 from tqdm import tqdm
 
-from eval.checkpoint import catalogue_token_ids, checkpoint_files, encode_prompts
-from eval.metrics import exposure_of, measure
+from eval.asking import Asking, encode_prompts
+from eval.checkpoint import catalogue_token_ids, checkpoint_files
 from eval.protocol import Cases, Split, held_out, read_interactions, training_matrix
-from eval.results import K, Mode, Result, outputs_of, predictions_table, versions_of, write_result
-from eval.stages import check_name, label_of
+from eval.results import K, outputs_of, predictions_table, write_result
+from eval.stages import check_name, label_of, model_result
 
 
-@dataclass(frozen=True)
-class RemoteDecoding:
-    """How a model on servers is asked; with the model, all that determines the lists.
+@dataclass(frozen=True, kw_only=True)
+class RemoteDecoding(Asking):
+    """How a model on servers is asked.
 
     Attributes:
         engine: What runs on the servers.
-        beams: Hypotheses per step of the item search.
-        score: What an item's score is, see `gream.decoding.beam.TrieBeamSearch`.
-        history: Most recent items in the prompt.
-        chains: Per user; 0 asks for the item directly.
-        chain_tokens: Most tokens of a chain; None in direct mode.
-        temperature: Of the chains; 0 is greedy.
-        seed: Of sampled chains.
     """
 
     engine: Engine
-    beams: int
-    score: Score
-    history: int
-    chains: int
-    chain_tokens: int | None
-    temperature: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.history < 1:
-            raise GreamError(f"--history {self.history}: 1 or more needed")
-        if self.chains > 1 and not self.temperature:
-            raise GreamError(f"--chains {self.chains}: greedy chains are all the same; give a --temperature above 0")
 
 
 class RemoteRecommender:
@@ -77,7 +54,7 @@ class RemoteRecommender:
         """Load the tokenizer; the weights stay where they are.
 
         Raises:
-            GreamError: The tokenizer lacks a token of the catalogue, or a setting is impossible.
+            GreamError: The tokenizer lacks a token of the catalogue, or the beams are too few.
         """
         from transformers import AutoConfig, AutoTokenizer
 
@@ -86,9 +63,7 @@ class RemoteRecommender:
         self._tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
         self._limit: int = AutoConfig.from_pretrained(checkpoint, local_files_only=True).max_position_embeddings
         trie = PrefixTrie.build(catalogue_token_ids(catalog, self._tokenizer, checkpoint))
-        # Chains are combined by what their lists share: longer lists than the final one make that exact sooner.
-        width = K if decoding.chains < 2 else decoding.beams
-        self._search = ServerBeamSearch(trie, k=width, beams=decoding.beams, score=decoding.score)
+        self._search = ServerBeamSearch(trie, k=decoding.list_length, beams=decoding.beams, score=decoding.score)
         self._protocol = PROTOCOLS[decoding.engine]()
         self._text = ChainText(self._tokenizer)
 
@@ -98,14 +73,8 @@ class RemoteRecommender:
         Raises:
             GreamError: A prompt leaves no room for chain and item in the model's context.
         """
-        ask = direct_prompt if self._decoding.chain_tokens is None else reasoning_prompt
-        texts = [
-            render_prompt(ask([self._catalog.text(item) for item in history[-self._decoding.history :]]))
-            for history in histories
-        ]
-        room = self._search.trie.depth
-        if self._decoding.chain_tokens is not None:
-            room += self._decoding.chain_tokens + len(self._text.open)
+        texts = [self._decoding.prompt([self._catalog.text(item) for item in history]) for history in histories]
+        room = self._decoding.room(self._search.trie.depth)
         return encode_prompts(self._tokenizer, texts, room=room, limit=self._limit)
 
     async def answer(self, session: _Session, user: int, prompt: Sequence[int]) -> None:
@@ -117,60 +86,92 @@ class RemoteRecommender:
             await asyncio.gather(*(self._reasoned(session, user, number, prompt) for number in numbers))
 
     async def _reasoned(self, session: _Session, user: int, number: int, prompt: Sequence[int]) -> None:
-        key = f"{user} chain {number}"
-        if key not in session.rows:
-            assert self._decoding.chain_tokens is not None  # noqa: S101 - reasoning mode
+        async def write() -> dict[str, Any]:
+            budget = self._decoding.chain_tokens
+            assert budget is not None  # noqa: S101 - reasoning mode
             # Of seed, user and chain alone; 31 bits, which every server takes.
             sequence = np.random.SeedSequence([self._decoding.seed, user, number])
             draw = Draw(self._decoding.temperature, int(sequence.generate_state(1)[0]) >> 1)
-            budget = self._decoding.chain_tokens
-            tokens = await self._protocol.write(session.client, prompt, budget, self._text.end, draw)
-            chain = self._text.read(tokens[:budget])
-            session.keep(key, {"tokens": chain.tokens, "text": chain.text, "complete": chain.complete})
-        await self._list(session, f"{user} after {number}", [*prompt, *session.rows[key]["tokens"]])
+            scored = self._decoding.mode == "sampled"
+            written = await self._protocol.write(session.client, prompt, budget, self._text.end, draw, scored=scored)
+            chain = self._text.read(written.tokens[:budget], written.logs)
+            row = {"tokens": chain.tokens, "text": chain.text, "complete": chain.complete}
+            return row | {"score": chain.score} if scored else row
+
+        chain = await session.once(_chain_key(user, number), write)
+        await self._list(session, _list_key(user, number), [*prompt, *chain["tokens"]])
 
     async def _list(self, session: _Session, key: str, prefix: Sequence[int]) -> None:
-        if key in session.rows:
-            return
-
         async def next_logs(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> list[Logs]:
             return await self._protocol.next_logs(session.client, prefixes, tokens)
 
-        items, scores = await self._search.search(prefix, next_logs)
-        session.keep(key, {"items": items.tolist(), "scores": scores.tolist()})
+        async def search() -> dict[str, Any]:
+            items, scores = await self._search.search(prefix, next_logs)
+            return {"items": items.tolist(), "scores": scores.tolist()}
 
-    def table(self, journal: Journal, cases: Cases) -> pl.DataFrame:
-        """The predictions in a complete journal, in the order of ``cases``."""
-        rows = [self._row(journal, int(user)) for user in cases.users]
-        items = np.array([row[0] for row in rows], dtype=np.int64)
-        scores = np.array([row[1] for row in rows], dtype=np.float32)
-        chains = [row[2] for row in rows]
-        return predictions_table(
+        await session.once(key, search)
+
+    def tables(
+        self, journal: Journal, cases: Cases, prompts: Sequence[Sequence[int]]
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Predictions and costs in a complete journal, in the order of ``cases``; see `eval.stages.model_result`."""
+        users = [self._user(journal.rows, int(user)) for user in cases.users]
+        shown = [user.shown for user in users]
+        predictions = predictions_table(
             cases.users,
             cases.targets,
-            items,
-            scores,
-            [None if chain is None else chain.text for chain in chains],
-            [None if chain is None else not chain.complete for chain in chains],
+            np.array([user.items for user in users], dtype=np.int64),
+            np.array([user.scores for user in users], dtype=np.float32),
+            [None if chain is None else chain.text for chain in shown],
+            [None if chain is None else not chain.complete for chain in shown],
         )
+        costs = pl.DataFrame(
+            {
+                "latency": [user.latency for user in users],
+                "prompt_tokens": [len(prompt) for prompt in prompts],
+                "written_tokens": [sum(len(chain.tokens) for chain in user.chains) for user in users],
+                "malformed_chains": [sum(not chain.complete for chain in user.chains) for user in users],
+            }
+        )
+        return predictions, costs
 
-    def _row(self, journal: Journal, user: int) -> tuple[Any, Any, Chain | None]:
+    def _user(self, rows: dict[str, dict[str, Any]], user: int) -> _User:
         if self._decoding.chain_tokens is None:
-            row = journal.rows[f"{user}"]
-            return row["items"], row["scores"], None
+            row = rows[f"{user}"]
+            return _User(row["items"], row["scores"], None, [], row["took"])
         numbers = range(self._decoding.chains)
-        lists = [journal.rows[f"{user} after {number}"] for number in numbers]
-        chains = [journal.rows[f"{user} chain {number}"] for number in numbers]
-        best = 0
-        items, scores = lists[0]["items"], lists[0]["scores"]
-        if len(lists) > 1:
-            found = np.array([row["items"] for row in lists], dtype=np.int64)
-            each = np.array([row["scores"] for row in lists], dtype=np.float32)
-            items, scores = combine_chains(found, each, min(K, len(self._catalog)))
-            # Of several chains the one that is shown is the one that speaks most for the first item.
-            best = int(np.where(found == items[0], each, -np.inf).max(axis=1).argmax())
-        shown = chains[best]
-        return items, scores, Chain(tuple(shown["tokens"]), shown["text"], shown["complete"])
+        written = [rows[_chain_key(user, number)] for number in numbers]
+        lists = [rows[_list_key(user, number)] for number in numbers]
+        chains = [
+            Chain(tuple(row["tokens"]), row["text"], row["complete"], row.get("score", math.nan)) for row in written
+        ]
+        items, scores, shown = self._decoding.merge(
+            np.array([row["items"] for row in lists], dtype=np.int64),
+            np.array([row["scores"] for row in lists], dtype=np.float32),
+            chains,
+        )
+        # The chains of a user are written side by side.
+        latency = max(chain["took"] + found["took"] for chain, found in zip(written, lists, strict=True))
+        return _User(items, scores, shown, chains, latency)
+
+
+def _chain_key(user: int, number: int) -> str:
+    return f"{user} chain {number}"
+
+
+def _list_key(user: int, number: int) -> str:
+    return f"{user} after {number}"
+
+
+@dataclass(frozen=True)
+class _User:
+    """What one user gets: items and scores ``[k]``, the chain that is shown, all chains, and seconds."""
+
+    items: Any
+    scores: Any
+    shown: Chain | None
+    chains: Sequence[Chain]
+    latency: float
 
 
 class _Session:
@@ -186,14 +187,15 @@ class _Session:
         # Time goes on where the last start left off, so that the time in between does not count.
         self._since = time.monotonic() - seconds_of(journal)
 
-    @property
-    def rows(self) -> dict[str, dict[str, Any]]:
-        """What has been answered."""
-        return self._journal.rows
-
-    def keep(self, key: str, row: dict[str, Any]) -> None:
-        """Add an answer to the journal."""
-        self._journal.add(key, row | {"at": round(time.monotonic() - self._since, 3)})
+    async def once(self, key: str, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """The journal's row for ``key``: what an earlier start left, else what ``ask`` answers, with its seconds."""
+        if key not in self._journal.rows:
+            began = time.monotonic()
+            row = await ask()
+            now = time.monotonic()
+            seconds = {"took": round(now - began, 4), "at": round(now - self._since, 3)}
+            self._journal.add(key, row | seconds)
+        return self._journal.rows[key]
 
 
 def seconds_of(journal: Journal) -> float:
@@ -267,7 +269,6 @@ def evaluate_remote(
     """
     check_name(name)
     interactions, index = run / "interactions.parquet", run / "index.json"
-    mode: Mode = "direct" if decoding.chain_tokens is None else "reasoning"
     label = label_of(checkpoint, run)
 
     def build(out: Path) -> None:
@@ -281,24 +282,23 @@ def evaluate_remote(
         with Journal(out / "answers.jsonl") as journal:
             client = asyncio.run(ask_all(recommender, cases, prompts, journal, servers))
             seconds = seconds_of(journal)
-            predictions = recommender.table(journal, cases)
+            predictions, costs = recommender.tables(journal, cases, prompts)
         if client.retries:
             causes = ", ".join(f"{count} after {cause}" for cause, count in sorted(client.retries.items()))
             print(f"[eval-{name}] tried again: {causes}", flush=True)
-        items = np.array(predictions["items"].to_list(), dtype=np.int64)
-        malformed = predictions["malformed"].mean()
-        result = Result(
-            name=name,
-            mode=mode,
+        result = model_result(
+            name,
+            decoding,
+            predictions,
+            costs,
+            cases,
+            training_matrix(table, len(catalog)),
+            catalogue=len(catalog),
             split=split,
             checkpoint=label,
-            **measure(items, cases.targets, catalogue=len(catalog), seed=decoding.seed),
-            malformed_rate=None if malformed is None else float(malformed),  # type: ignore[arg-type]
-            seconds_per_user=seconds / len(items),
-            exposure=exposure_of(items, training_matrix(table, len(catalog)), cases.histories, len(catalog)),
-            seed=decoding.seed,
-            settings={key: value for key, value in dataclasses.asdict(decoding).items() if key != "seed"},
-            versions=versions_of("numpy", "polars", "transformers", "aiohttp"),
+            seconds_per_user=seconds / len(predictions),
+            settings={},
+            packages=("transformers", "aiohttp"),
             command=command,
         )
         write_result(out, result, predictions)
@@ -306,7 +306,7 @@ def evaluate_remote(
     return run_stage(
         run,
         f"eval-{name}",
-        config={"mode": mode, "k": K, "split": split, "users": users, "checkpoint": label}
+        config={"mode": decoding.mode, "k": K, "split": split, "users": users, "checkpoint": label}
         | dataclasses.asdict(decoding),
         inputs=[interactions, index, *checkpoint_files(checkpoint)],
         outputs=outputs_of(name),

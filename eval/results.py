@@ -70,7 +70,8 @@ class Cost(Config):
     """What lists took to make; seconds differ from run to run.
 
     Attributes:
-        latency_p50: Seconds from handing over a batch until a user's list is there, median over users.
+        latency_p50: Seconds from handing over a user, with the batch or with requests of others in flight, until the
+            user's list is there, median over users.
         latency_p95: The same, 95th percentile.
         prompt_tokens: Read per user, mean.
         written_tokens: Written per user before the items, all chains together, mean.

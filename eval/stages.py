@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult, run_stage
 
+from eval.asking import Asking
 from eval.baselines import (
     Ranking,
     rank_by_cooccurrence,
@@ -222,9 +223,6 @@ def evaluate_model(
     """
     check_name(name)
     interactions, ids_path = run / "interactions.parquet", index or run / "index.json"
-    mode: Mode = "direct"
-    if decoding.chain_tokens is not None:
-        mode = "sampled" if decoding.combine == "answers" else "reasoning"
     label = label_of(checkpoint, run)
     processes = join_processes()
 
@@ -241,35 +239,28 @@ def evaluate_model(
 
     def build(out: Path) -> None:
         table, ids, cases = read()
-        train = training_matrix(table, len(ids))
         parts = out / "parts"
         parts.mkdir(exist_ok=True)
         processes.from_leader(str(parts))
         predict(ids, cases, parts)
         predictions, costs = collect_chunks(cases, decoding.batch_size, parts)
-        items = np.array(predictions["items"].to_list(), dtype=np.int64)  # [N, k]
-        latency = np.percentile(costs["latency"].to_numpy(), (50, 95))
-        mean = {name: float(costs[name].to_numpy().mean()) for name in costs.columns}
-        result = Result(
-            name=name,
-            mode=mode,
+        result = model_result(
+            name,
+            decoding,
+            predictions,
+            costs,
+            cases,
+            training_matrix(table, len(ids)),
+            catalogue=len(ids),
             split=split,
             checkpoint=label,
-            **measure(items, cases.targets, catalogue=len(ids), seed=decoding.seed),
-            malformed_rate=None if mode == "direct" else mean["malformed_chains"] / decoding.chains,
-            seconds_per_user=mean["seconds"] / processes.count,
-            exposure=exposure_of(items, train, cases.histories, len(ids)),
-            cost=Cost(
-                latency_p50=float(latency[0]),
-                latency_p95=float(latency[1]),
-                prompt_tokens=mean["prompt_tokens"],
-                written_tokens=mean["written_tokens"],
-            ),
-            pass_at=_pass_at(items, cases, decoding.seed) if mode == "sampled" else None,
-            seed=decoding.seed,
-            settings={key: value for key, value in dataclasses.asdict(decoding).items() if key != "seed"}
-            | {"index": ids_path.name, "prompt": template and template.name, "processes": processes.count},
-            versions=versions_of("numpy", "polars", "torch", "transformers"),
+            seconds_per_user=float(costs["seconds"].to_numpy().mean()) / processes.count,
+            settings={
+                "index": ids_path.name,
+                "prompt": None if template is None else template.name,
+                "processes": processes.count,
+            },
+            packages=("torch", "transformers"),
             command=command,
         )
         write_result(out, result, predictions)
@@ -283,7 +274,7 @@ def evaluate_model(
     done = run_stage(
         run,
         f"eval-{name}",
-        config={"mode": mode, "k": K, "split": split, "users": users, "checkpoint": label}
+        config={"mode": decoding.mode, "k": K, "split": split, "users": users, "checkpoint": label}
         | dataclasses.asdict(decoding),
         inputs=[interactions, ids_path, *([] if template is None else [template]), *checkpoint_files(checkpoint)],
         outputs=outputs_of(name),
@@ -294,6 +285,68 @@ def evaluate_model(
     if not done.ran:
         processes.from_leader(None)
     return done
+
+
+def model_result(
+    name: str,
+    asking: Asking,
+    predictions: pl.DataFrame,
+    costs: pl.DataFrame,
+    cases: Cases,
+    train: npt.NDArray[np.int64],
+    *,
+    catalogue: int,
+    split: Split,
+    checkpoint: str,
+    seconds_per_user: float,
+    settings: Mapping[str, str | int | float | None],
+    packages: Sequence[str],
+    command: str,
+) -> Result:
+    """``metrics.json`` of a model, wherever it ran.
+
+    Args:
+        name: Of the evaluation.
+        asking: How the model was asked.
+        predictions: A row per user, see `predictions_table`.
+        costs: A row per user: seconds of ``latency``, ``prompt_tokens``, ``written_tokens`` and, of the user's chains,
+            ``malformed_chains``.
+        cases: The users.
+        train: Users and items of the training interactions, ``[2, M]``.
+        catalogue: Number of items.
+        split: Whose item was to be predicted.
+        checkpoint: Label of the model.
+        seconds_per_user: One over the throughput.
+        settings: Recorded beside those of ``asking``.
+        packages: Whose versions are recorded.
+        command: What was typed.
+    """
+    items = np.array(predictions["items"].to_list(), dtype=np.int64)  # [N, k]
+    latency = np.percentile(costs["latency"].to_numpy(), (50, 95))
+    prompt_tokens, written_tokens, malformed = (
+        float(costs[column].to_numpy().mean()) for column in ("prompt_tokens", "written_tokens", "malformed_chains")
+    )
+    return Result(
+        name=name,
+        mode=asking.mode,
+        split=split,
+        checkpoint=checkpoint,
+        **measure(items, cases.targets, catalogue=catalogue, seed=asking.seed),
+        malformed_rate=None if asking.mode == "direct" else malformed / asking.chains,
+        seconds_per_user=seconds_per_user,
+        exposure=exposure_of(items, train, cases.histories, catalogue),
+        cost=Cost(
+            latency_p50=float(latency[0]),
+            latency_p95=float(latency[1]),
+            prompt_tokens=prompt_tokens,
+            written_tokens=written_tokens,
+        ),
+        pass_at=_pass_at(items, cases, asking.seed) if asking.mode == "sampled" else None,
+        seed=asking.seed,
+        settings={key: value for key, value in dataclasses.asdict(asking).items() if key != "seed"} | dict(settings),
+        versions=versions_of("numpy", "polars", *packages),
+        command=command,
+    )
 
 
 def _pass_at(answers: npt.NDArray[np.int64], cases: Cases, seed: int) -> dict[str, Interval]:

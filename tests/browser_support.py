@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+from loopback import PATIENCE
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -58,9 +59,7 @@ class Browser:
         try:
             port = await self._port()
             self._session = aiohttp.ClientSession()
-            async with self._session.get(f"http://127.0.0.1:{port}/json") as response:
-                [page, *_] = [target for target in await response.json() if target["type"] == "page"]
-            self._socket = await self._session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0)
+            self._socket = await self._session.ws_connect(await self._page(port), max_msg_size=0)
         except BaseException:
             self._stop()
             raise
@@ -89,11 +88,22 @@ class Browser:
 
     async def _port(self) -> int:
         path = Path(self._profile) / "DevToolsActivePort"
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while not (path.exists() and path.read_text().strip()):
             assert time.monotonic() < end and self._process.poll() is None, "the browser does not start"
             await asyncio.sleep(0.05)
         return int(path.read_text().split()[0])
+
+    async def _page(self, port: int) -> str:
+        """Where its one page is spoken to; the browser may listen before it has one."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            async with self._session.get(f"http://127.0.0.1:{port}/json") as response:
+                for target in await response.json():
+                    if target["type"] == "page":
+                        return str(target["webSocketDebuggerUrl"])
+            assert time.monotonic() < end, "the browser opens no page"
+            await asyncio.sleep(0.05)
 
     async def _read(self) -> None:
         async for message in self._socket:
@@ -112,7 +122,7 @@ class Browser:
         self._number += 1
         self._answers[self._number] = answer = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": self._number, "method": method, "params": parameters})
-        event = await asyncio.wait_for(answer, 30)
+        event = await asyncio.wait_for(answer, PATIENCE)
         assert "error" not in event, event
         return event["result"]
 
@@ -127,9 +137,9 @@ class Browser:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    async def until(self, condition: str, seconds: float = 20) -> None:
+    async def until(self, condition: str) -> None:
         """Wait for an expression to become true."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE
         while not await self.run(f"Boolean({condition})"):
             assert time.monotonic() < end, f"still not: {condition}\n{self.complaints}"
             await asyncio.sleep(0.03)

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 
 from gream.stage import sha256_of
@@ -59,20 +59,35 @@ def hashes(run: Path) -> dict[str, str]:
     return {path.as_posix(): sha256_of(run / path) for path in kept}
 
 
-def kill_when(arguments: list[str], there: Path, *, seconds: float = 120) -> bool:
-    """Start a command and kill its whole process group with SIGKILL as soon as ``there`` exists.
+# Run by every Python process that `kill_when` starts: the first to touch a file once the path exists kills them all.
+_KILLER = """
+import os, signal, sys
+os.environ.setdefault("GREAM_KILL_GROUP", str(os.getpgrp()))
+def watch(event, arguments):
+    if event in ("open", "os.mkdir", "os.rename", "os.remove") and os.path.exists(os.environ["GREAM_KILL_WHEN"]):
+        os.killpg(int(os.environ["GREAM_KILL_GROUP"]), signal.SIGKILL)
+sys.addaudithook(watch)
+"""
+
+
+def kill_when(arguments: list[str], there: Path) -> bool:
+    """Start a command that kills itself and all its children with SIGKILL as soon as ``there`` exists.
+
+    From within, as a process beside it may be too late on a busy machine: before it touches another file.
 
     Returns:
-        Whether it was still running, so that the kill fell into the middle of its work.
+        Whether that came to pass, so that the kill fell into the middle of its work.
     """
-    process = subprocess.Popen(
-        arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    end = time.monotonic() + seconds
-    while not there.exists() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.002)
-    alive = process.poll() is None
-    if alive:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return alive
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "sitecustomize.py").write_text(_KILLER)
+        path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+        done = subprocess.run(
+            arguments,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            timeout=600,
+            env={**os.environ, "PYTHONPATH": path, "GREAM_KILL_WHEN": str(there)},
+        )
+    return done.returncode == -signal.SIGKILL

@@ -1,22 +1,26 @@
 """A stub in the place of SGLang or vLLM: it speaks their documented protocols, and a real small model computes.
 
-``python tests/server_support.py MODEL PORT`` runs it alone, so that it can be killed.
+``python tests/server_support.py MODEL DESCRIPTOR LAST END`` runs it alone, on a socket that it inherits. It answers
+LAST requests; at the next it dies or falls silent, as END says, "die" or "hold"; where END is empty it answers all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import socket
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from aiohttp import web
+from loopback import LoopbackServer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 MAX_LOGPROB_TOKEN_IDS = 128
@@ -45,6 +49,12 @@ class StubModel:
         rest = torch.tensor([list(prompt[shared:]) for prompt in prompts])
         logits = self._model(rest, past_key_values=cache, use_cache=True).logits[:, -1]
         return logits.double().log_softmax(1)
+
+    @torch.inference_mode()
+    def logs_behind(self, tokens: Sequence[int], first: int) -> list[float]:
+        """Log-probability of each of ``tokens`` from the number ``first`` on, at temperature 1."""
+        logs = self._model(torch.tensor([list(tokens)])).logits[0].double().log_softmax(1)
+        return [float(logs[at - 1, tokens[at]]) for at in range(first, len(tokens))]
 
     @torch.inference_mode()
     def write(
@@ -83,13 +93,13 @@ class Fault:
         status: Answered with this and an error message.
         drop: The connection is closed without an answer.
         cut: The body is no whole JSON.
-        delay: Seconds before the true answer.
+        until: Nothing is sent before this is so.
     """
 
     status: int = 0
     drop: bool = False
     cut: bool = False
-    delay: float = 0.0
+    until: Callable[[], bool] = lambda: True
 
 
 Faults = Callable[[int], Fault | None]  # by the number of the request, from 0
@@ -100,6 +110,13 @@ def sglang_answer(model: StubModel, body: dict[str, Any]) -> Any:
     many = isinstance(body["input_ids"][0], list)
     prompts = body["input_ids"] if many else [body["input_ids"]]
     settings = body["sampling_params"] if isinstance(body["sampling_params"], list) else [body["sampling_params"]]
+    if "logprob_start_len" in body:
+        assert body["return_logprob"] and not many and settings[0]["max_new_tokens"] == 0
+        tokens = body["input_ids"][body["logprob_start_len"] :]
+        first = len(body["input_ids"]) - len(tokens) + 1
+        read = zip(tokens, [None, *model.logs_behind(body["input_ids"], first)], strict=True)
+        rows = [[log, token, None] for token, log in read]
+        return {"text": "", "output_ids": [], "meta_info": {"input_token_logprobs": rows, "completion_tokens": 0}}
     wanted = body.get("token_ids_logprob")
     if settings[0]["max_new_tokens"] == 0:
         assert body["return_logprob"] and many and len(wanted) == len(prompts) == len(settings)
@@ -135,7 +152,12 @@ def vllm_answer(model: StubModel, body: dict[str, Any]) -> Any:
             one["temperature"],
             one.get("seed", 0),
         )
-        return {"choices": [{"index": 0, "logprobs": None, "finish_reason": reason, "token_ids": tokens}]}
+        held = None
+        if "logprobs" in one:
+            logs = model.logs_behind([*body["token_ids"], *tokens], len(body["token_ids"]))
+            pairs = zip(tokens, logs, strict=True)
+            held = {"content": [{"token": f"token_id:{token}", "logprob": log} for token, log in pairs]}
+        return {"choices": [{"index": 0, "logprobs": held, "finish_reason": reason, "token_ids": tokens}]}
     if len(wanted) > MAX_LOGPROB_TOKEN_IDS or one["logprobs"] != len(wanted):
         raise web.HTTPBadRequest(text=json.dumps({"error": {"message": f"{len(wanted)} logprob_token_ids"}}))
     logs = model.next_logs([body["token_ids"]])[0]
@@ -150,41 +172,30 @@ def vllm_answer(model: StubModel, body: dict[str, Any]) -> Any:
     }
 
 
-class StubServer:
-    """Both protocols on a free port of 127.0.0.1, in a thread."""
+class StubServer(LoopbackServer):
+    """Both protocols."""
 
     def __init__(self, model: StubModel, faults: Faults = lambda number: None) -> None:
+        super().__init__()
         self.model = model
         self.faults = faults
         self.requests: list[dict[str, Any]] = []
         self.most_in_flight = 0
         self.keys: set[str] = set()
         self._in_flight = 0
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
+    async def listen(self) -> None:
+        await self.serve(socket.create_server(("127.0.0.1", 0)))
 
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _main(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        await self.serve(0)
-        self._ready.set()
-        await self._stop.wait()
+    async def close(self) -> None:
         await self._runner.cleanup()
 
-    async def serve(self, port: int) -> None:
-        """Listen; ``port`` 0 takes a free one."""
+    async def serve(self, listener: socket.socket) -> None:
+        """Answer on a socket that is bound."""
         self._compute = ThreadPoolExecutor(max_workers=1)
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post("/generate", lambda request: self._answer(request, sglang_answer))
@@ -192,9 +203,8 @@ class StubServer:
         app.router.add_get("/health", lambda request: web.Response())
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
-        await site.start()
-        self.port: int = self._runner.addresses[0][1]
+        await web.SockSite(self._runner, listener).start()
+        self.port = listener.getsockname()[1]
 
     async def _answer(self, request: web.Request, answer: Callable[[StubModel, dict[str, Any]], Any]) -> web.Response:
         fault = self.faults(len(self.requests))
@@ -204,8 +214,8 @@ class StubServer:
         self._in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self._in_flight)
         try:
-            if fault is not None and fault.delay:
-                await asyncio.sleep(fault.delay)
+            while fault is not None and not fault.until():
+                await asyncio.sleep(0.001)
             if fault is not None and fault.status:
                 return web.json_response({"error": {"message": "a fault"}}, status=fault.status)
             if fault is not None and fault.drop:
@@ -219,13 +229,21 @@ class StubServer:
         return web.Response(text=text[: len(text) // 2] if fault is not None and fault.cut else text)
 
 
-async def _alone(model: StubModel, port: int) -> None:
-    server = StubServer(model)
-    await server.serve(port)
+async def _alone(model: StubModel, listener: socket.socket, last: int, end: str) -> None:
+    def at_last(number: int) -> Fault | None:
+        if number < last:
+            return None
+        if end == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Fault(until=lambda: False)
+
+    server = StubServer(model, at_last if end else lambda number: None)
+    await server.serve(listener)
     print(f"listening on {server.url}", flush=True)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    asyncio.run(_alone(StubModel(Path(sys.argv[1])), int(sys.argv[2])))
+    folder, descriptor, last, end = sys.argv[1:]
+    asyncio.run(_alone(StubModel(Path(folder)), socket.socket(fileno=int(descriptor)), int(last), end))

@@ -6,19 +6,18 @@ import asyncio
 import hashlib
 import json
 import re
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import polars as pl
 from data_support import RECIPE, ROOT
+from loopback import PATIENCE, LoopbackServer
 
 from data_processing.__main__ import Stage, main
 
@@ -32,7 +31,8 @@ class Reply:
         status: HTTP status; any other than 200 carries an error message instead of the text.
         headers: Further headers.
         body: Whole body, instead of one made of the above.
-        delay: Seconds before anything is sent.
+        crowd: As many requests must have been in flight at once before anything is sent.
+        delay: Seconds after that.
         cut: Share of the bytes after which the connection is closed; 0 closes it without an answer.
         finish: Reason for which the model stopped.
         usable: Whether the text is a good answer.
@@ -42,6 +42,7 @@ class Reply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
+    crowd: int = 0
     delay: float = 0.0
     cut: float = 1.0
     finish: str = "stop"
@@ -81,39 +82,28 @@ SETTINGS = ("teacher.backoff=0.01", "rl.reserved=0")
 Behaviour = Callable[[str, int], Reply]
 
 
-class ChatServer:
-    """Answers on a free port of 127.0.0.1, in a thread; ``behaviour`` gets the prompt and how often it came before."""
+class ChatServer(LoopbackServer):
+    """Chat completions; ``behaviour`` gets the prompt and how often it came before."""
 
     def __init__(self, behaviour: Behaviour) -> None:
+        super().__init__()
         self.behaviour = behaviour
         self.requests: list[Request] = []
         self.answered: Counter[str] = Counter()  # prompts for which a good answer was sent
         self.most_in_flight = 0
         self._in_flight = 0
         self._seen: Counter[str] = Counter()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self
+    async def listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
+        self.port = self._server.sockets[0].getsockname()[1]
 
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _main(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
-        self.port: int = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
+    async def close(self) -> None:
+        self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -121,15 +111,18 @@ class ChatServer:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 length = next(line for line in head.lower().split("\r\n") if line.startswith("content-length:"))
                 body = json.loads(await reader.readexactly(int(length.partition(":")[2])))
+                arrived = time.monotonic()
                 prompt = body["messages"][1]["content"]
                 reply = self.behaviour(prompt, self._seen[prompt])
                 self._seen[prompt] += 1
                 if not head.startswith("POST /v1/chat/completions "):
                     reply = Reply(status=404)
-                self.requests.append(Request(time.monotonic(), prompt, body, head, reply))
+                self.requests.append(Request(arrived, prompt, body, head, reply))
                 self._in_flight += 1
                 self.most_in_flight = max(self.most_in_flight, self._in_flight)
                 try:
+                    while self.most_in_flight < reply.crowd:
+                        await asyncio.sleep(0.001)
                     await asyncio.sleep(reply.delay)
                 finally:
                     self._in_flight -= 1
@@ -196,15 +189,16 @@ def command(run: Path, url: str, *overrides: str) -> list[str]:
     ]
 
 
-def kill_after(arguments: Sequence[str], enough: Callable[[], bool], *, seconds: float = 60) -> None:
+def kill_after(arguments: Sequence[str], enough: Callable[[], bool]) -> None:
     """Start a command and kill it with SIGKILL as soon as ``enough`` says so."""
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not enough() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.001)
-    assert process.poll() is None, "it ended before it was to be killed"
-    process.send_signal(signal.SIGKILL)
+    ended = process.poll() is not None
+    process.kill()
     process.wait()
+    assert enough() and not ended, "it ended, or took too long, before it was to be killed"
 
 
 def made_run(run: Path, *, users: int, items: int, length: int = 7) -> Path:

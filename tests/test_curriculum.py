@@ -198,7 +198,7 @@ def train(folder: Path, output: Path, *more: str, ranks: int = 1) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 

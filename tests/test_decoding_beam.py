@@ -89,6 +89,17 @@ def test_a_beam_as_wide_as_the_catalogue_ranks_and_scores_it_exactly(
         np.testing.assert_allclose(result.scores[row], np.sort(exact)[::-1], atol=1e-4)
 
 
+def test_scores_over_a_vocabulary_too_large_to_be_held_at_once_are_exact() -> None:
+    ids = fixed_ids(0)
+    model = make_model(20_000)
+    prompts = prompts_of(1, [9, 4, 1])
+    result = search(model, ids, prompts, k=len(ids), beams=len(ids))
+    for row, prompt in enumerate(prompts):
+        exact = np.array(exact_scores(model, prompt, ids))
+        np.testing.assert_allclose(result.scores[row], exact[result.items[row]], atol=1e-4)
+        np.testing.assert_allclose(result.scores[row], np.sort(exact)[::-1], atol=1e-4)
+
+
 def test_legal_scores_of_a_catalogue_of_equal_lengths_are_a_distribution() -> None:
     ids = fixed_ids(2)
     result = search(make_model(VOCABULARY), ids, prompts_of(0, [7]), k=len(ids), beams=len(ids), score="legal")

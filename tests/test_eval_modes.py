@@ -143,9 +143,10 @@ def test_two_processes_make_the_predictions_of_one(run: Path, tmp_path: Path) ->
     )
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
     command = [*launcher, script, "direct", *settings, "--name", "two"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # a script's folder stands where the current one would
+    # A script's folder stands where the current one would.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "plugins"), str(ROOT)])}
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, timeout=300, env=environment
+        list(map(str, command)), capture_output=True, text=True, check=False, timeout=600, env=environment
     )
     assert done.returncode == 0, done.stderr
     one, two = (run / "eval" / name / "predictions.parquet" for name in ("one", "two"))

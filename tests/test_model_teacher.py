@@ -44,12 +44,7 @@ from data_processing.questions import UnusableAnswerError
 from data_processing.reserve import without_reserved
 from data_processing.tables import Item
 
-
-@pytest.fixture(autouse=True)
-def _no_keys_no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GREAM_API_KEY", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+pytestmark = pytest.mark.usefixtures("no_keys_no_proxies")
 
 
 @pytest.fixture
@@ -104,7 +99,7 @@ def storm(prompt: str, before: int) -> Reply:
         return random_.sample([*faults, random_.choice(unusable)], count)[before]
     # Ten prompts of users 800 to 980: soon after the kill, so that no client waits for them at the end of the run.
     if kind(prompt) == "preference" and titles(prompt)[0] in range(2400, 3000, 60) and before == count:
-        return Reply(good.text, cut=0.0, delay=60)
+        return Reply(good.text, cut=0.0, delay=600)
     return Reply(good.text, delay=0.1) if random_.random() < 0.01 else good
 
 
@@ -112,7 +107,7 @@ def test_ten_thousand_requests_and_a_kill(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run", users=3000, items=4000)
     total, concurrency = 4000 + 2 * 3000, 64
     with ChatServer(storm) as server:
-        arguments = command(run, server.url, f"teacher.concurrency={concurrency}", "teacher.timeout=3")
+        arguments = command(run, server.url, f"teacher.concurrency={concurrency}", "teacher.timeout=10")
         kill_after(arguments, lambda: server.answered.total() > 4000)
         asked_before = len(server.requests)
         kept = {mark for row in jsonl_of_whole_lines(run / "teacher" / "answers.jsonl") for mark in marks(row)}
@@ -253,7 +248,7 @@ def test_a_request_holds_model_sampling_and_key(run: Path, monkeypatch: pytest.M
 
 
 def test_no_more_requests_are_in_flight_than_allowed(run: Path) -> None:
-    with ChatServer(lambda prompt, _: Reply(good_answer(prompt), delay=0.02)) as server:
+    with ChatServer(lambda prompt, _: Reply(good_answer(prompt), crowd=4, delay=0.02)) as server:
         teach(run, server.url, "teacher.concurrency=4")
     assert server.most_in_flight == 4
 
@@ -395,18 +390,20 @@ def test_what_no_retry_mends_stops_at_once(run: Path, status: int, said: str) ->
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "said"),
+    ("behaviour", "timeout", "said"),
     [
-        (lambda *_: Reply(status=500), "status 500, 3 tries failed"),
-        (lambda *_: Reply(cut=0.0), "3 tries failed"),
-        (lambda *_: Reply("late", delay=5), "no answer within 0.2 s, 3 tries failed"),
-        (lambda *_: Reply(body=b"<html>welcome</html>"), "the body is no chat completion, 3 tries failed"),
-        (lambda *_: Reply(status=429, headers={"Retry-After": "86400"}), "to be tried again in 86400 s"),
+        (lambda *_: Reply(status=500), 300, "status 500, 3 tries failed"),
+        (lambda *_: Reply(cut=0.0), 300, "3 tries failed"),
+        (lambda *_: Reply("late", delay=600), 0.5, "no answer within 0.5 s, 3 tries failed"),
+        (lambda *_: Reply(body=b"<html>welcome</html>"), 300, "the body is no chat completion, 3 tries failed"),
+        (lambda *_: Reply(status=429, headers={"Retry-After": "86400"}), 300, "to be tried again in 86400 s"),
     ],
 )
-def test_a_server_that_stays_ill_is_named_after_its_retries(run: Path, behaviour: Behaviour, said: str) -> None:
+def test_a_server_that_stays_ill_is_named_after_its_retries(
+    run: Path, behaviour: Behaviour, timeout: float, said: str
+) -> None:
     with ChatServer(behaviour) as server, pytest.raises(GreamError) as error:
-        teach(run, server.url, "teacher.concurrency=1", "teacher.retries=2", "teacher.timeout=0.2")
+        teach(run, server.url, "teacher.concurrency=1", "teacher.retries=2", f"teacher.timeout={timeout}")
     assert said in str(error.value)
     assert str(error.value).startswith(server.url)
     assert len(server.requests) == (1 if "86400" in said else 3)
@@ -429,7 +426,7 @@ def test_a_server_without_encryption_is_named(run: Path) -> None:
         def answer() -> None:
             connection, _ = server.accept()
             with connection:
-                connection.recv(100)
+                connection.recv(1 << 16)  # all of it: else the rest is answered by a reset
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
         threading.Thread(target=answer, daemon=True).start()
@@ -452,7 +449,7 @@ def test_retry_after_is_honoured(run: Path, dated: bool) -> None:
         for request in server.requests
         if kind(request.prompt) == "description" and titles(request.prompt) == [1]
     )
-    assert 0.95 < second - first < 2.5
+    assert second - first > 0.95
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])

@@ -42,11 +42,7 @@ from data_processing.tables import Item, read_training_sequences
 SFT = (*SETTINGS, "sft.reasoning_min_history=2")
 
 
-@pytest.fixture(autouse=True)
-def _no_keys_no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GREAM_API_KEY", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+pytestmark = pytest.mark.usefixtures("no_keys_no_proxies")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from eval_support import MALICIOUS, exact_scores, make_checkpoint, make_run
-from gream.dialogue import direct_prompt, reasoning_prompt, render_prompt
+from gream.dialogue import direct_prompt, reasoning_prompt, render_prompt, sequence_messages
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from hypothesis import given
@@ -156,6 +156,22 @@ def test_both_modes_rank_as_scoring_the_whole_catalogue_does(run: Path) -> None:
             assert [item.item_id for item in found.history] == [items[item].item_id for item in history[-3:]]
 
 
+def test_a_model_of_whole_sequences_is_asked_to_go_on_with_one(run: Path) -> None:
+    items = Items.load(run)
+    folder = run / "checkpoints" / "alignment"
+    model = LocalModel(folder, items, Settings(beams=30, history=3, chain_tokens=12, form="sequence"))
+    [found] = model.recommend("direct", [[5, 6, 7, 8]], 7)
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    question, answer = sequence_messages([items.catalog.text(item) for item in (6, 7, 8)])
+    prompt = tokenizer(render_prompt([question]) + answer["content"])["input_ids"]
+    ids = [tokenizer.convert_tokens_to_ids(list(tokens)) for tokens in items.catalog.ids]
+    exact = np.array(exact_scores(network, prompt, ids))
+    assert [item.item_id for item in found.items] == [items[int(item)].item_id for item in np.argsort(-exact)[:7]]
+    # A chain is asked for in one form only.
+    question_form = LocalModel(folder, items, Settings(beams=30, history=3, chain_tokens=12))
+    assert model.recommend("reasoning", [[5, 6]], 3) == question_form.recommend("reasoning", [[5, 6]], 3)
+
+
 def test_what_the_model_cannot_do_is_refused(run: Path) -> None:
     items = Items.load(run)
     folder = run / "checkpoints" / "alignment"
@@ -164,7 +180,7 @@ def test_what_the_model_cannot_do_is_refused(run: Path) -> None:
         model.recommend("direct", [[1]], 21)
     with pytest.raises(GreamError, match="an empty history"):
         model.recommend("direct", [[1], []], 3)
-    with pytest.raises(GreamError, match="exceed the model's 512 positions; lower --history or --chain-tokens"):
+    with pytest.raises(GreamError, match="but the model has 512 positions; lower --history or --chain-tokens"):
         model.recommend("reasoning", [list(range(20))], 3)
     assert len(model.recommend("direct", [list(range(20))], 3)[0].items) == 3
 

@@ -109,12 +109,16 @@ def test_chains_are_those_in_process(engine: Engine, folder: Path, server: StubS
     here = ChainWriter(model, tokenizer, budget=10, batch_size=2).write(prompts, keys=range(3))
     text = ChainText(tokenizer)
 
-    async def main(draw: Draw) -> list[Any]:
+    async def main(draw: Draw, *, scored: bool = False) -> list[Any]:
         async with ServerClient(ServerSettings((server.url,))) as client:
             protocol = PROTOCOLS[engine]()
-            return [text.read(await protocol.write(client, prompt, 10, text.end, draw)) for prompt in prompts]
+            written = [await protocol.write(client, prompt, 10, text.end, draw, scored=scored) for prompt in prompts]
+            return [text.read(each.tokens, each.logs) for each in written]
 
     assert asyncio.run(main(Draw(0.0, 0))) == here
+    scored = asyncio.run(main(Draw(0.0, 0), scored=True))
+    assert scored == here
+    np.testing.assert_allclose([chain.score for chain in scored], [chain.score for chain in here], atol=1e-4)
     warm = asyncio.run(main(Draw(1.5, 3)))
     assert warm == asyncio.run(main(Draw(1.5, 3))) != asyncio.run(main(Draw(1.5, 4)))
 
@@ -168,7 +172,44 @@ def test_an_answer_without_what_was_asked_for_is_one_line(engine: Engine, answer
     with pytest.raises(GreamError, match="does not hold the log-probabilities that were asked for"):
         asyncio.run(PROTOCOLS[engine]().next_logs(client, [[1]], [[4, 5]]))
     with pytest.raises(GreamError, match=r"the server's answer holds no '(output_ids|token_ids)'"):
-        asyncio.run(PROTOCOLS[engine]().write(client, [1], 4, 2, Draw(0.0, 0)))
+        asyncio.run(PROTOCOLS[engine]().write(client, [1], 4, 2, Draw(0.0, 0), scored=True))
+
+
+@pytest.mark.parametrize(
+    ("engine", "held", "message"),
+    [
+        ("sglang", {}, "does not hold the log-probabilities"),
+        ("sglang", {"input_token_logprobs": [[None, 1, None], [-1.0, 5, None]]}, "does not hold the log-probabilities"),
+        ("sglang", {"input_token_logprobs": [[None, 1], [-1.0, 5], [math.nan, 6]]}, "not numbers"),
+        ("vllm", None, "does not hold the log-probabilities"),
+        ("vllm", {"content": [{"logprob": -1.0}]}, "does not hold the log-probabilities"),
+        ("vllm", {"content": [{"logprob": -1.0}, {"logprob": -9999.0}]}, "does not hold the log-probabilities"),
+        ("vllm", {"content": [{"logprob": -1.0}, {"logprob": math.nan}]}, "not numbers"),
+    ],
+)
+def test_a_chain_without_its_log_probabilities_is_one_line(engine: Engine, held: Any, message: str) -> None:
+    here = {"output_ids": [5, 6], "meta_info": held}
+    client: Any = _Answers(here if engine == "sglang" else {"choices": [{"token_ids": [5, 6], "logprobs": held}]})
+    with pytest.raises(GreamError, match=message):
+        asyncio.run(PROTOCOLS[engine]().write(client, [1], 4, 2, Draw(1.0, 0), scored=True))
+
+
+@given(st.lists(st.floats(-20, 0), max_size=8), st.lists(st.sampled_from(PIECES), max_size=6))
+@settings(deadline=None)
+def test_a_chain_is_scored_by_what_was_written_up_to_its_end(logs: list[float], pieces: list[str]) -> None:
+    reader = ChainText(TOKENIZER)
+    tokens = [token for piece in pieces for token in TOKENIZER(piece, add_special_tokens=False)["input_ids"]]
+    tokens, logs = tokens[: len(logs)], logs[: len(tokens)]
+    chain = reader.read(tokens, logs)
+    counted = next(
+        (
+            count
+            for count in range(len(tokens) + 1)
+            if reader.end in tokens[:count] or ANSWER_OPEN in TOKENIZER.decode(tokens[:count])
+        ),
+        len(tokens),
+    )
+    assert chain.score == pytest.approx(sum(logs[:counted])) and chain == reader.read(tokens)
 
 
 def test_probabilities_that_are_not_numbers_are_named() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loopback import PATIENCE, kept_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,9 +20,14 @@ FAKE_ENGINE = """#!/usr/bin/env bash
 [ "$1" = -m ] || exec python3 "$@"
 while [ $# -gt 0 ]; do [ "$1" = --port ] && port=$2; shift; done
 sleep 600 &
-echo "$! $CUDA_VISIBLE_DEVICES" > "$FAKE_FOLDER/$port.worker"
+echo "$! $CUDA_VISIBLE_DEVICES" > "$FAKE_FOLDER/$port.half"
+mv "$FAKE_FOLDER/$port.half" "$FAKE_FOLDER/$port.worker"
 echo "fake engine on $port"
-if [ "$port" = "${FAKE_BROKEN:-}" ]; then sleep 0.3; echo "out of memory"; exit 3; fi
+if [ "$port" = "${FAKE_BROKEN:-}" ]; then
+    until [ -e "$FAKE_FOLDER/$((port - 1)).worker" ]; do sleep 0.05; done
+    echo "out of memory"
+    exit 3
+fi
 [ -z "${FAKE_DEAF:-}" ] || trap "" TERM
 python3 -c '
 import http.server, sys, time
@@ -31,24 +36,10 @@ class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200 if self.path == "/health" else 404)
         self.end_headers()
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Health).serve_forever()' "$port"
+class Server(http.server.HTTPServer):
+    allow_reuse_port = True  # the test holds it meanwhile
+Server(("127.0.0.1", int(sys.argv[1])), Health).serve_forever()' "$port"
 """
-
-
-def free_ports(count: int) -> int:
-    """The first of ``count`` free ports in a row."""
-    # Tests may run in several processes: each begins elsewhere.
-    for first in range(31000 + os.getpid() % 200 * 100, 60000, 7):
-        sockets = []
-        try:
-            sockets = [socket.create_server(("127.0.0.1", first + number)) for number in range(count)]
-            return first
-        except OSError:
-            continue
-        finally:
-            for each in sockets:
-                each.close()
-    raise AssertionError("no free ports")
 
 
 class Deployment:
@@ -88,7 +79,7 @@ def gone(pid: int) -> bool:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -99,9 +90,15 @@ def deployment(tmp_path: Path) -> Deployment:
     return Deployment(tmp_path)
 
 
+@pytest.fixture
+def port() -> Iterator[int]:
+    """This one and the next are free."""
+    with kept_ports(2) as first:
+        yield first
+
+
 @pytest.mark.parametrize(("engine", "flag"), [("sglang", "--tp-size 2"), ("vllm", "--max-logprobs 128")])
-def test_one_server_per_group_until_a_signal(deployment: Deployment, engine: str, flag: str) -> None:
-    port = free_ports(2)
+def test_one_server_per_group_until_a_signal(deployment: Deployment, port: int, engine: str, flag: str) -> None:
     process = deployment.start(
         "model", "beauty", "0,1,4,5", "--tp", "2", "--port", str(port), "--engine", engine, "--", "--dtype", "float32"
     )
@@ -114,15 +111,14 @@ def test_one_server_per_group_until_a_signal(deployment: Deployment, engine: str
     workers = [deployment.worker(port), deployment.worker(port + 1)]
     assert [devices for _, devices in workers] == ["0,1", "4,5"] and not any(gone(pid) for pid, _ in workers)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and errors == "stopped\n"
     until(lambda: all(gone(pid) for pid, _ in workers))
     log = deployment.folder / "logs" / "deploy" / f"beauty-{port}.log"
     assert log.read_text().startswith(f"fake engine on {port}\n")
 
 
-def test_a_server_that_does_not_listen_to_the_signal_is_killed(deployment: Deployment) -> None:
-    port = free_ports(1)
+def test_a_server_that_does_not_listen_to_the_signal_is_killed(deployment: Deployment, port: int) -> None:
     arguments = ["model", "x", "0", "--port", str(port)]
     process = deployment.start(*arguments, FAKE_DEAF="1", GREAM_DEPLOY_GRACE="1")
     assert process.stdout is not None
@@ -130,15 +126,14 @@ def test_a_server_that_does_not_listen_to_the_signal_is_killed(deployment: Deplo
     assert process.stdout.readline().startswith("ready: ")
     pid, _ = deployment.worker(port)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     until(lambda: gone(pid))
 
 
-def test_when_one_fails_to_start_all_stop_and_its_log_is_shown(deployment: Deployment) -> None:
-    port = free_ports(2)
+def test_when_one_fails_to_start_all_stop_and_its_log_is_shown(deployment: Deployment, port: int) -> None:
     process = deployment.start("model", "x", "0,1", "--port", str(port), FAKE_BROKEN=str(port + 1))
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "  | out of memory\n" in errors
     assert errors.endswith(
@@ -147,23 +142,22 @@ def test_when_one_fails_to_start_all_stop_and_its_log_is_shown(deployment: Deplo
     until(lambda: gone(deployment.worker(port)[0]))
 
 
-def test_when_one_dies_later_all_stop(deployment: Deployment) -> None:
-    port = free_ports(2)
+def test_when_one_dies_later_all_stop(deployment: Deployment, port: int) -> None:
     process = deployment.start("model", "x", "0,1", "--port", str(port))
     assert process.stdout is not None
     assert [process.stdout.readline() for _ in range(3)][2].startswith("ready: ")
     # The group of the second server, which its worker belongs to.
     os.killpg(os.getpgid(deployment.worker(port + 1)[0]), signal.SIGKILL)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and f"error: the server on port {port + 1} ended; whole log: " in errors
     until(lambda: gone(deployment.worker(port)[0]))
 
 
-def test_one_that_never_becomes_healthy_is_given_up(deployment: Deployment) -> None:
+def test_one_that_never_becomes_healthy_is_given_up(deployment: Deployment, port: int) -> None:
     engine = deployment.folder / "engine"
     engine.write_text('#!/usr/bin/env bash\n[ "$1" = -m ] || exec python3 "$@"\nsleep 600\n')
-    process = deployment.start("model", "x", "0", "--port", str(free_ports(1)), GREAM_DEPLOY_PATIENCE="1")
-    _, errors = process.communicate(timeout=30)
+    process = deployment.start("model", "x", "0", "--port", str(port), GREAM_DEPLOY_PATIENCE="1")
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and "is not healthy after 1 s" in errors
 
 
@@ -182,6 +176,6 @@ def test_one_that_never_becomes_healthy_is_given_up(deployment: Deployment) -> N
 )
 def test_a_mistake_is_one_line_and_nothing_starts(deployment: Deployment, arguments: list[str], message: str) -> None:
     process = deployment.start(*arguments)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2 and output == "" and errors.count("\n") == 1
     assert errors.startswith(f"error: {message}")

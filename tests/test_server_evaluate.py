@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from eval_support import exact_scores, make_checkpoint, make_run
 from gream.decoding.chain_text import ChainText
-from gream.decoding.server_client import ServerSettings
-from gream.decoding.server_protocol import ENGINES, Engine
+from gream.decoding.server_client import ServerClient, ServerSettings
+from gream.decoding.server_protocol import ENGINES, PROTOCOLS, Draw, Engine, Written
+from gream.dialogue import reasoning_prompt, render_prompt
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult
+from loopback import PATIENCE
 from server_support import Fault, StubModel, StubServer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from eval.__main__ import app
+from eval.asking import Combine
 from eval.generative import Decoding
+from eval.metrics import pass_at_k
+from eval.protocol import held_out, read_interactions
 from eval.remote import RemoteDecoding, evaluate_remote
-from eval.results import PREDICTIONS_SCHEMA, read_results
+from eval.results import PREDICTIONS_SCHEMA, Result, read_results
 from eval.stages import evaluate_model
 
 ROOT = Path(__file__).resolve().parent.parent
 DIRECT = RemoteDecoding(
-    engine="sglang", beams=12, score="vocabulary", history=3, chains=0, chain_tokens=None, temperature=0.0, seed=0
+    engine="sglang", beams=12, score="vocabulary", history=3, chain_tokens=None, temperature=0.0, seed=0
 )
-REASONING = dataclasses.replace(DIRECT, chains=1, chain_tokens=12)
+REASONING = dataclasses.replace(DIRECT, chain_tokens=12)
+SEQUENCE = dataclasses.replace(DIRECT, form="sequence")
+SAMPLED = dataclasses.replace(REASONING, chains=6, chain_tokens=6, temperature=1.5, combine="answers")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +64,7 @@ def model(run: Path) -> StubModel:
 def evaluate(
     run: Path, name: str, decoding: RemoteDecoding, *servers: StubServer | str, users: int | None = None, **changes: Any
 ) -> StageResult:
-    settings = {"in_flight": 8, "backoff": 0.01, "timeout": 20.0, "patience": 60.0} | changes
+    settings = {"in_flight": 8, "backoff": 0.01, "timeout": PATIENCE, "patience": PATIENCE} | changes
     return evaluate_remote(
         run,
         run / "checkpoints" / "alignment",
@@ -72,17 +82,21 @@ def predictions(run: Path, name: str) -> pl.DataFrame:
     return pl.read_parquet(run / "eval" / name / "predictions.parquet")
 
 
+def result_of(run: Path, name: str) -> Result:
+    return next(result for result in read_results(run) if result.name == name)
+
+
 def file_of(run: Path, name: str) -> bytes:
     return (run / "eval" / name / "predictions.parquet").read_bytes()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("remote", [DIRECT, REASONING], ids=["direct", "reasoning"])
+@pytest.mark.parametrize("remote", [DIRECT, REASONING, SEQUENCE], ids=["direct", "reasoning", "sequence"])
 def test_lists_are_those_in_process(run: Path, model: StubModel, engine: Engine, remote: RemoteDecoding) -> None:
-    name = f"{engine}-{remote.chains}"
+    name = f"{engine}-{remote.mode}-{remote.form}"
     here = Decoding(
         beams=12, batch_size=4, score="vocabulary", history=3, device="cpu", chain_tokens=remote.chain_tokens,
-        temperature=0.0, seed=0,
+        temperature=0.0, seed=0, form=remote.form,
     )  # fmt: skip
     checkpoint = run / "checkpoints" / "alignment"
     evaluate_model(run, checkpoint, f"{name}-here", here, "test", 10, "", overwrite=False)
@@ -92,25 +106,85 @@ def test_lists_are_those_in_process(run: Path, model: StubModel, engine: Engine,
     assert ours.schema == pl.Schema(PREDICTIONS_SCHEMA)
     assert ours.drop("scores").equals(theirs.drop("scores"))
     np.testing.assert_allclose(ours["scores"].to_list(), theirs["scores"].to_list(), atol=1e-4)
-    [result] = [result for result in read_results(run) if result.name == name]
-    assert result.mode == ("reasoning" if remote.chains else "direct")
+    result, local = result_of(run, name), result_of(run, f"{name}-here")
     assert result.settings["engine"] == engine and result.seconds_per_user > 0
+    for figure in ("mode", "metrics", "exposure", "invalid_rate", "malformed_rate", "pass_at"):
+        assert getattr(result, figure) == getattr(local, figure)
+    assert result.cost is not None and local.cost is not None
+    assert result.cost.prompt_tokens == local.cost.prompt_tokens
+    assert result.cost.written_tokens == local.cost.written_tokens
+    assert 0 < result.cost.latency_p50 <= result.cost.latency_p95
 
 
-def test_the_order_of_answers_the_number_of_servers_and_failures_change_nothing(run: Path, model: StubModel) -> None:
-    warm = dataclasses.replace(REASONING, chains=3, chain_tokens=6, temperature=1.3)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sampled_answers_are_one_item_per_chain_by_the_chains_probability(
+    run: Path, model: StubModel, engine: Engine
+) -> None:
+    name = f"{engine}-sampled"
     with StubServer(model) as server:
-        evaluate(run, "calm", warm, server, users=5, in_flight=1)
+        evaluate(run, name, dataclasses.replace(SAMPLED, engine=engine), server, users=4)
+    folder = run / "checkpoints" / "alignment"
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    catalog = Catalog.load(run / "index.json")
+    ids = [tokenizer.convert_tokens_to_ids(list(tokens)) for tokens in catalog.ids]
+    cases = held_out(read_interactions(run / "interactions.parquet"), "test").sample(4, seed=0)
+    where, key = ("sampling_params", "input_ids") if engine == "sglang" else ("sampling_params", "token_ids")
+    table, hits, malformed, written = predictions(run, name), [], [], []
+    for user, row in enumerate(table.iter_rows(named=True)):
+        prompt = tokenizer(
+            render_prompt(reasoning_prompt([catalog.text(item) for item in cases.histories[user][-3:]]))
+        )["input_ids"]
+        # The chains that were asked for, drawn again, and scored by plain forward passes.
+        settings = [
+            body[where]
+            for body in server.requests
+            if body[key] == prompt and isinstance(body[where], dict) and body[where]["temperature"] == 1.5
+        ]
+        assert len(settings) == 6
+        answers = []
+        for one in settings:
+            seed = one["sampling_seed" if engine == "sglang" else "seed"]
+            tokens, _ = model.write(prompt, 6, ["<answer>"], [2], 1.5, seed)
+            with torch.no_grad():
+                logs = network(torch.tensor([[*prompt, *tokens]])).logits[0].double().log_softmax(1)
+            score = sum(float(logs[len(prompt) + at - 1, token]) for at, token in enumerate(tokens))
+            chain = ChainText(tokenizer).read(tokens)
+            items = np.array(exact_scores(network, [*prompt, *chain.tokens], ids))
+            answers.append((score + items.max(), int(items.argmax())))
+            malformed.append(not chain.complete)
+            written.append(len(chain.tokens))
+        answers.sort(reverse=True)
+        assert row["items"] == [item for _, item in answers]
+        np.testing.assert_allclose(row["scores"], [score for score, _ in answers], atol=1e-3)
+        hits.append(row["items"].count(row["target"]))
+    result = result_of(run, name)
+    assert (result.mode, result.k) == ("sampled", 6)
+    assert result.pass_at is not None and result.pass_at.keys() == {"pass@1", "pass@5"}
+    for k in (1, 5):
+        assert result.pass_at[f"pass@{k}"].value == pytest.approx(pass_at_k(np.array(hits), 6, k).mean())
+    assert result.malformed_rate == np.mean(malformed)
+    assert result.cost is not None and result.cost.written_tokens == pytest.approx(sum(written) / 4)
+
+
+@pytest.mark.parametrize("combine", ["probability", "answers"])
+def test_the_order_of_answers_the_number_of_servers_and_failures_change_nothing(
+    run: Path, model: StubModel, combine: Combine
+) -> None:
+    warm = dataclasses.replace(REASONING, chains=3, chain_tokens=6, temperature=1.3, combine=combine)
+    calm, rough = f"calm-{combine}", f"rough-{combine}"
+    with StubServer(model) as server:
+        evaluate(run, calm, warm, server, users=5, in_flight=1)
     chance = random.Random(0)
-    faults = [Fault(status=503), Fault(drop=True), Fault(cut=True), Fault(delay=0.05)]
+    faults = [Fault(status=503), Fault(drop=True), Fault(cut=True)]
 
     def often(number: int) -> Fault | None:
-        return chance.choice([*faults, *[None] * 6])
+        late = time.monotonic() + 0.05
+        return chance.choice([*faults, Fault(until=lambda: time.monotonic() > late), *[None] * 6])
 
     with StubServer(model, often) as one, StubServer(model, often) as other:
-        evaluate(run, "rough", warm, one, other, users=5, in_flight=64)
+        evaluate(run, rough, warm, one, other, users=5, in_flight=64)
         assert one.requests and other.requests
-    assert file_of(run, "calm") == file_of(run, "rough")
+    assert file_of(run, calm) == file_of(run, rough)
 
 
 def test_several_chains_are_combined_by_log_sum_exp(run: Path, model: StubModel) -> None:
@@ -144,11 +218,15 @@ def test_several_chains_are_combined_by_log_sum_exp(run: Path, model: StubModel)
         dataclasses.replace(REASONING, chains=2)
 
 
-@pytest.mark.parametrize("decoding", [DIRECT, REASONING], ids=["direct", "reasoning"])
+@pytest.mark.parametrize(
+    "decoding",
+    [DIRECT, REASONING, dataclasses.replace(SAMPLED, chains=3)],
+    ids=["direct", "reasoning", "sampled"],
+)
 def test_a_start_after_a_failure_asks_for_what_is_missing_only(
     run: Path, model: StubModel, decoding: RemoteDecoding
 ) -> None:
-    name = f"resumed-{decoding.chains}"
+    name = f"resumed-{decoding.mode}"
     with StubServer(model) as server:
         evaluate(run, f"{name}-whole", decoding, server, users=14)
         whole = Counter(map(repr, server.requests))
@@ -163,9 +241,9 @@ def test_a_start_after_a_failure_asks_for_what_is_missing_only(
     assert file_of(run, name) == file_of(run, f"{name}-whole")
     assert len(server.requests) < sum(whole.values())
     # What was under way in the 2 workers, up to 3 requests of a list and a chain each, may be asked for again.
-    assert sum((answered & rest).values()) <= 8
+    assert sum((answered & rest).values()) <= 8 * decoding.chains
     chains = [body for body in failing.requests[:30] if isinstance(body["sampling_params"], dict)]
-    assert len(chains) == 0 if not decoding.chains else len(chains) > 4
+    assert len(chains) == 0 if decoding.chain_tokens is None else len(chains) > 4
     assert sum(repr(body) in rest for body in chains) <= 2
 
 
@@ -183,10 +261,12 @@ def test_an_unchanged_evaluation_is_not_made_again_whatever_the_servers(run: Pat
             evaluate(run, "popularity", DIRECT, other)
 
 
-def start_stub(run: Path, port: int) -> subprocess.Popen[str]:
+def start_stub(run: Path, listener: socket.socket, last: int = 0, end: str = "") -> subprocess.Popen[str]:
+    """See `server_support`; the socket stays this process's as well, so that nobody else gets the port."""
     checkpoint = str(run / "checkpoints" / "alignment")
-    command = [sys.executable, str(ROOT / "tests" / "server_support.py"), checkpoint, str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    script = str(ROOT / "tests" / "server_support.py")
+    command = [sys.executable, script, checkpoint, str(listener.fileno()), str(last), end]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=[listener.fileno()])
     assert process.stdout is not None and process.stdout.readline().startswith("listening")
     return process
 
@@ -198,50 +278,75 @@ def remote_command(run: Path, name: str, port: int, *more: str) -> list[str]:
     ]
 
 
+def test_the_modes_have_the_settings_that_they_have_in_process(run: Path, model: StubModel) -> None:
+    with StubServer(model) as server:
+        for mode, chains, temperature, form in (("sampled", 10, 1.0, "question"), ("direct", 1, 0.0, "sequence")):
+            more = ["--mode", mode, "--form", form, "--users", "1", "--chain-tokens", "3", "--history", "3"]
+            app(remote_command(run, f"cli-{mode}", server.port, *more)[3:], standalone_mode=False)
+            result = result_of(run, f"cli-{mode}")
+            assert (result.mode, result.settings["chains"], result.settings["temperature"]) == (
+                mode,
+                chains,
+                temperature,
+            )
+            assert result.settings["form"] == form
+
+
 @pytest.mark.e2e
+@pytest.mark.timeout(1800)
 def test_server_and_client_are_killed_and_the_file_is_that_of_an_undisturbed_run(tmp_path: Path) -> None:
     users = int(os.environ.get("GREAM_KILL_USERS", "120"))
     run = make_run(tmp_path / "run", users=users)
     make_checkpoint(run)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     journal = run / ".partial" / "eval-killed" / "answers.jsonl"
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    settings = ["--mode", "direct", "--beams", "12", "--history", "3", "--in-flight", "16"]
+    command = remote_command(run, "killed", port, *settings)
+    asked = 3 * users // 4  # requests, of three for each user, after which the first server falls silent
 
     def answered() -> int:
         return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
-    def wait_for(count: int, process: subprocess.Popen[Any]) -> None:
-        end = time.monotonic() + 900
-        while answered() < count:
-            assert process.poll() is None and time.monotonic() < end, f"{answered()} of {count} answers"
-            time.sleep(0.005)
+    with listener, ExitStack() as stack:
 
-    server = start_stub(run, port)
-    try:
-        evaluate(run, "calm", DIRECT, f"http://127.0.0.1:{port}")
-        settings = ["--mode", "direct", "--beams", "12", "--history", "3", "--in-flight", "16"]
-        command = remote_command(run, "killed", port, *settings)
+        def started(last: int = 0, end: str = "") -> subprocess.Popen[str]:
+            server = start_stub(run, listener, last, end)
+            stack.callback(server.wait)
+            stack.callback(server.kill)
+            return server
+
+        # The client is killed in the middle: answers are there, and the server falls silent before all of them are.
+        server = started(asked, "hold")
         client = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        wait_for(users // 4, client)
-        client.send_signal(signal.SIGKILL)
+        end = time.monotonic() + PATIENCE
+        while answered() < users // 8:
+            assert client.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        client.kill()
         client.wait()
+        server.kill()
+        server.wait()
         before = answered()
+        assert users // 8 <= before <= users // 4
+        # So is the next server, by itself, at a request that is under way.
+        server = started(asked, "die")
         client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        wait_for(users // 2, client)
-        server.kill()
         server.wait()
-        server = start_stub(run, port)
-        output, _ = client.communicate(timeout=900)
-        assert client.returncode == 0 and "tried again: " in output and 0 < before < users
-    finally:
-        server.kill()
-        server.wait()
+        assert client.poll() is None
+        server = started()
+        output, _ = client.communicate(timeout=3 * PATIENCE)
+        assert client.returncode == 0 and "tried again: " in output
+        evaluate(run, "calm", DIRECT, f"http://127.0.0.1:{port}")
     assert file_of(run, "calm") == file_of(run, "killed")
 
 
-@pytest.mark.skipif(
+on_vllm = pytest.mark.skipif(
     "GREAM_VLLM" not in os.environ, reason="GREAM_VLLM names no root of a vLLM server (see docs/serving.md)"
 )
+
+
+@on_vllm
 @pytest.mark.parametrize("remote", [DIRECT, REASONING], ids=["direct", "reasoning"])
 def test_lists_over_a_real_vllm_are_those_in_process(remote: RemoteDecoding, tmp_path: Path) -> None:
     """``GREAM_VLLM``: the server's root; ``GREAM_VLLM_RUN``, ``GREAM_VLLM_CHECKPOINT``: the run and what it serves."""
@@ -250,7 +355,7 @@ def test_lists_over_a_real_vllm_are_those_in_process(remote: RemoteDecoding, tmp
     copy.mkdir()
     for name in ("interactions.parquet", "index.json"):
         (copy / name).write_bytes((run / name).read_bytes())
-    remote = dataclasses.replace(remote, engine="vllm", history=20, chain_tokens=(remote.chains and 256) or None)
+    remote = dataclasses.replace(remote, engine="vllm", history=20, chain_tokens=remote.chain_tokens and 256)
     here = Decoding(
         beams=12, batch_size=16, score="vocabulary", history=20, device="cpu", chain_tokens=remote.chain_tokens,
         temperature=0.0, seed=0,
@@ -262,3 +367,30 @@ def test_lists_over_a_real_vllm_are_those_in_process(remote: RemoteDecoding, tmp
     assert ours["chain"].to_list() == theirs["chain"].to_list()
     assert ours["items"].to_list() == theirs["items"].to_list()
     np.testing.assert_allclose(ours["scores"].to_list(), theirs["scores"].to_list(), atol=1e-4)
+
+
+@on_vllm
+def test_sampled_chains_of_a_real_vllm_come_with_their_log_probabilities() -> None:
+    checkpoint = Path(os.environ["GREAM_VLLM_CHECKPOINT"])
+    network, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(checkpoint).eval(),
+        AutoTokenizer.from_pretrained(checkpoint),
+    )
+    catalog = Catalog.load(Path(os.environ["GREAM_VLLM_RUN"]) / "index.json")
+    prompt = tokenizer(render_prompt(reasoning_prompt([catalog.text(item) for item in (0, 1, 2)])))["input_ids"]
+
+    async def main() -> list[Written]:
+        protocol, end = PROTOCOLS["vllm"](), ChainText(tokenizer).end
+        async with ServerClient(ServerSettings((os.environ["GREAM_VLLM"],))) as client:
+            draws = [Draw(0.7, seed) for seed in range(8)]
+            return list(
+                await asyncio.gather(*(protocol.write(client, prompt, 256, end, draw, scored=True) for draw in draws))
+            )
+
+    chains = asyncio.run(main())
+    assert len({tuple(chain.tokens) for chain in chains}) > 1
+    for chain in chains:
+        with torch.no_grad():
+            logs = network(torch.tensor([[*prompt, *chain.tokens]])).logits[0].double().log_softmax(1)
+        exact = [float(logs[len(prompt) + at - 1, token]) for at, token in enumerate(chain.tokens)]
+        np.testing.assert_allclose(chain.logs, exact, atol=1e-3)

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from fastapi import FastAPI
 from gream.errors import GreamError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loopback import PATIENCE
 
 from eval.dispatch import BusyError, Dispatcher
 from eval.items import Items
@@ -46,7 +46,7 @@ class FakeModel:
 
     def __call__(self, mode: Mode, histories: Sequence[Sequence[int]], k: int) -> list[Recommendation]:
         self.calls.append((mode, [list(history) for history in histories]))
-        assert self.gate.wait(30)
+        assert self.gate.wait(PATIENCE)
         if any(len(history) > 3 for history in histories):
             raise GreamError("too long for the model")
         return [
@@ -326,7 +326,7 @@ def address(run: Path) -> Iterator[str]:
         assert line.startswith("serving 30 items on http://127.0.0.1:"), process.stderr.read()
         yield line.split()[-1]
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert "Traceback" not in errors
     finally:
         process.kill()
@@ -335,7 +335,7 @@ def address(run: Path) -> Iterator[str]:
 def test_the_command_serves_a_real_model(address: str) -> None:
     for mode in ("direct", "reasoning"):
         body = {"history": ["B00001", "item number 2"], "mode": mode, "k": 5}
-        answer = httpx.post(f"{address}/recommend", json=body, timeout=60)
+        answer = httpx.post(f"{address}/recommend", json=body, timeout=PATIENCE)
         found = answer.json()
         assert len({item["item_id"] for item in found["items"]}) == 5
         assert (found["reasoning"] is None) == (mode == "direct")
@@ -371,7 +371,7 @@ def test_the_page_in_a_browser_from_search_to_both_lists_by_keyboard_alone(addre
                     f"document.querySelector('#history li:last-child div').innerText.includes('{title[:12]}')"
                 )
             await browser.press("Enter")  # an empty search box starts
-            await browser.until("document.querySelectorAll('.state.done').length === 2", seconds=60)
+            await browser.until("document.querySelectorAll('.state.done').length === 2")
             for mode in ("direct", "reasoning"):
                 rows = f"document.querySelectorAll('[data-mode={mode}] .ranked li')"
                 assert await browser.run(f"{rows}.length") == 10
@@ -410,6 +410,4 @@ def test_the_page_in_a_browser_from_search_to_both_lists_by_keyboard_alone(addre
             await browser.run("document.querySelector('#k').value = '5'; document.querySelector('#go').click()")
             await browser.until("document.querySelector('[role=alert]')?.innerText.includes('does not answer')")
 
-    began = time.monotonic()
     asyncio.run(main())
-    assert time.monotonic() - began < 120

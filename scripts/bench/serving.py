@@ -28,6 +28,7 @@ from gream.decoding.server_client import ServerSettings
 from gream.journal import Journal
 from gream.semantic_ids.catalog import Catalog
 
+from eval.external import ItemIds
 from eval.generative import Decoding, Recommender
 from eval.items import Items
 from eval.protocol import Cases, held_out, read_interactions
@@ -154,7 +155,8 @@ async def load(url: str, bodies: list[dict[str, object]], clients: int, seconds:
 def remote(arguments: argparse.Namespace) -> None:
     """Evaluate over running servers."""
     cases = cases_of(arguments.run, arguments.users)
-    catalog = Catalog.load(arguments.run / "index.json")
+    index = arguments.run / "index.json"
+    catalog, ids = Catalog.load(index), ItemIds.load(index)
     users = len(cases.users)
     for mode in MODES:
         chain_tokens = CHAIN_TOKENS if mode == "reasoning" else None
@@ -168,7 +170,7 @@ def remote(arguments: argparse.Namespace) -> None:
             temperature=0.0,
             seed=0,
         )
-        local = Recommender(arguments.checkpoint, catalog, here)
+        local = Recommender(arguments.checkpoint, ids, here)
         prompts = local.prompts(cases.histories)
         began = time.monotonic()
         expected = local.predict(prompts, cases)
@@ -179,7 +181,6 @@ def remote(arguments: argparse.Namespace) -> None:
             beams=20,
             score="vocabulary",
             history=20,
-            chains=int(mode == "reasoning"),
             chain_tokens=chain_tokens,
             temperature=0.0,
             seed=0,
@@ -191,7 +192,7 @@ def remote(arguments: argparse.Namespace) -> None:
                 began = time.monotonic()
                 client = asyncio.run(ask_all(over, cases, prompts, journal, servers))
                 seconds = time.monotonic() - began
-                table = over.table(journal, cases)
+                table, _ = over.tables(journal, cases, prompts)
             pairs = zip(table["items"].to_list(), expected["items"].to_list(), strict=True)
             same = sum(ours == theirs for ours, theirs in pairs)
             scores = np.array(table["scores"].to_list()) - np.array(expected["scores"].to_list())

@@ -22,9 +22,6 @@ from gream.semantic_ids.trie import PrefixTrie
 
 Score = Literal["vocabulary", "legal"]
 
-# Logits held at once for the log-softmax over the vocabulary: 64 Mi float32 values, 256 MiB.
-_LOGITS_AT_ONCE = 1 << 26
-
 
 @dataclass(frozen=True)
 class BeamResult:
@@ -130,10 +127,13 @@ class TrieBeamSearch:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Token, node and score of every child of every beam, ``[B, W, C]``; score -inf where none is."""
         token, child, legal = self.children(node)
+        used = torch.unique(token[legal])  # [U] sorted
+        at = torch.searchsorted(used, token).clamp(max=len(used) - 1)
+        logits = self._lm.logits_of(hidden, used).gather(2, at).masked_fill(~legal, -torch.inf)
         if self._score == "vocabulary":
-            logs = self._vocabulary_logs(hidden, token)
+            logs = logits - self._lm.normaliser(hidden)[..., None]
         else:
-            logs = self._legal_logs(hidden, token, legal)
+            logs = logits - logits.logsumexp(2, keepdim=True)
         total = torch.where(legal, score[..., None] + logs, -torch.inf)
         if total.isnan().any():
             raise GreamError("the model computes logits that are not numbers; the checkpoint is broken")
@@ -150,21 +150,6 @@ class TrieBeamSearch:
         legal = edge < stop[..., None]
         edge = edge.clamp(max=len(self._token) - 1)
         return self._token[edge], edge + 1, legal
-
-    def _vocabulary_logs(self, hidden: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-        states, wanted = hidden.flatten(0, 1), token.flatten(0, 1)  # [B * W, d], [B * W, C]
-        parts = []
-        size = max(1, _LOGITS_AT_ONCE // self._lm.vocabulary)
-        for some, of in zip(torch.split(states, size), torch.split(wanted, size), strict=True):
-            logits = self._lm.logits(some)
-            parts.append(logits.gather(1, of) - logits.logsumexp(1, keepdim=True))
-        return torch.cat(parts).view_as(token)
-
-    def _legal_logs(self, hidden: torch.Tensor, token: torch.Tensor, legal: torch.Tensor) -> torch.Tensor:
-        used = torch.unique(token[legal])  # [U] sorted
-        at = torch.searchsorted(used, token).clamp(max=len(used) - 1)
-        logits = self._lm.logits_of(hidden, used).gather(2, at).masked_fill(~legal, -torch.inf)
-        return logits - logits.logsumexp(2, keepdim=True)
 
     def _collect(
         self, items: torch.Tensor, scores: torch.Tensor, child: torch.Tensor, total: torch.Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gream.dialogue import ANSWER_OPEN
@@ -54,19 +54,27 @@ class ChainText:
         self.end: int = end[0]
         self.open = self._encode(ANSWER_OPEN)
 
-    def read(self, tokens: Sequence[int]) -> Chain:
+    def read(self, tokens: Sequence[int], logs: Sequence[float] | None = None) -> Chain:
         """The chain in all that a model wrote: up to its first ``<answer>``, which is appended where there is none.
 
         The same as `ChainWriter` makes of the same tokens, one after the other: what follows ``<answer>``, or the end
         of the turn, is not looked at.
+
+        Args:
+            tokens: All that was written.
+            logs: Log-probability of each of them, at temperature 1; None leaves the chain without a score.
         """
+
+        def score(count: int) -> float:
+            return math.nan if logs is None else math.fsum(logs[:count])
+
         for count, token in enumerate(tokens, start=1):
             if token == self.end:
-                return self.forced(tokens[: count - 1])
+                return self.forced(tokens[: count - 1], score(count))
             chain = self.finished(tokens[:count])
             if chain is not None:
-                return chain
-        return self.forced(tokens)
+                return replace(chain, score=score(count))
+        return self.forced(tokens, score(len(tokens)))
 
     def finished(self, tokens: Sequence[int], score: float = math.nan) -> Chain | None:
         """The chain in ``tokens`` if the last of them completes ``<answer>``; ``score`` as in `Chain`."""

@@ -14,6 +14,11 @@ import torch
 
 from gream.errors import GreamError
 
+# Logits held at once for a sum over the vocabulary: 2 MiB of a CPU's cache, on a GPU 256 MiB, for fewer and larger
+# kernels.
+_LOGITS_AT_ONCE_CPU = 1 << 19
+_LOGITS_AT_ONCE = 1 << 26
+
 
 @dataclass
 class Encoded:
@@ -170,8 +175,25 @@ class LanguageModel:
 
     def logits_of(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Logits of the ``[U]`` ``tokens``, float32 ``[..., U]``: no other row of the head is computed."""
-        bias = None if self._head.bias is None else self._head.bias[tokens]
-        return torch.nn.functional.linear(hidden, self._head.weight[tokens], bias).float()
+        return self._rows(hidden, tokens)
+
+    def normaliser(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What a log-softmax over the vocabulary takes off every logit: log sum exp, ``[..., d]`` to float32 ``[...]``.
+
+        The whole head takes part, a slice of it at a time: logits that are summed while they lie in a processor's cache
+        take half the time of a table of all of them.
+        """
+        states = hidden.flatten(0, -2)  # [N, d]
+        held = _LOGITS_AT_ONCE_CPU if self.device.type == "cpu" else _LOGITS_AT_ONCE
+        size = max(1, held // len(states))
+        sums = [
+            self._rows(states, slice(start, start + size)).logsumexp(1) for start in range(0, self.vocabulary, size)
+        ]
+        return torch.stack(sums).logsumexp(0).view(hidden.shape[:-1])
+
+    def _rows(self, hidden: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:
+        bias = None if self._head.bias is None else self._head.bias[rows]
+        return torch.nn.functional.linear(hidden, self._head.weight[rows], bias).float()
 
 
 def batches_by_length(sequences: Sequence[Sequence[int]], size: int) -> list[list[int]]:

@@ -2,7 +2,9 @@
 
 SGLang 0.5.23, ``POST /generate``: ``max_new_tokens: 0`` only reads the prompt; ``token_ids_logprob`` names the tokens
 whose log-probability behind it is wanted, and ``meta_info.output_token_ids_logprobs[0]`` holds them as
-``[log-probability, token, null]``. A request may hold many prompts.
+``[log-probability, token, null]``. A request may hold many prompts. Of what a model writes, it reports the
+log-probabilities after temperature; those at temperature 1 take a second request that reads prompt and chain again:
+``logprob_start_len`` names the last token of the prompt, ``meta_info.input_token_logprobs`` begins with a null for it.
 
 vLLM 0.27.1, ``POST /inference/v1/generate`` (tokens in, tokens out): ``logprob_token_ids`` names at most 128 tokens,
 ``logprobs`` must be their number, and the server must be started with ``--max-logprobs 128``. One prompt per request,
@@ -10,12 +12,13 @@ and one token has to be drawn. The answer lists the drawn token first and no mor
 where the drawn token is none of those named, the last of these is missing. So the first is named twice, which makes
 room. Confining the draw by ``allowed_token_ids`` would as well, but such a confinement leaks into other requests of the
 batch (vLLM issue 43894, open): chains written meanwhile come out wrong. Log-probabilities are those before temperature
-and the like (``--logprobs-mode raw_logprobs``, the default).
+and the like (``--logprobs-mode raw_logprobs``, the default); with ``logprobs: 1`` a chain comes with its tokens'.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
@@ -31,6 +34,12 @@ Engine = Literal["sglang", "vllm"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 Logs = npt.NDArray[np.float32]
+
+_BROKEN = "the server computes probabilities that are not numbers; the checkpoint is broken"
+_NOT_HELD = (
+    "the server's answer does not hold the log-probabilities that were asked for; is it the --engine named, at a "
+    "version that gream.decoding.server_protocol knows?"
+)
 
 # vllm.sampling_params.MAX_LOGPROB_TOKEN_IDS, less one for the token that is named twice.
 VLLM_TOKENS_AT_ONCE = 127
@@ -49,6 +58,19 @@ class Draw:
     seed: int
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote.
+
+    Attributes:
+        tokens: All of it.
+        logs: Log-probability of each token at temperature 1; None where it was not asked for.
+    """
+
+    tokens: list[int]
+    logs: list[float] | None
+
+
 class ServerProtocol(Protocol):
     """The two requests, whatever the server."""
 
@@ -61,8 +83,18 @@ class ServerProtocol(Protocol):
             GreamError: See `ServerClient.post`; or the answer does not hold what was asked for.
         """
 
-    async def write(self, client: ServerClient, prompt: Sequence[int], budget: int, end: int, draw: Draw) -> list[int]:
-        """Tokens that the model writes behind ``prompt``: up to ``<answer>``, the token ``end`` or the budget.
+    async def write(
+        self, client: ServerClient, prompt: Sequence[int], budget: int, end: int, draw: Draw, *, scored: bool
+    ) -> Written:
+        """What the model writes behind ``prompt``: up to ``<answer>``, the token ``end`` or the budget.
+
+        Args:
+            client: The servers.
+            prompt: Token ids.
+            budget: Most tokens.
+            end: Token that ends a turn.
+            draw: How.
+            scored: Whether log-probabilities are wanted.
 
         Raises:
             GreamError: As above.
@@ -92,8 +124,10 @@ class SGLangProtocol:
             pairs = []
         return _checked(pairs, tokens)
 
-    async def write(self, client: ServerClient, prompt: Sequence[int], budget: int, end: int, draw: Draw) -> list[int]:
-        """See `ServerProtocol.write`."""
+    async def write(
+        self, client: ServerClient, prompt: Sequence[int], budget: int, end: int, draw: Draw, *, scored: bool
+    ) -> Written:
+        """See `ServerProtocol.write`; one request, or two where scored."""
         answer = await client.post(
             "/generate",
             {
@@ -114,7 +148,24 @@ class SGLangProtocol:
                 },
             },
         )
-        return _tokens(answer, "output_ids")
+        tokens = _tokens(answer, "output_ids")
+        return Written(tokens, await self._logs_of(client, prompt, tokens) if scored else None)
+
+    async def _logs_of(self, client: ServerClient, prompt: Sequence[int], tokens: Sequence[int]) -> list[float]:
+        answer = await client.post(
+            "/generate",
+            {
+                "input_ids": [*prompt, *tokens],
+                "sampling_params": {"max_new_tokens": 0, "temperature": 1.0},
+                "return_logprob": True,
+                "logprob_start_len": len(prompt) - 1,
+            },
+        )
+        try:
+            logs = [log for log, *_ in answer["meta_info"]["input_token_logprobs"][1:]]
+        except (TypeError, KeyError, ValueError):
+            logs = []
+        return _checked_logs(logs, tokens)
 
 
 class VLLMProtocol:
@@ -156,8 +207,10 @@ class VLLMProtocol:
             pairs = []
         return _checked(pairs, [tokens])[0]
 
-    async def write(self, client: ServerClient, prompt: Sequence[int], budget: int, end: int, draw: Draw) -> list[int]:
-        """See `ServerProtocol.write`."""
+    async def write(
+        self, client: ServerClient, prompt: Sequence[int], budget: int, end: int, draw: Draw, *, scored: bool
+    ) -> Written:
+        """See `ServerProtocol.write`; one request."""
         answer = await client.post(
             "/inference/v1/generate",
             {
@@ -174,11 +227,20 @@ class VLLMProtocol:
                     "min_p": 0.0,
                     "repetition_penalty": 1.0,
                     **({"seed": draw.seed} if draw.temperature else {}),
+                    **({"logprobs": 1} if scored else {}),
                 },
             },
         )
         choices = answer.get("choices") if isinstance(answer, dict) else None
-        return _tokens(choices[0] if isinstance(choices, list) and choices else None, "token_ids")
+        choice: Any = choices[0] if isinstance(choices, list) and choices else None
+        tokens = _tokens(choice, "token_ids")
+        if not scored:
+            return Written(tokens, None)
+        try:
+            logs = [part["logprob"] for part in choice["logprobs"]["content"]]
+        except (TypeError, KeyError):
+            logs = []
+        return Written(tokens, _checked_logs(logs, tokens))
 
 
 PROTOCOLS: dict[Engine, type[ServerProtocol]] = {"sglang": SGLangProtocol, "vllm": VLLMProtocol}
@@ -194,12 +256,19 @@ def _checked(pairs: Sequence[Sequence[tuple[int, float]]], tokens: Sequence[Sequ
                 for row, wanted in zip(found, tokens, strict=True)
             ]
             if any(np.isnan(part).any() for part in logs):
-                raise GreamError("the server computes probabilities that are not numbers; the checkpoint is broken")
+                raise GreamError(_BROKEN)
             return logs
-    raise GreamError(
-        "the server's answer does not hold the log-probabilities that were asked for; is it the --engine named, "
-        "at a version that gream.decoding.server_protocol knows?"
-    )
+    raise GreamError(_NOT_HELD)
+
+
+def _checked_logs(logs: Sequence[Any], tokens: Sequence[int]) -> list[float]:
+    """A log-probability for each of ``tokens``."""
+    # vLLM writes its least value, -9999, for a token that it knows none of.
+    if len(logs) != len(tokens) or not all(isinstance(log, float | int) and not log <= -9999 for log in logs):
+        raise GreamError(_NOT_HELD)
+    if any(math.isnan(log) for log in logs):
+        raise GreamError(_BROKEN)
+    return [float(log) for log in logs]
 
 
 def _tokens(answer: Any, name: str) -> list[int]:
