@@ -234,6 +234,8 @@ def remote(
     from eval.remote import RemoteDecoding, evaluate_remote
 
     reasoned, many = mode is not _RemoteMode.direct, mode is _RemoteMode.sampled
+    if not reasoned and (chains is not None or temperature is not None):
+        raise GreamError("--mode direct writes no chains: leave --chains and --temperature out")
     usual_chains, usual_temperature = (10, 1.0) if many else (1, 0.0)
     decoding = RemoteDecoding(
         engine=engine.value,

@@ -292,6 +292,13 @@ def test_the_modes_have_the_settings_that_they_have_in_process(run: Path, model:
             assert result.settings["form"] == form
 
 
+@pytest.mark.parametrize("option", [("--chains", "4"), ("--temperature", "1")])
+def test_settings_of_chains_are_refused_where_there_are_none(run: Path, option: tuple[str, str]) -> None:
+    with pytest.raises(GreamError, match="--mode direct writes no chains: leave --chains and --temperature out"):
+        app(remote_command(run, "refused", 1, "--mode", "direct", *option)[3:], standalone_mode=False)
+    assert not (run / "eval" / "refused").exists()
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(1800)
 def test_server_and_client_are_killed_and_the_file_is_that_of_an_undisturbed_run(tmp_path: Path) -> None:
