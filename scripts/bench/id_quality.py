@@ -27,6 +27,7 @@ from gream.semantic_ids.quality import id_quality
 from data_processing.encoders.collaborative import CollaborativeEncoder, fuse, positive_information
 from data_processing.encoders.lsa import LsaEncoder
 from data_processing.encoders.sentence import SentenceEncoder
+from data_processing.published import read_inter
 from data_processing.tables import Item
 
 NAMES = ("Beauty", "Instruments", "Industrial_and_Scientific")
@@ -40,11 +41,9 @@ def read(path: Path) -> Any:
 
 def sequences_of(folder: Path, name: str) -> list[list[int]]:
     """Training part of each user's sequence: without the last two items."""
-    interactions = read(folder / f"{name}.inter.json.gz")
-    if interactions is None:
-        lines = gzip.decompress((folder / f"{name}.sequences.jsonl.gz").read_bytes()).decode().splitlines()
-        interactions = {str(number): json.loads(line)["items"] for number, line in enumerate(lines)}
-    return [items[:-2] for items in interactions.values()]
+    path = folder / f"{name}.inter.json.gz"
+    sequences = read_inter(path if path.exists() else folder / f"{name}.sequences.jsonl.gz")
+    return [items[:-2] for items in sequences.values()]
 
 
 def catalogue_of(folder: Path, name: str, n: int) -> list[Item]:
