@@ -51,7 +51,7 @@ _ROUGH = _Effort(0.3, 100)
 _FINE = _Effort(0.03, 1000)
 _ANNEALED = _Effort(0.03, 300)
 # Share of its squared distance by which staying costs a point more when annealing begins.
-_PUSH = 0.2
+_PUSH = 0.3
 
 
 @dataclass(frozen=True)
