@@ -40,10 +40,10 @@ def read(path: Path) -> Any:
 
 
 def sequences_of(folder: Path, name: str) -> list[list[int]]:
-    """Training part of each user's sequence: without the last two items."""
+    """Each user's sequence; the last two items are held out."""
     path = folder / f"{name}.inter.json.gz"
     sequences = read_inter(path if path.exists() else folder / f"{name}.sequences.jsonl.gz")
-    return [items[:-2] for items in sequences.values()]
+    return list(sequences.values())
 
 
 def catalogue_of(folder: Path, name: str, n: int) -> list[Item]:
@@ -87,13 +87,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--names", nargs="+", default=NAMES)
     parser.add_argument("--model", type=Path, help="Folder of a sentence-transformers model.")
+    parser.add_argument(
+        "--held-out", action="store_true", help="Count the last two steps of each user, not those in training."
+    )
     arguments = parser.parse_args()
     for name in arguments.names:
         folder = arguments.data / name
         published = index_codes(read_index(folder / f"{name}.index.json.gz"))
         n, levels = published.shape
-        sequences = sequences_of(folder, name)
-        pairs = [pair for items in sequences for pair in pairwise(items)]
+        whole = sequences_of(folder, name)
+        sequences = [items[:-2] for items in whole]
+        counted = [items[-3:] for items in whole] if arguments.held_out else sequences
+        pairs = [pair for items in counted for pair in pairwise(items)]
         catalogue = catalogue_of(folder, name, n)
         numbers = [str(number) for number in range(n)]
         information = positive_information(sequences, n)
