@@ -93,6 +93,7 @@ class SemanticIdsConfig(Config):
         levels: Tokens per id before disambiguation.
         codebook_size: Centroids per level; the paper uses 256.
         balanced: Clusters of equal size, as in the official implementation.
+        annealed: Of equal size with a lower error; false: as the quickstart's figures were made.
         collisions: What becomes of items with the same codes.
         restarts: k-means++ starts per level.
         device: Of PyTorch, such as "cuda", to fit on; NumPy by default.
@@ -101,6 +102,7 @@ class SemanticIdsConfig(Config):
     levels: PositiveInt = 4
     codebook_size: PositiveInt = 256
     balanced: bool = True
+    annealed: bool = True
     collisions: Literal["disambiguate", "reassign"] = "reassign"
     restarts: PositiveInt = 4
     device: str | None = None

@@ -1,7 +1,8 @@
 """The layout in which LC-Rec, LETTER and others publish: ``NAME.inter.json``, ``NAME.item.json``, ``NAME.index.json``.
 
 The first maps each user to item numbers in order of time, the second each item number to its texts, the third each
-item number to the tokens of its semantic id. Plain or gzip'd, the first two also zstd'd.
+item number to the tokens of its semantic id. Plain or gzip'd, the first two also zstd'd. ``NAME.sequences.jsonl`` may
+stand for the first: a user to a line.
 """
 
 from __future__ import annotations
@@ -28,10 +29,17 @@ _CATEGORY_SEPARATOR = re.compile(r",(?! )")
 def read_inter(path: Path) -> dict[str, list[int]]:
     """Items of each user in order of time, users in order of the file.
 
+    Args:
+        path: ``NAME.inter.json``, or ``NAME.sequences.jsonl`` with a ``user`` and ``items`` in every line. A user whose
+            line says ``"complete": false`` is left out: neighbours in a sequence with gaps were none in time.
+
     Raises:
         GreamError: The file cannot be read, or maps a user to something other than item numbers.
     """
-    sequences = _read_mapping(path, "users to their items")
+    if plain_name(path).endswith(".sequences.jsonl"):
+        sequences = _read_sequence_lines(path)
+    else:
+        sequences = _read_mapping(path, "users to their items")
     for user, items in sequences.items():
         if not isinstance(items, list) or not all(type(item) is int and item >= 0 for item in items):
             raise GreamError(f"{path}: user '{user}' must have a list of item numbers, found {_shown(items)}")
@@ -120,6 +128,24 @@ def _read_mapping(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         raise GreamError(f"{path}: a JSON object that maps {what} is expected, found {_shown(value)}")
     return value
+
+
+def _read_sequence_lines(path: Path) -> dict[str, Any]:
+    sequences: dict[str, Any] = {}
+    for number, line in numbered_lines(path):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise GreamError(f"{path}:{number}: not valid JSON ({error}); download the file again") from None
+        if not isinstance(row, dict) or not isinstance(row.get("user"), str) or "items" not in row:
+            raise GreamError(f'{path}:{number}: {{"user": TEXT, "items": [...]}} is expected, found {_shown(row)}')
+        if row["user"] in sequences:
+            raise GreamError(f"{path}:{number}: user '{row['user']}' has a line above; keep one of the two")
+        if row.get("complete", True):
+            sequences[row["user"]] = row["items"]
+    if not sequences:
+        raise GreamError(f"{path}: no user has a complete sequence; download the file again")
+    return sequences
 
 
 def _read_numbered(path: Path, what: str) -> dict[int, Any]:

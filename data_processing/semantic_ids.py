@@ -49,7 +49,13 @@ def build_semantic_ids(
     if previous is None:
         sizes = (config.codebook_size,) * config.levels
         codebook, raw = fit_residual_kmeans(
-            vectors, sizes, seed=seed, balanced=config.balanced, restarts=config.restarts, device=config.device
+            vectors,
+            sizes,
+            seed=seed,
+            balanced=config.balanced,
+            annealed=config.annealed,
+            restarts=config.restarts,
+            device=config.device,
         )
         codes = resolve_collisions(raw, vectors, codebook, config.collisions)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -273,6 +274,21 @@ def test_killed_and_finished_elsewhere(tmp_path: Path, qwen: Path) -> None:
     done = call(command("embed", killed, "--ray", "local", *model))
     assert done.returncode == 0, done.stderr
     assert_same_bytes(killed, whole)
+
+
+@pytest.mark.parametrize("address", ["HOST:PORT", "nowhere"])
+def test_a_ray_cluster_that_is_not_there_is_named(tmp_path: Path, qwen: Path, address: str) -> None:
+    write_catalogue(catalogue_of(3), tmp_path)
+    with socket.socket() as taken:  # bound, so that nobody else gets the port, but not listening
+        taken.bind(("127.0.0.1", 0))
+        address = address.replace("HOST:PORT", f"127.0.0.1:{taken.getsockname()[1]}")
+        model = ("embed.encoder=language-model", f"embed.model={qwen}")
+        done = call(command("embed", tmp_path, "--ray", address, *model))
+    assert done.returncode not in (0, 15), done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+    assert f"Ray cluster '{address}' cannot be reached" in line
+    assert "ray start --head" in line
+    assert not (tmp_path / "embeddings.safetensors").exists()
 
 
 # --- a catalogue that grows

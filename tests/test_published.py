@@ -114,6 +114,46 @@ def test_industrial_items(real_data: Path) -> None:
     assert frame["title"][0] == "SUPCO SPP6 Relay/Capacitor Hard Start Kit with 500% Increase Starting Torque"
 
 
+def test_industrial_sequences(real_data: Path, tmp_path: Path) -> None:
+    """A line each for 3,285 users, 227 of them with gaps; an item twice in a row stays."""
+    folder = real_data / "Industrial_and_Scientific"
+    inter, item = (folder / f"Industrial_and_Scientific.{kind}.gz" for kind in ("sequences.jsonl", "item.json"))
+    statistics = build(inter, item, tmp_path)
+    assert statistics["users"] == 3058
+    lines = [json.loads(line) for line in gzip.decompress(inter.read_bytes()).splitlines()]
+    assert list(read_sequences(tmp_path / "interactions.parquet").values()) == [
+        line["items"] for line in lines if line["complete"]
+    ]
+
+
+def test_sequences_by_line(tmp_path: Path) -> None:
+    lines = ['{"user": "x", "items": [2, 1, 2, 0]}', '{"user": "gap", "items": [0, 1], "complete": false}']
+    lines.append('{"user": "y", "items": [0, 1, 0], "complete": true}')
+    inter = put(tmp_path / "s.sequences.jsonl.gz", "\n".join(lines))
+    build(inter, put(tmp_path / "s.item.json", ITEMS), tmp_path / "out", min_users=1)
+    assert pl.read_parquet(tmp_path / "out" / "users.parquet").rows() == [(0, "x"), (1, "y")]
+    assert read_sequences(tmp_path / "out" / "interactions.parquet") == {0: [2, 1, 2, 0], 1: [0, 1, 0]}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            '{"user": "x", "items": [0, 1, 2]}\n{"user": "y", "ite',
+            r"jsonl:2: not valid JSON .*; download the file again",
+        ),
+        ('{"user": "x"}', r'jsonl:1: .* is expected, found \{"user": "x"\}'),
+        ('{"user": 7, "items": [0]}', r"jsonl:1: .* is expected"),
+        ('{"user": "x", "items": [0]}\n{"user": "x", "items": [1]}', r"jsonl:2: user 'x' has a line above"),
+        ('{"user": "x", "items": [0, "1"]}', r"user 'x' must have a list of item numbers"),
+        ('{"user": "x", "items": [0], "complete": false}', r"no user has a complete sequence"),
+    ],
+)
+def test_broken_sequences_are_named_by_line(tmp_path: Path, lines: str, message: str) -> None:
+    with pytest.raises(GreamError, match=message):
+        read_inter(put(tmp_path / "s.sequences.jsonl", lines))
+
+
 def test_tables_of_a_small_set(tmp_path: Path) -> None:
     inter = put(tmp_path / "s.inter.json.gz", {"10": [2, 1, 2, 0], "2": [0, 1, 0]})
     statistics = build(inter, put(tmp_path / "s.item.json", ITEMS), tmp_path / "out", min_users=1)

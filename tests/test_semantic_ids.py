@@ -127,6 +127,20 @@ def test_unbalanced_kmeans_is_no_worse_than_scikit_learn() -> None:
     assert ours <= oracle * 1.02
 
 
+def test_annealed_clusters_are_better_than_plain_ones() -> None:
+    points = np.random.default_rng(7).normal(size=(300, 8)).astype(np.float32)
+    errors = []
+    for annealed in (False, True):
+        codebook, codes = fit_residual_kmeans(points, (60,), seed=0, annealed=annealed)
+        assert np.bincount(codes[:, 0]).tolist() == [5] * 60
+        centroids = codebook.centroids[0]
+        np.testing.assert_allclose(
+            centroids, [points[codes[:, 0] == code].mean(axis=0) for code in range(60)], atol=1e-5
+        )
+        errors.append(float(((points - centroids[codes[:, 0]]) ** 2).sum()))
+    assert errors[1] < 0.97 * errors[0]
+
+
 def test_encode_takes_the_nearest_centroid_of_each_residual() -> None:
     points = np.random.default_rng(5).normal(size=(60, 4)).astype(np.float32)
     codebook, _ = fit_residual_kmeans(points, (5, 5), seed=0)
@@ -228,6 +242,12 @@ def test_auction_is_as_good_as_an_optimal_assignment() -> None:
     rows, seats = linear_sum_assignment(np.repeat(costs, 12, axis=1))
     best = np.repeat(costs, 12, axis=1)[rows, seats].sum()
     assert costs[np.arange(96), assigned].sum() <= best + 96 * 1e-4 + 1e-3
+    # Whatever the prices that it starts from; those of the end are found where they were given.
+    prices = np.arange(8, dtype=np.float32)
+    again = assign_balanced(costs, np, raise_by=1e-4, rounds=10_000, prices=prices)
+    assert costs[np.arange(96), again].sum() <= best + 96 * 1e-4 + 1e-3
+    with_prices = costs + prices
+    assert (with_prices[np.arange(96), again] <= with_prices.min(axis=1) + 1e-4 + 1e-5).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -250,9 +270,17 @@ def test_an_auction_cut_short_is_balanced_all_the_same(n: int, k: int, seed: int
 def test_torch_and_numpy_give_one_result() -> None:
     pytest.importorskip("torch")
     points = np.random.default_rng(0).normal(size=(700, 96))  # wider than the sketch of the start
-    for balanced in (True, False):
-        ours, codes = fit_residual_kmeans(points, (16, 16), seed=1, restarts=2, balanced=balanced)
-        torchs, same = fit_residual_kmeans(points, (16, 16), seed=1, restarts=2, balanced=balanced, device="cpu")
+    for balanced, annealed in ((True, True), (True, False), (False, False)):
+        kind = {"balanced": balanced, "annealed": annealed}
+        ours, codes = fit_residual_kmeans(points, (16, 16), seed=1, restarts=2, **kind)  # type: ignore[arg-type]
+        torchs, same = fit_residual_kmeans(
+            points,
+            (16, 16),
+            seed=1,
+            restarts=2,
+            device="cpu",
+            **kind,  # type: ignore[arg-type]
+        )
         assert (codes == same).all()
         for a, b in zip(ours.centroids, torchs.centroids, strict=True):
             assert a.dtype == b.dtype == np.float64

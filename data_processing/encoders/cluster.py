@@ -5,6 +5,7 @@ The run folder and the model folder lie under the same path on every machine.
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,13 @@ def encode_on_cluster(job: Job, address: str) -> None:
     if not missing:
         return
     try:
+        _knock(address)
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError) as error:
-        raise GreamError(f"Ray cluster '{address}' cannot be reached ({error})") from None
+    except (OSError, ValueError) as error:  # a ConnectionError is an OSError
+        raise GreamError(
+            f"Ray cluster '{address}' cannot be reached ({error}); start one with 'ray start --head', or name its "
+            "HOST:PORT"
+        ) from None
     try:
         _encode(job, missing)
     except ray.exceptions.RayError as error:
@@ -50,6 +55,13 @@ def encode_on_cluster(job: Job, address: str) -> None:
         raise GreamError(f"a Ray worker failed ({reason}); what is encoded stays, start again") from None
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray would wait a minute, then end the process without a word."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def _encode(job: Job, missing: list[int]) -> None:

@@ -71,7 +71,7 @@ def _possible_formats(path: Path) -> tuple[Format, ...]:
     head = first_bytes(path, _HEAD)
     if head.startswith(b"PAR1"):
         return ("table",)
-    if name.endswith((".inter.json", ".item.json", ".item2id")):
+    if name.endswith((".inter.json", ".sequences.jsonl", ".item.json", ".item2id")):
         return ("published",)
     if name.endswith((".csv", ".tsv")):
         return ("movielens", "table") if re.match(rb"(userId,)?movieId,", head) else ("table",)

@@ -51,10 +51,12 @@ if [ -n "$rehearse" ]; then
     kmeans=(--device cpu --items 4000 --dimensions 32 --codes 16)
     encoder=(--device cpu --items 64 --batch-tokens 1024 --shape)
     shapes=(tiny tiny)
+    decoding=(--device cpu --hidden 64 --layers 1 --users 8 --repeats 1)
 else
     kmeans=()
     encoder=(--shape)
     shapes=(0.6B 4B)
+    decoding=()
 fi
 
 step machine 60 "$PYTHON" -c '
@@ -67,6 +69,7 @@ print(json.dumps({
 step encode-0.6B 120 "$PYTHON" scripts/bench/encoder.py "${encoder[@]}" "${shapes[0]}"
 step encode-4B 180 "$PYTHON" scripts/bench/encoder.py "${encoder[@]}" "${shapes[1]}"
 step kmeans 400 "$PYTHON" scripts/bench/gpu_kmeans.py "${kmeans[@]}"
+step decoding 300 "$PYTHON" scripts/bench/gpu_decoding.py "${decoding[@]}"
 
 echo "$OUT/gpu.json: ${#results[@]} steps, $failed failed"
 exit "$failed"

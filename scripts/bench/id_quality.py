@@ -27,6 +27,7 @@ from gream.semantic_ids.quality import id_quality
 from data_processing.encoders.collaborative import CollaborativeEncoder, fuse, positive_information
 from data_processing.encoders.lsa import LsaEncoder
 from data_processing.encoders.sentence import SentenceEncoder
+from data_processing.published import read_inter
 from data_processing.tables import Item
 
 NAMES = ("Beauty", "Instruments", "Industrial_and_Scientific")
@@ -39,12 +40,10 @@ def read(path: Path) -> Any:
 
 
 def sequences_of(folder: Path, name: str) -> list[list[int]]:
-    """Training part of each user's sequence: without the last two items."""
-    interactions = read(folder / f"{name}.inter.json.gz")
-    if interactions is None:
-        lines = gzip.decompress((folder / f"{name}.sequences.jsonl.gz").read_bytes()).decode().splitlines()
-        interactions = {str(number): json.loads(line)["items"] for number, line in enumerate(lines)}
-    return [items[:-2] for items in interactions.values()]
+    """Each user's sequence; the last two items are held out."""
+    path = folder / f"{name}.inter.json.gz"
+    sequences = read_inter(path if path.exists() else folder / f"{name}.sequences.jsonl.gz")
+    return list(sequences.values())
 
 
 def catalogue_of(folder: Path, name: str, n: int) -> list[Item]:
@@ -88,13 +87,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--names", nargs="+", default=NAMES)
     parser.add_argument("--model", type=Path, help="Folder of a sentence-transformers model.")
+    parser.add_argument(
+        "--held-out", action="store_true", help="Count the last two steps of each user, not those in training."
+    )
     arguments = parser.parse_args()
     for name in arguments.names:
         folder = arguments.data / name
         published = index_codes(read_index(folder / f"{name}.index.json.gz"))
         n, levels = published.shape
-        sequences = sequences_of(folder, name)
-        pairs = [pair for items in sequences for pair in pairwise(items)]
+        whole = sequences_of(folder, name)
+        sequences = [items[:-2] for items in whole]
+        counted = [items[-3:] for items in whole] if arguments.held_out else sequences
+        pairs = [pair for items in counted for pair in pairwise(items)]
         catalogue = catalogue_of(folder, name, n)
         numbers = [str(number) for number in range(n)]
         information = positive_information(sequences, n)

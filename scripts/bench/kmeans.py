@@ -1,15 +1,19 @@
-"""Residual k-means at the paper's scale, and balanced k-means against ``k-means-constrained`` on a smaller problem.
+"""Residual k-means at the paper's scale, and balanced k-means against ``k-means-constrained`` on smaller problems.
 
-    OMP_NUM_THREADS=2 python scripts/bench/kmeans.py     (needs: pip install k-means-constrained)
+    OMP_NUM_THREADS=2 python scripts/bench/kmeans.py [--seeds 1 2 3] [--data FOLDER]   (pip install k-means-constrained)
 
 Both sides of the comparison get the same points, the same number of starts and the same bounds on cluster sizes. A
-min-cost flow takes minutes per start on the large problem, so that one is ours alone.
+min-cost flow takes minutes per start on the large problem, so that one is ours alone. ``--data`` adds the texts of real
+items, FOLDER/Beauty/Beauty.item.json.gz, as LSA makes vectors of them, one problem per seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ from gream.semantic_ids.kmeans import fit_residual_kmeans
 
 # Points, dimensions, clusters.
 SMALL = ((2000, 64, 32), (3000, 128, 64), (1000, 32, 200), (1500, 16, 16), (2000, 64, 32))
+TEXTS = (2000, 64, 32)
 
 
 def points(n: int, d: int, seed: int = 0) -> Any:
@@ -29,51 +34,81 @@ def points(n: int, d: int, seed: int = 0) -> Any:
     return ((top[parent[group]] + below[group] + 0.7 * random.normal(size=(n, d))) * scale).astype(np.float32)
 
 
+def texts(folder: Path) -> Any:
+    """Float32 ``[items, d]``, LSA of the titles and categories of Beauty."""
+    from data_processing.encoders.lsa import LsaEncoder
+    from data_processing.tables import Item
+
+    items = json.loads(gzip.decompress((folder / "Beauty" / "Beauty.item.json.gz").read_bytes()))
+    catalogue = []
+    for number in range(len(items)):
+        item = items[str(number)]
+        categories = tuple(part for path in item["categories"] or [] for part in path)
+        catalogue.append(Item(item["title"], "", "", categories[-1] if categories else "", categories))
+    return LsaEncoder.fit(catalogue, TEXTS[1], 42, source="Beauty").encode(catalogue)
+
+
 def main() -> None:
     """Print times, errors and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--items", type=int, default=12_101)
+    parser.add_argument("--items", type=int, default=12_101, help="Of the large problem; 0: without it.")
     parser.add_argument("--dimensions", type=int, default=2_560)
     parser.add_argument("--restarts", type=int, default=2)
-    parser.add_argument("--iterations", type=int, default=10, help="Lloyd iterations, rough and precise each.")
-    parser.add_argument("--seed", type=int, default=0, help="Of all points and all starts; other figures, same claim.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="Of all points and all starts.")
+    parser.add_argument("--data", type=Path, help="Folder of data sets.")
+    parser.add_argument("--plain", action="store_true", help="Lloyd iterations that are not annealed.")
     arguments = parser.parse_args()
+    annealed = not arguments.plain
 
-    large = points(arguments.items, arguments.dimensions, arguments.seed)
-    start = time.perf_counter()
-    codebook, codes = fit_residual_kmeans(
-        large, (256,) * 4, seed=arguments.seed, restarts=arguments.restarts, iterations=arguments.iterations
-    )
-    seconds = time.perf_counter() - start
-    print(f"{arguments.items} x {arguments.dimensions}, 256 x 4, {arguments.restarts} starts: {seconds:.1f} s")
-    for level, centroids in enumerate(codebook.centroids):
-        large -= centroids[codes[:, level]]
-        sizes = np.bincount(codes[:, level], minlength=256)
-        print(f"  level {level + 1}: SSE {(large**2).sum(dtype=np.float64):.1f}, sizes {sizes.min()} to {sizes.max()}")
+    if arguments.items:
+        seed = arguments.seeds[0]
+        large = points(arguments.items, arguments.dimensions, seed)
+        start = time.perf_counter()
+        codebook, codes = fit_residual_kmeans(
+            large, (256,) * 4, seed=seed, restarts=arguments.restarts, annealed=annealed
+        )
+        seconds = time.perf_counter() - start
+        print(f"{arguments.items} x {arguments.dimensions}, 256 x 4, {arguments.restarts} starts: {seconds:.1f} s")
+        for level, centroids in enumerate(codebook.centroids):
+            large -= centroids[codes[:, level]]
+            sizes = np.bincount(codes[:, level], minlength=256)
+            error = (large**2).sum(dtype=np.float64)
+            print(f"  level {level + 1}: SSE {error:.1f}, sizes {sizes.min()} to {sizes.max()}", flush=True)
 
     from k_means_constrained import KMeansConstrained
 
+    problems = [
+        (seed, f"{n} x {d}", k, points(n, d, seed + number))
+        for seed in arguments.seeds
+        for number, (n, d, k) in enumerate(SMALL)
+    ]
+    if arguments.data:
+        vectors = texts(arguments.data)
+        n, d, k = TEXTS
+        for seed in arguments.seeds:
+            rows = np.random.default_rng(seed).choice(len(vectors), size=n, replace=False)
+            problems.append((seed, f"{n} x {d}, texts", k, vectors[rows]))
     ratios = []
-    for number, (n, d, k) in enumerate(SMALL):
-        small = points(n, d, arguments.seed + number)
+    for seed, name, k, small in problems:
+        n = len(small)
         start = time.perf_counter()
-        oracle = KMeansConstrained(k, size_min=n // k, size_max=-(-n // k), n_init=4, random_state=arguments.seed).fit(
-            small
-        )
+        oracle = KMeansConstrained(k, size_min=n // k, size_max=-(-n // k), n_init=4, random_state=seed).fit(small)
         theirs = time.perf_counter() - start
         start = time.perf_counter()
-        codebook, codes = fit_residual_kmeans(
-            small, (k,), seed=arguments.seed, restarts=4, iterations=arguments.iterations
-        )
+        codebook, codes = fit_residual_kmeans(small, (k,), seed=seed, restarts=4, annealed=annealed)
         ours = time.perf_counter() - start
         error = float(((small - codebook.centroids[0][codes[:, 0]]) ** 2).sum(dtype=np.float64))
         exact = float(((small - oracle.cluster_centers_[oracle.labels_]) ** 2).sum(dtype=np.float64))
         ratios.append(error / exact)
         print(
-            f"{n} x {d}, {k} clusters: ours {ours:.2f} s, SSE {error:.1f}; k-means-constrained {theirs:.2f} s, "
-            f"SSE {exact:.1f}; time 1/{theirs / ours:.1f}, SSE x {ratios[-1]:.4f}"
+            f"seed {seed}, {name}, {k} clusters: ours {ours:.2f} s, SSE {error:.1f}; k-means-constrained "
+            f"{theirs:.2f} s, SSE {exact:.1f}; time 1/{theirs / ours:.1f}, SSE x {ratios[-1]:.4f}",
+            flush=True,
         )
-    print(f"geometric mean of the SSE ratios: {np.exp(np.mean(np.log(ratios))):.4f}")
+    print(
+        f"SSE ratios of {len(ratios)} problems: geometric mean {np.exp(np.mean(np.log(ratios))):.4f}, "
+        f"{min(ratios):.4f} to {max(ratios):.4f}, {sum(ratio > 1 for ratio in ratios)} above 1"
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 Array = Any  # numpy.ndarray or torch.Tensor
 
 
-def assign_balanced(costs: Array, xp: Any, *, raise_by: float, rounds: int) -> Array:
+def assign_balanced(costs: Array, xp: Any, *, raise_by: float, rounds: int, prices: Array | None = None) -> Array:
     """Assign each point to a cluster such that sizes differ by one at most, at a low total cost.
 
     Args:
@@ -23,6 +23,8 @@ def assign_balanced(costs: Array, xp: Any, *, raise_by: float, rounds: int) -> A
         xp: ``numpy`` or ``torch``.
         raise_by: Least raise of a bid, in units of ``costs``.
         rounds: Rounds of bids at most; whoever has no seat then takes the best that is left.
+        prices: Of a seat in each cluster, ``[k]``, to start from: those of an assignment at similar costs save most of
+            the rounds. Overwritten with those at the end. Zero by default.
 
     Returns:
         int64 ``[n]``. Ties go to the lower cluster and the lower point, so the result depends on the input alone.
@@ -33,7 +35,9 @@ def assign_balanced(costs: Array, xp: Any, *, raise_by: float, rounds: int) -> A
     everyone = xp.arange(n, device=device)
     assigned = xp.full((n,), -1, dtype=xp.int64, device=device)
     bids = xp.zeros((n,), dtype=costs.dtype, device=device)
-    prices = xp.zeros((k,), dtype=costs.dtype, device=device)
+    if prices is None:
+        prices = xp.zeros((k,), dtype=costs.dtype, device=device)
+    prices -= xp.amin(prices)
     free = everyone
     for _ in range(rounds):
         wish, regret = _wishes(costs[free] + prices, xp)
