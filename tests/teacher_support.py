@@ -19,7 +19,8 @@ import polars as pl
 from data_support import RECIPE, ROOT
 from loopback import PATIENCE, LoopbackServer
 
-from data_processing.__main__ import Stage, main
+from data_processing.__main__ import main
+from data_processing.plans import Stage
 
 
 @dataclass(frozen=True)

@@ -431,7 +431,8 @@ def test_a_grown_catalogue_keeps_its_collaborative_space(tmp_path: Path) -> None
     ],
 )
 def test_settings_that_do_not_fit_are_one_clear_line(tmp_path: Path, overrides: tuple[str, ...], said: str) -> None:
-    from data_processing.__main__ import Stage, main
+    from data_processing.__main__ import main
+    from data_processing.plans import Stage
 
     write_catalogue(catalogue_of(5), tmp_path)
     with pytest.raises(GreamError) as caught:

@@ -37,8 +37,9 @@ from teacher_support import (
     well_behaved,
 )
 
-from data_processing.__main__ import Stage, main
+from data_processing.__main__ import main
 from data_processing.config import RlConfig
+from data_processing.plans import Stage
 from data_processing.prompts import ask_description, intention_reader, read_description, read_preference
 from data_processing.questions import UnusableAnswerError
 from data_processing.reserve import without_reserved

@@ -27,7 +27,7 @@ from teacher_support import (
     well_reasoned,
 )
 
-from data_processing.__main__ import Stage, main
+from data_processing.__main__ import main
 from data_processing.chain_filters import Rejection, Titles
 from data_processing.chain_prompts import ask_chain, chain_reader
 from data_processing.chains import Chain, read_chains
@@ -35,6 +35,7 @@ from data_processing.config import CurriculumConfig, RlConfig
 from data_processing.curriculum import training_order
 from data_processing.denoise import Denoiser
 from data_processing.labels import labelled
+from data_processing.plans import Stage
 from data_processing.questions import UnusableAnswerError
 from data_processing.reserve import without_reserved
 from data_processing.tables import Item, read_training_sequences

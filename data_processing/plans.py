@@ -1,0 +1,362 @@
+"""What each stage reads, writes and depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gream.config import Config
+from gream.errors import GreamError
+
+from data_processing.config import DataRecipe
+
+if TYPE_CHECKING:
+    from data_processing.chat_client import Endpoint
+
+
+class Stage(StrEnum):
+    """The stages, in the order in which data flows."""
+
+    synthesize = "synthesize"
+    interactions = "interactions"
+    export = "export"
+    enrich = "enrich"
+    chains = "chains"
+    embed = "embed"
+    semantic_ids = "semantic-ids"
+    sft = "sft"
+    rl = "rl"
+    model = "model"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a stage is to be run.
+
+    Attributes:
+        config: The part of the recipe that determines the outputs.
+        inputs: Paths read.
+        outputs: Paths written, relative to the run folder.
+        build: Writes the outputs under the folder it is given.
+        resumes: ``build`` goes on with what a killed one left in that folder.
+    """
+
+    config: dict[str, Any]
+    inputs: list[Path]
+    outputs: list[str]
+    build: Callable[[Path], None]
+    resumes: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        recipe: The whole recipe; each stage depends on a part of it.
+        run: Run folder.
+        reviews: Of the stage ``interactions``.
+        metadata: Of the stage ``interactions``.
+        base: Pretrained model folder for the stage ``model``, if any.
+        endpoint: Language model that teaches, if any.
+        previous: Earlier run whose items keep their ids, if any.
+        ray: Address of the cluster that encodes, if any.
+    """
+
+    recipe: DataRecipe
+    run: Path
+    reviews: Path
+    metadata: Path
+    base: Path | None
+    endpoint: Endpoint | None
+    previous: Path | None
+    ray: str | None
+
+    @property
+    def interactions(self) -> Path:
+        """Sequences and their split."""
+        return self.run / "interactions.parquet"
+
+    @property
+    def items(self) -> Path:
+        """Items and their texts."""
+        return self.run / "items.parquet"
+
+    @property
+    def enriched(self) -> Path:
+        """What a teacher says about each item."""
+        return self.run / "enriched.jsonl"
+
+    @property
+    def index(self) -> Path:
+        """Semantic ids."""
+        return self.run / "index.json"
+
+
+def plan(stage: Stage, request: Request) -> Plan:
+    """How ``stage`` is to be run.
+
+    Modules are imported by the stage that needs them, as some take seconds.
+
+    Raises:
+        GreamError: The recipe or the command line lacks what the stage needs.
+    """
+    return _PLANS[stage](request)
+
+
+def _synthesize(request: Request) -> Plan:
+    from data_processing.synthesize import synthesize
+
+    settings = request.recipe.synthesize
+    if settings is None:
+        raise GreamError("the recipe has no section 'synthesize'; pass --reviews and --metadata to 'interactions'")
+    return Plan(
+        {"synthesize": _settings(settings)},
+        [],
+        ["raw/reviews.json.gz", "raw/meta.json.gz"],
+        lambda out: synthesize(settings, out),
+    )
+
+
+def _interactions(request: Request) -> Plan:
+    from data_processing.interactions import build_interactions
+
+    settings = request.recipe.interactions
+    tables = ["interactions.parquet", "users.parquet", "items.parquet", "reviews.parquet"]
+    return Plan(
+        {"interactions": _settings(settings)},
+        [request.reviews, request.metadata],
+        [*tables, "statistics.json", "statistics.md"],
+        lambda out: build_interactions(settings, request.reviews, request.metadata, out),
+    )
+
+
+def _export(request: Request) -> Plan:
+    from data_processing.published import export
+
+    settings = request.recipe.export
+    name, tokens = settings.name or request.run.resolve().name, settings.tokens
+    # A run may be exported before it has ids.
+    ids = request.index if request.index.exists() else None
+    return Plan(
+        {"name": name, "tokens": tokens},
+        [request.interactions, request.items, *([ids] if ids else [])],
+        ["published"],
+        lambda out: export(
+            name,
+            bars=tokens == "<|a_1|>",
+            interactions=request.interactions,
+            items=request.items,
+            index=ids,
+            out=out,
+        ),
+    )
+
+
+def _enrich(request: Request) -> Plan:
+    recipe, endpoint = request.recipe, request.endpoint
+    outputs = ["enriched.jsonl", "preferences.jsonl"]
+    config = {"seed": recipe.seed, "rl": _settings(recipe.rl)}
+    if endpoint is None:
+        from data_processing.enrich import enrich
+
+        return Plan(
+            config,
+            [request.interactions, request.items],
+            outputs,
+            lambda out: enrich(recipe.rl, recipe.seed, request.interactions, request.items, out),
+        )
+
+    from data_processing.model_teacher import enrich_with_model
+    from data_processing.prompts import wording
+
+    reviews = request.run / "reviews.parquet"
+    return Plan(
+        {**config, "teacher": _teacher(recipe, endpoint, wording())},
+        [request.interactions, request.items, reviews],
+        outputs,
+        lambda out: enrich_with_model(
+            recipe.teacher,
+            endpoint,
+            recipe.rl,
+            recipe.seed,
+            interactions=request.interactions,
+            items=request.items,
+            reviews=reviews,
+            folder=request.run / "teacher",
+            out=out,
+        ),
+    )
+
+
+def _chains(request: Request) -> Plan:
+    from data_processing.chain_prompts import wording
+    from data_processing.chain_teacher import write_chains
+
+    recipe, endpoint = request.recipe, request.endpoint
+    if endpoint is None:
+        raise GreamError("'chains' asks a language model: pass --base-url and --model, or leave the stage out")
+    return Plan(
+        {
+            "seed": recipe.seed,
+            "rl": _settings(recipe.rl),
+            "sft": recipe.sft.model_dump(
+                mode="json", include={"history", "reasoning_min_history", "chain_targets", "longest_chain"}
+            ),
+            "teacher": _teacher(recipe, endpoint, wording()),
+        },
+        [request.interactions, request.items],
+        ["chains.jsonl"],
+        lambda out: write_chains(
+            recipe.teacher,
+            endpoint,
+            recipe.sft,
+            recipe.rl,
+            recipe.seed,
+            interactions=request.interactions,
+            items=request.items,
+            folder=request.run / "teacher" / "chains",
+            out=out,
+        ),
+    )
+
+
+def _embed(request: Request) -> Plan:
+    from data_processing.embed import embed, encoder_files, model_folder
+
+    recipe, settings, previous = request.recipe, request.recipe.embed, request.previous
+    files, folder = encoder_files(settings), model_folder(settings)
+    # The model goes by its name here and by its content below; batches make no other vectors.
+    wanted = settings.model_dump(mode="json", exclude={"model", "batch_tokens"})
+    wanted["model"] = folder.resolve().name if folder else None
+    # A collaborative part must not know what SRPO is to find out.
+    unknown = {"rl": _settings(recipe.rl)} if settings.collaborative else {}
+    return Plan(
+        {"seed": recipe.seed, "embed": wanted, **unknown},
+        [
+            request.items,
+            request.enriched,
+            *([folder] if folder else []),
+            *([request.interactions] if settings.collaborative else []),
+            *([previous / name for name in files] if previous else []),
+        ],
+        ["embeddings.safetensors", *files],
+        lambda out: embed(
+            settings,
+            recipe.rl,
+            recipe.seed,
+            items=request.items,
+            enriched=request.enriched,
+            interactions=request.interactions,
+            previous=previous,
+            ray=request.ray,
+            out=out,
+        ),
+        resumes=True,
+    )
+
+
+def _semantic_ids(request: Request) -> Plan:
+    from data_processing.semantic_ids import build_semantic_ids
+
+    recipe, previous = request.recipe, request.previous
+    embeddings = request.run / "embeddings.safetensors"
+    kept = [previous / name for name in ("codebook.safetensors", "index.json", "items.parquet")] if previous else []
+    return Plan(
+        {"seed": recipe.seed, "semantic_ids": _settings(recipe.semantic_ids)},
+        [embeddings, request.items, request.interactions, *kept],
+        ["codebook.safetensors", "index.json", "quality.json", "quality.html"],
+        lambda out: build_semantic_ids(
+            recipe.semantic_ids, recipe.seed, embeddings, request.items, request.interactions, previous, out
+        ),
+    )
+
+
+def _sft(request: Request) -> Plan:
+    from data_processing.sft import build_sft
+
+    recipe, preferences = request.recipe, request.run / "preferences.jsonl"
+    chains = request.run / "chains.jsonl" if recipe.sft.chains == "model" else None
+    read = [request.interactions, request.items, request.enriched, preferences, request.index]
+    return Plan(
+        {"seed": recipe.seed, "sft": _settings(recipe.sft), "rl": _settings(recipe.rl)},
+        [*read, *([chains] if chains else [])],
+        ["sft"],
+        lambda out: build_sft(
+            recipe.sft,
+            recipe.rl,
+            recipe.seed,
+            interactions=request.interactions,
+            items=request.items,
+            enriched=request.enriched,
+            preferences=preferences,
+            index=request.index,
+            chains=chains,
+            out=out,
+        ),
+    )
+
+
+def _rl(request: Request) -> Plan:
+    from data_processing.rl import build_rl
+
+    recipe = request.recipe
+    return Plan(
+        {"seed": recipe.seed, "rl": _settings(recipe.rl), "history": recipe.sft.history},
+        [request.interactions, request.index],
+        ["rl"],
+        lambda out: build_rl(recipe.rl, recipe.sft.history, recipe.seed, request.interactions, request.index, out),
+    )
+
+
+def _model(request: Request) -> Plan:
+    from data_processing.model import build_model
+
+    recipe, base, sft = request.recipe, request.base, request.run / "sft"
+    shape = {"base": base.name, "initialisation": recipe.model.initialisation} if base else _settings(recipe.model)
+    return Plan(
+        {"seed": recipe.seed, "model": shape},
+        [request.index, request.items, request.enriched, sft, *([base] if base else [])],
+        ["model"],
+        lambda out: build_model(
+            recipe.model,
+            recipe.seed,
+            base=base,
+            index=request.index,
+            items=request.items,
+            enriched=request.enriched,
+            sft=sft,
+            out=out,
+        ),
+    )
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+def _teacher(recipe: DataRecipe, endpoint: Endpoint, wording: Any) -> dict[str, Any]:
+    # Where and how fast it is asked makes no other text.
+    return {
+        "model": endpoint.model,
+        "prompts": wording,
+        "on_reject": recipe.teacher.on_reject,
+        "sampling": recipe.teacher.sampling(),
+    }
+
+
+_PLANS: Mapping[Stage, Callable[[Request], Plan]] = {
+    Stage.synthesize: _synthesize,
+    Stage.interactions: _interactions,
+    Stage.export: _export,
+    Stage.enrich: _enrich,
+    Stage.chains: _chains,
+    Stage.embed: _embed,
+    Stage.semantic_ids: _semantic_ids,
+    Stage.sft: _sft,
+    Stage.rl: _rl,
+    Stage.model: _model,
+}
