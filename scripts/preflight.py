@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from data_processing.config import DataRecipe
-from data_processing.readers.formats import check_format
 from gream.config import load_config, read_yaml
 from gream.errors import GreamError, exit_with_error_line
 from safetensors import SafetensorError, safe_open
+
+from data_processing.config import DataRecipe
+from data_processing.readers.formats import check_format
 
 GB = 10**9
 # Qwen3-4B, where no base model is there to be counted.
@@ -136,7 +137,8 @@ def parameters_of(base: Path) -> int:
     for path in sorted(base.glob("*.safetensors")):
         try:
             with safe_open(path, framework="np") as tensors:
-                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
+                names = tensors.keys()
+                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
         except (OSError, SafetensorError) as error:
             raise GreamError(f"{path}: cannot be read as safetensors ({error}); fetch it again") from None
     return total
@@ -148,11 +150,6 @@ def run_check(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def last_line(text: str) -> str:
-    """The last line that says something."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")
-
-
 def check_recipes(arguments: argparse.Namespace) -> tuple[list[Check], dict[str, Any]]:
     """What both frameworks say of their recipes, and verl's whole configuration; empty where it has none."""
     sft = ["llamafactory-gream", "check", *map(str, arguments.sft), *arguments.sft_settings]
@@ -162,16 +159,18 @@ def check_recipes(arguments: argparse.Namespace) -> tuple[list[Check], dict[str,
         parsed, composed = pool.map(run_check, (sft, rl))
     checks = []
     if parsed.returncode == 0:
-        checks.append(Check("SFT recipes", f"{', '.join(map(str, arguments.sft))}: LLaMA-Factory's parser accepts them"))
+        names = ", ".join(map(str, arguments.sft))
+        checks.append(Check("SFT recipes", f"{names}: LLaMA-Factory's parser accepts them"))
     else:
-        checks.append(Check("SFT recipes", last_line(parsed.stderr).removeprefix("error: "), good=False))
+        said = parsed.stderr.strip().splitlines() or ["llamafactory-gream check failed"]
+        checks.append(Check("SFT recipes", said[-1].removeprefix("error: "), good=False))
     recipe = f"recipes/rl/{arguments.rl}.yaml"
     if composed.returncode == 0:
         checks.append(Check("RL recipe", f"{recipe}: verl composes it"))
         return checks, yaml.safe_load(composed.stdout)
-    # Hydra says what is wrong first, and how to see more last.
-    wrong = next((line for line in composed.stderr.splitlines() if "rror" in line and "warn" not in line.lower()), "")
-    checks.append(Check("RL recipe", f"{recipe}: {wrong or last_line(composed.stderr)}", good=False))
+    # Behind the warnings of imports, Hydra says what is wrong first and how to see more last.
+    said = [line for line in composed.stderr.splitlines() if line.strip() and "warn" not in line.lower()]
+    checks.append(Check("RL recipe", f"{recipe}: {said[0] if said else 'verl refuses it'}", good=False))
     return checks, {}
 
 
@@ -218,12 +217,11 @@ def check_disk(arguments: argparse.Namespace, parameters: float, job: dict[str, 
     """Room where the run folder is, for what it does not hold yet."""
     run: Path = arguments.run
     held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) if run.exists() else 0
-    settings = dict(setting.split("=", 1) for setting in arguments.sft_settings)
-    # While a checkpoint is written, the one it replaces is still there.
-    saved = [int(settings.get("save_total_limit", read_yaml(recipe)["save_total_limit"])) for recipe in arguments.sft]
-    kept = job["trainer"]["max_actor_ckpt_to_keep"] if job else 2
-    # 16 bytes a parameter are a checkpoint that can be resumed, 2 a model in bf16 (model/, and that of each SFT stage).
-    needed = parameters * (2 + sum(2 + 16 * count for count in saved) + 16 * kept + 16)
+    saved = sum(read_yaml(recipe).get("save_total_limit", 1) for recipe in arguments.sft)
+    saved += job["trainer"]["max_actor_ckpt_to_keep"] if job else 2
+    # 16 bytes a parameter are a checkpoint to resume from, and while one is written, that which it replaces is still
+    # there; 2 bytes are a model in bf16: the extended base, and what each SFT stage ends with.
+    needed = parameters * (16 * (saved + 1) + 2 * 3)
     needed += (4 if arguments.base else 1) * GB  # data, token ids, logs
     where = next(folder for folder in (run, *run.resolve().parents) if folder.exists())
     free = shutil.disk_usage(where).free
@@ -337,17 +335,16 @@ def main() -> None:
     if arguments.base:
         work = estimate(arguments, parameters, job)
         total = hours(sum(part.seconds for part in work))
-        print(f"\n  {arguments.gpus} GPUs of the A100's speed may take {total}:")
+        print(f"\n  {arguments.gpus} GPU{'s' * (arguments.gpus > 1)} as fast as an A100 may take {total}:")
         for part in work:
             print(f"    {part.stage:14}{hours(part.seconds):>8}  {part.what}")
         print(
-            f"  Arithmetic, not a measurement: nothing of this was run on a GPU. It takes a quarter of {FLOPS / 1e12:.0f} "
-            "TFLOP/s for\n  training, "
-            f"{SAMPLED_PER_SECOND:,} sampled tokens per second and GPU, and lengths counted on Beauty; three times less "
-            "or more would not surprise."
+            f"  This is arithmetic, not a measurement: nothing here was run on a GPU. Training at {USED:.0%} of\n"
+            f"  {FLOPS / 1e12:.0f} TFLOP/s, {SAMPLED_PER_SECOND:,} sampled tokens per second and GPU, rows as long as on "
+            "Beauty.\n  Three times more or less would not surprise."
         )
     else:
-        print("\n  A tiny model: some four minutes on two CPU cores.")
+        print("\n  A tiny model on some of the users: minutes on two CPU cores.")
     sys.exit(0 if all(check.good for check in checks) else 1)
 
 

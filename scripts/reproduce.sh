@@ -63,7 +63,7 @@ else
     embedding=()
     model=()
     assembly=(--passes 3 --cutoff-len 512 --train-on-prompt)
-    sft_settings=(max_steps=30)
+    sft_settings=(max_steps=20)
     steps=2
     rl_settings=("trainer.total_training_steps=$steps" "trainer.test_freq=$steps" data.train_batch_size=4
         actor_rollout_ref.actor.ppo_mini_batch_size=4 actor_rollout_ref.rollout.n=4)
