@@ -25,7 +25,7 @@ from gream.config import load_config, read_yaml
 from gream.errors import GreamError, exit_with_error_line
 from safetensors import SafetensorError, safe_open
 
-from data_processing.config import DataRecipe
+from data_processing.config import DataRecipe, SftConfig
 from data_processing.readers.formats import check_format
 
 GB = 10**9
@@ -233,28 +233,26 @@ def check_disk(arguments: argparse.Namespace, parameters: float, job: dict[str, 
 def estimate(arguments: argparse.Namespace, parameters: float, job: dict[str, Any]) -> list[Work]:
     """How long the stages may take, from the rows that the data recipe makes of the data set."""
     users, items, interactions, targets = counted(arguments.run) or arguments.counts
-    sft = load_config(DataRecipe, arguments.data).sft
-    with_history = interactions - 3 * users
-    rows = sft.next_item * with_history + sft.fused_next * with_history
-    rows += (sft.id_to_text + sft.text_to_id) * items + (sft.search + sft.preference) * users
-    chains, direct = SUPPORTED * targets, with_history
+    aligned, chains, direct = counted_rows(arguments.run) or expected_rows(
+        load_config(DataRecipe, arguments.data).sft, users, items, interactions - 3 * users, targets
+    )
+    aligned *= arguments.passes
     rate = arguments.gpus * FLOPS * USED
 
     def training(tokens: float) -> float:
         # Forward, backward (twice as much) and the forward of gradient checkpointing.
         return PADDING * tokens * 8 * parameters / rate
 
-    aligned = arguments.passes * rows
     work = [
         Work("data", f"{users:,} users, {items:,} items", 300 + 2e-3 * interactions),
         Work(
             "sft-alignment",
-            f"{aligned:,.0f} rows of {ROW_TOKENS['alignment']} tokens",
+            f"{aligned:,} rows of {ROW_TOKENS['alignment']} tokens",
             training(aligned * ROW_TOKENS["alignment"]),
         ),
         Work(
             "sft-reasoning",
-            f"{chains:,.0f} rows with chains of {ROW_TOKENS['chain']} tokens, {direct:,} without of "
+            f"{chains:,} rows with chains of {ROW_TOKENS['chain']} tokens, {direct:,} without of "
             f"{ROW_TOKENS['direct']}",
             training(chains * ROW_TOKENS["chain"] + direct * ROW_TOKENS["direct"]),
         ),
@@ -280,14 +278,33 @@ def estimate(arguments: argparse.Namespace, parameters: float, job: dict[str, An
     return work
 
 
+def expected_rows(sft: SftConfig, users: int, items: int, with_history: int, targets: int) -> tuple[int, int, int]:
+    """Rows of one pass of alignment; rows with a chain and direct ones of the reasoning stage."""
+    rows = (sft.next_item + sft.fused_next) * with_history
+    rows += (sft.id_to_text + sft.text_to_id) * items + (sft.search + sft.preference) * users
+    return round(rows), round(SUPPORTED * targets), with_history
+
+
+def counted_rows(run: Path) -> tuple[int, int, int] | None:
+    """The same, where the stage 'sft' has written them."""
+    statistics = read_statistics(run / "sft" / "statistics.json")
+    if statistics is None:
+        return None
+    return sum(statistics["alignment"].values()), statistics["reasoning"], statistics["alignment_rows_mixed_in"]
+
+
 def counted(run: Path) -> tuple[int, int, int, int] | None:
-    """Users, items, interactions and targets from position 4 on, where the run has counted them."""
-    try:
-        statistics = json.loads((run / "statistics.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    """Users, items, interactions and targets from position 4 on, where the stage 'interactions' has counted them."""
+    statistics = read_statistics(run / "statistics.json")
+    if statistics is None:
         return None
     targets = statistics["training_targets"]["at_position_4_or_later"]
     return statistics["users"], statistics["items"], statistics["interactions"], targets
+
+
+def read_statistics(path: Path) -> dict[str, Any] | None:
+    """What a finished stage counted."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def hours(seconds: float) -> str:
@@ -339,9 +356,9 @@ def main() -> None:
         for part in work:
             print(f"    {part.stage:14}{hours(part.seconds):>8}  {part.what}")
         print(
-            f"  This is arithmetic, not a measurement: nothing here was run on a GPU. Training at {USED:.0%} of\n"
-            f"  {FLOPS / 1e12:.0f} TFLOP/s, {SAMPLED_PER_SECOND:,} sampled tokens per second and GPU, rows as long as on "
-            "Beauty.\n  Three times more or less would not surprise."
+            "  This is arithmetic, not a measurement: nothing here was run on a GPU. Training at "
+            f"{USED:.0%} of {FLOPS / 1e12:.0f} TFLOP/s,\n  {SAMPLED_PER_SECOND:,} sampled tokens per second and GPU, "
+            "rows as long as on Beauty. Three times more or less would\n  not surprise."
         )
     else:
         print("\n  A tiny model on some of the users: minutes on two CPU cores.")

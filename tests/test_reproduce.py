@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
-from data_support import ROOT, hashes
+from data_support import ROOT, hashes, insist_on_full_lists
 from safetensors.numpy import save_file
 
 RUN = ROOT / "runs" / "beauty-tiny"
@@ -57,14 +56,7 @@ def test_the_chain_ends_with_a_table_of_every_evaluation(finished: Finished) -> 
 
 @pytest.mark.e2e
 def test_every_list_is_full_of_distinct_items_that_exist(finished: Finished) -> None:
-    items = set(pl.read_parquet(RUN / "items.parquet")["item"])
-    users = pl.read_parquet(RUN / "users.parquet")["user"].to_list()
-    for name in (*BASELINES, *MODELS):
-        predictions = pl.read_parquet(RUN / "eval" / name / "predictions.parquet")
-        assert sorted(predictions["user"]) == users
-        for row in predictions["items"].to_list():
-            assert len(row) == len(set(row)) == 10
-            assert set(row) <= items
+    insist_on_full_lists(RUN, (*BASELINES, *MODELS))
 
 
 @pytest.mark.e2e
@@ -107,7 +99,7 @@ def test_a_dry_run_finds_the_raw_dump_and_plans_for_the_gpus_named(tmp_path: Pat
     for line in ("data: amazon-2014: ", f"base model: {base}: 2.0 million parameters", "SFT recipes: ", "RL recipe: "):
         assert f"  ok  {line}" in done.stdout
     # 3 passes over 1.38 rows per target, 4 per item, 2 per user; counts of the paper.
-    assert f"{3 * (1.38 * 189_543 + 4 * 18_357 + 2 * 35_598):,.0f} rows" in done.stdout
+    assert f"{3 * round(1.38 * 189_543 + 4 * 18_357 + 2 * 35_598):,} rows" in done.stdout
     assert "150 steps of 256 prompts x 10 responses" in done.stdout
     assert "not a measurement" in done.stdout
     # No machine of the tests has four GPUs and what they need: that, and nothing else, is wrong.
