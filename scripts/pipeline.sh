@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The way from interactions to a table, shared by the scripts that choose its settings; sourced by them. They set
 #
 #   run, recipe     run folder and data recipe

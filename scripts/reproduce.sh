@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # The paper's chain on one data set, sourced by reproduce_{beauty,sports,instruments}.sh, which set
 #
 #   name      of the data set; its recipes are recipes/sft/NAME_*.yaml and recipes/rl/NAME.yaml
@@ -48,7 +49,7 @@ if [ -z "$tiny" ]; then
     embedding=(embed.encoder=language-model "embed.model=$base")
     model=(--base "$base")
     assembly=(--passes 3 --cutoff-len 2560)
-    # 8 rows per GPU, 256 per step on any number of them.
+    # 8 rows at a time per GPU, 256 per step on any number of them.
     sft_settings=("gradient_accumulation_steps=$((32 / gpus))")
     steps=150
     rl_settings=("trainer.total_training_steps=$steps" "trainer.n_gpus_per_node=$gpus")
@@ -93,8 +94,9 @@ began=$SECONDS
 
 title "Checks"
 ready=yes
-PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} python scripts/preflight.py --format "$format" --reviews "$reviews" --metadata "$metadata" --layouts "${layouts[@]}" \
-    --published "$published" "${model[@]}" --gpus "$gpus" --data "$recipe" --run "$run" \
+PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} python scripts/preflight.py --run "$run" --data "$recipe" \
+    --format "$format" --reviews "$reviews" --metadata "$metadata" --layouts "${layouts[@]}" --published "$published" \
+    "${model[@]}" --gpus "$gpus" \
     --sft "recipes/sft/${recipes[0]}.yaml" "recipes/sft/${recipes[1]}.yaml" --sft-settings "${sft_settings[@]}" \
     --rl "${recipes[2]}" --rl-settings "${rl_settings[@]}" --passes "${assembly[1]}" --counts "${counts[@]}" || ready=
 [ -n "$ready$dry_run" ] || fail "not started: mend what is marked x above"
@@ -123,8 +125,7 @@ data model "${model[@]}"
 show llamafactory-gream assemble --run "$run" "${assembly[@]}" "${overwrite[@]}"
 
 title "SFT with LLaMA-Factory: alignment, then the reasoning curriculum"
-inputs=(--input recipes/sft/deepspeed_zero2.json)
-inputs+=(--input "$run/assembled")
+inputs=(--input recipes/sft/deepspeed_zero2.json --input "$run/assembled")
 sft "${recipes[0]}" alignment model "tokenized_path=$run/assembled" "${sft_settings[@]}"
 inputs=(--input recipes/sft/deepspeed_zero2.json)
 sft "${recipes[1]}" reasoning checkpoints/alignment "${sft_settings[@]}"
@@ -141,7 +142,7 @@ evaluate_both_modes "$steps" "${reasoning[@]}"
 title "Results"
 evaluate report
 show python -m eval table --run "$run"
-[ -n "$ready" ] || fail "nothing was run, and could not be: mend what is marked x above"
+[ -n "$ready" ] || fail "nothing was run, nor could be: mend what is marked x above"
 if [ -n "$dry_run" ]; then
     printf '\nnothing was run: leave out --dry-run to start\n'
 else
