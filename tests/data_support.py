@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
+import polars as pl
 from gream.stage import sha256_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +59,18 @@ def hashes(run: Path) -> dict[str, str]:
     files = (path.relative_to(run) for path in sorted(run.rglob("*")) if path.is_file())
     kept = [path for path in files if path.parts[0] not in (".stages", ".partial", "logs")]
     return {path.as_posix(): sha256_of(run / path) for path in kept}
+
+
+def insist_on_full_lists(run: Path, names: Iterable[str]) -> None:
+    """In each evaluation of a run every user has ten items, none twice, and all of them exist."""
+    items = set(pl.read_parquet(run / "items.parquet")["item"])
+    users = pl.read_parquet(run / "users.parquet")["user"].to_list()
+    for name in names:
+        predictions = pl.read_parquet(run / "eval" / name / "predictions.parquet")
+        assert sorted(predictions["user"]) == users
+        for row in predictions["items"].to_list():
+            assert len(row) == len(set(row)) == 10
+            assert set(row) <= items
 
 
 # Run by every Python process that `kill_when` starts: the first to touch a file once the path exists kills them all.

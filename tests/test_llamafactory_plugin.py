@@ -18,7 +18,7 @@ from gream.tasks import Material, read_records
 from gream.templates import Task
 from llamafactory_gream import seams
 from llamafactory_gream.assemble import assemble
-from llamafactory_gream.inspection import coloured
+from llamafactory_gream.inspection import check, coloured
 from llamafactory_gream.registration import register
 
 RECIPE = ROOT / "recipes" / "sft" / "quickstart_alignment.yaml"
@@ -212,25 +212,13 @@ def test_killed_training_resumes_to_the_same_weights(run: Path, tmp_path: Path) 
     assert sha256_of(killed / weights) == sha256_of(undisturbed / weights)
 
 
-def test_every_recipe_is_understood_by_llamafactory(run: Path) -> None:
+def test_every_recipe_is_understood_by_llamafactory() -> None:
     """By its own parser, which refuses keys it does not know; what needs a GPU or DeepSpeed to parse is set aside."""
-    code = """
-import json, sys, yaml
-from llamafactory.hparams import get_train_args
-model, *recipes = sys.argv[1:]
-for recipe in recipes:
-    settings = {**yaml.safe_load(open(recipe)), "model_name_or_path": model}
-    if not settings.get("use_cpu"):
-        assert settings["bf16"]
-        settings |= {"use_cpu": True, "bf16": False}
-    if deepspeed := settings.pop("deepspeed", None):
-        assert json.load(open(deepspeed))["zero_optimization"]
-    print("parsing", recipe)
-    get_train_args(settings)
-"""
     recipes = sorted((ROOT / "recipes" / "sft").glob("*.yaml"))
-    done = call([sys.executable, "-c", code, str(run / "model"), *map(str, recipes)])
+    program = str(Path(sys.executable).with_name("llamafactory-gream"))
+    done = call([program, "check", *map(str, recipes), "gradient_accumulation_steps=8"])
     assert done.returncode == 0, done.stdout[-200:] + done.stderr[-2000:]
+    assert done.stdout.count("accepts it") == len(recipes)
     assert {path.stem for path in recipes} >= {
         f"{name}_{stage}"
         for name in ("quickstart", "beauty", "sports", "instruments")
@@ -241,6 +229,19 @@ for recipe in recipes:
         assert settings["template"] == "qwen3_nothink", recipe
         # The curriculum is an order.
         assert settings.get("disable_shuffling", False) == ("reasoning" in recipe.stem), recipe
+
+
+def test_a_recipe_that_llamafactory_refuses_is_one_line(tmp_path: Path) -> None:
+    recipe, settings = tmp_path / "r.yaml", (ROOT / "recipes" / "sft" / "beauty_alignment.yaml").read_text()
+    for broken, said in (
+        (settings.replace("do_train:", "do_trian:"), "do_trian"),
+        (settings.replace("finetuning_type: full", "finetuning_type: whole"), "Invalid fine-tuning method"),
+        (settings.replace("deepspeed_zero2", "deepspeed_zero9"), "deepspeed_zero9.json"),
+    ):
+        assert broken != settings
+        recipe.write_text(broken)
+        with pytest.raises(GreamError, match=said):
+            check(recipe, [])
 
 
 def test_failing_command_names_its_log(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``llamafactory-gream``: ``llamafactory-cli`` with the plugin registered in every rank, and two commands more."""
+"""``llamafactory-gream``: ``llamafactory-cli`` with the plugin registered in every rank, and three commands more."""
 
 from __future__ import annotations
 
@@ -42,6 +42,19 @@ def inspect(
     from llamafactory_gream.inspection import inspect as inspect_rows
 
     inspect_rows(recipe, overrides or (), row, count, Console(highlight=False, markup=False))
+
+
+@app.command()
+def check(
+    recipes: Annotated[list[str], typer.Argument(help="Recipes, and key=value that wins over each.")],
+) -> None:
+    """Have LLaMA-Factory's own parser read recipes, without data, model or GPU."""
+    from llamafactory_gream.inspection import check as check_recipe
+
+    for recipe in recipes:
+        if "=" not in recipe:
+            check_recipe(Path(recipe), [other for other in recipes if "=" in other])
+            print(f"{recipe}: LLaMA-Factory accepts it", flush=True)
 
 
 def main() -> None:

@@ -56,28 +56,57 @@ def coloured(tokenizer: Any, tokens: Sequence[int], labels: Sequence[int]) -> Te
     return text
 
 
+def check(recipe: Path, overrides: Sequence[str]) -> None:
+    """Have LLaMA-Factory's own parser read a recipe; no data, model or GPU is needed.
+
+    Args:
+        recipe: YAML file of LLaMA-Factory.
+        overrides: ``key=value`` strings that win over it.
+
+    Raises:
+        GreamError: The recipe, or the DeepSpeed file it names, cannot be read, or LLaMA-Factory refuses it.
+    """
+    settings = _settings(recipe, overrides)
+    if deepspeed := settings.get("deepspeed"):
+        read_yaml(Path(deepspeed))  # JSON is YAML
+    _parsed(recipe, settings)
+
+
+def _settings(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return {**read_yaml(recipe), **OmegaConf.to_container(OmegaConf.from_cli(list(overrides)))}
+
+
+def _parsed(recipe: Path, settings: dict[str, Any]) -> tuple[Any, ...]:
+    os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")
+    register()
+    from llamafactory.hparams import get_train_args
+
+    # What concerns the machine and not the recipe, so that one for GPUs can be read on any.
+    settings = {**settings, "use_cpu": True, "bf16": False, "report_to": "none"}
+    settings.pop("deepspeed", None)
+    try:
+        return get_train_args(settings)
+    except (ValueError, TypeError, AssertionError, ImportError, OSError) as error:
+        raise GreamError(f"{recipe}: LLaMA-Factory refuses it ({str(error).splitlines()[0]})") from None
+
+
 def _load(recipe: Path, overrides: Sequence[str], needed: int) -> tuple[Any, Any]:
     os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "ERROR")
     import datasets
-
-    register()
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
-    from llamafactory.hparams import get_train_args
     from llamafactory.model import load_tokenizer
-    from omegaconf import OmegaConf
 
     datasets.disable_progress_bars()
-    settings = {**read_yaml(recipe), **OmegaConf.to_container(OmegaConf.from_cli(list(overrides)))}
-    # What concerns the machine and not the rows, so that a recipe for GPUs can be read on any.
-    settings |= {"use_cpu": True, "bf16": False, "report_to": "none", "max_samples": needed}
-    settings.pop("deepspeed", None)
-    try:
-        # It prints an example of its own.
-        with contextlib.redirect_stdout(io.StringIO()):
-            model, data, training, _, _ = get_train_args(settings)
+    settings = {**_settings(recipe, overrides), "max_samples": needed}
+    # It prints an example of its own.
+    with contextlib.redirect_stdout(io.StringIO()):
+        model, data, training, _, _ = _parsed(recipe, settings)
+        try:
             parts = load_tokenizer(model)
             template = get_template_and_fix_tokenizer(parts["tokenizer"], data)
             dataset = get_dataset(template, model, data, training, stage="sft", **parts)
-    except (ValueError, OSError) as error:
-        raise GreamError(f"{recipe}: LLaMA-Factory cannot load it ({str(error).splitlines()[0]})") from None
+        except (ValueError, OSError) as error:
+            raise GreamError(f"{recipe}: LLaMA-Factory cannot load it ({str(error).splitlines()[0]})") from None
     return parts["tokenizer"], dataset["train_dataset"]

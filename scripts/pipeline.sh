@@ -1,0 +1,68 @@
+# shellcheck shell=bash
+# The way from interactions to a table, shared by the scripts that choose its settings; sourced by them. They set
+#
+#   run, recipe     run folder and data recipe
+#   overwrite       (--overwrite), or nothing
+#
+# and, where it differs from what stands here:
+
+dry_run=                # not empty: commands are printed and none is run
+launcher=(python -m)    # runs a module on every GPU
+trainer=()              # stands before llamafactory-cli
+platform=()             # NAME=VALUE in verl's environment
+inputs=()               # --input FILE, further ones of the next 'sft' or 'srpo'
+
+fail() { echo "error: $*" >&2; exit 2; }
+
+enter() { # the environment that everything below runs in, installed where it is missing
+    bash scripts/install.sh
+    # shellcheck source=/dev/null
+    source "${VENV:-.venv}/bin/activate"
+    # shellcheck source=scripts/environment.sh
+    source scripts/environment.sh
+}
+
+number=0
+title() { number=$((number + 1)); printf '\n== %d. %s\n' "$number" "$1"; }
+show() { printf '$'; printf ' %q' "$@"; echo; [ -n "$dry_run" ] || "$@"; }
+data() { show python -m data_processing "$@" --config "$recipe" --run "$run" "${overwrite[@]}"; }
+evaluate() { show python -m eval "$@" --run "$run" "${overwrite[@]}"; }
+on_all_gpus() { show "${launcher[@]}" "$@" --run "$run" "${overwrite[@]}"; } # MODULE ARGUMENT...
+
+stage() { # NAME OPTION... -- COMMAND..., a framework's own command; 'gream stage' prints it where it runs
+    if [ -z "$dry_run" ]; then
+        python -m gream stage "$1" --run "$run" "${inputs[@]}" "${overwrite[@]}" "${@:2}"
+        return
+    fi
+    while [ "$1" != -- ]; do shift; done
+    shift
+    show "${@//'{out}'/"$run"}"
+}
+
+sft() { # RECIPE NAME MODEL [KEY=VALUE ...]
+    stage "sft-$2" --recipe "recipes/sft/$1.yaml" \
+        --input "$run/$3" --input "$run/sft" --output "checkpoints/$2" -- \
+        "${trainer[@]}" llamafactory-cli train "recipes/sft/$1.yaml" \
+        "model_name_or_path=$run/$3" "dataset_dir=$run/sft" "output_dir={out}/checkpoints/$2" "${@:4}"
+}
+
+srpo() { # RECIPE [KEY=VALUE ...]
+    stage srpo --recipe "recipes/rl/$1.yaml" \
+        --input "$run/checkpoints/reasoning" --input "$run/rl" --input "$run/index.json" --output checkpoints/srpo -- \
+        env "${platform[@]}" VERL_USE_EXTERNAL_MODULES=verl_srpo.plugin \
+        "VERL_FILE_LOGGER_PATH={out}/checkpoints/srpo/metrics.jsonl" \
+        python -m verl.trainer.main_ppo --config-dir recipes/rl --config-name "$1" \
+        "algorithm.srpo.catalog=$run/index.json" "actor_rollout_ref.model.path=$run/checkpoints/reasoning" \
+        "data.train_files=$run/rl/train.parquet" "data.val_files=$run/rl/val.parquet" \
+        "trainer.default_local_dir={out}/checkpoints/srpo" \
+        "trainer.validation_data_dir={out}/checkpoints/srpo/validation" "${@:2}"
+}
+
+evaluate_both_modes() { # STEPS [OPTION of 'reasoning' ...], before and after SRPO
+    local checkpoints=("$run/checkpoints/reasoning" "$run/checkpoints/srpo/global_step_$1/actor/huggingface")
+    on_all_gpus eval direct --checkpoint "${checkpoints[0]}" --name direct-sft
+    on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-srpo
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[0]}" --name reasoning-sft "${@:2}"
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-srpo "${@:2}"
+    evaluate rewards
+}

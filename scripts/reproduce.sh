@@ -1,0 +1,150 @@
+# shellcheck shell=bash
+# The paper's chain on one data set, sourced by reproduce_{beauty,sports,instruments}.sh, which set
+#
+#   name      of the data set; its recipes are recipes/sft/NAME_*.yaml and recipes/rl/NAME.yaml
+#   layouts   (FORMAT REVIEWS METADATA ...): names of the two files, by layout
+#   counts    (USERS ITEMS INTERACTIONS TARGETS) in the paper; targets of SRPO and of chains: at position 4 or later
+#   published where the files come from
+#
+# Interrupted, it goes on where it was; run again unchanged, it only prints the table.
+
+original=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/pipeline.sh
+source scripts/pipeline.sh
+
+usage="usage: bash scripts/reproduce_$name.sh [--raw DIR] [--base MODEL] [--gpus N] [--dry-run] [--tiny] [--overwrite]"
+raw=
+base=
+gpus=
+tiny=
+overwrite=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --raw | --base | --gpus)
+            [ $# -ge 2 ] || fail "$1 needs a value; $usage"
+            value=$2
+            # Paths are the caller's; everything below runs in the repository.
+            [ "$1" = --gpus ] || value=$(cd "$original" && realpath -ms -- "$2")
+            printf -v "${1#--}" '%s' "$value"
+            shift 2
+            ;;
+        --dry-run) dry_run=yes; shift ;;
+        --tiny) tiny=yes; shift ;;
+        --overwrite) overwrite=(--overwrite); shift ;;
+        *) fail "unknown option '$1'; $usage" ;;
+    esac
+done
+[ -z "$tiny" ] || [ -z "$base$gpus" ] || fail "--tiny makes its own model and needs no GPU: leave out --base and --gpus"
+gpus=${gpus:-8}
+# 256 rows per step of SFT, and 256 prompts of SRPO, are divided among them without a remainder.
+[[ $gpus =~ ^(1|2|4|8|16)$ ]] || fail "--gpus $gpus: 1, 2, 4, 8 or 16 of one machine"
+raw=${raw:-data/$name} base=${base:-models/Qwen3-4B-Instruct-2507}
+
+# What differs between the whole data set on GPUs and --tiny; the stages below are the same.
+if [ -z "$tiny" ]; then
+    run=runs/$name
+    recipe=recipes/data/paper.yaml
+    recipes=("${name}_alignment" "${name}_reasoning" "$name")
+    embedding=(embed.encoder=language-model "embed.model=$base")
+    model=(--base "$base")
+    assembly=(--passes 3 --cutoff-len 2560)
+    # 8 rows at a time per GPU, 256 per step on any number of them.
+    sft_settings=("gradient_accumulation_steps=$((32 / gpus))")
+    steps=150
+    rl_settings=("trainer.total_training_steps=$steps" "trainer.n_gpus_per_node=$gpus")
+    reasoning=(--chain-tokens 1560)
+    sasrec=()
+    trainer=(env FORCE_TORCHRUN=1 "NPROC_PER_NODE=$gpus")
+    [ "$gpus" = 1 ] || launcher=(torchrun --nproc-per-node "$gpus" -m --)
+else
+    run=runs/$name-tiny
+    recipe=recipes/data/tiny.yaml
+    recipes=(quickstart_alignment quickstart_reasoning quickstart)
+    embedding=()
+    model=()
+    assembly=(--passes 3 --cutoff-len 512 --train-on-prompt)
+    sft_settings=(max_steps=20)
+    steps=2
+    rl_settings=("trainer.total_training_steps=$steps" "trainer.test_freq=$steps" data.train_batch_size=4
+        actor_rollout_ref.actor.ppo_mini_batch_size=4 actor_rollout_ref.rollout.n=4)
+    reasoning=(--chain-tokens 96)
+    sasrec=(--epochs 3)
+    platform=(VERL_PLATFORM=cpu)
+fi
+
+existing() { # PATH, plain or compressed
+    local suffix
+    for suffix in "" .gz .zst; do
+        [ ! -f "$1$suffix" ] || { echo "$1$suffix"; return; }
+    done
+}
+# Of the first layout where none is there; the checks then say what was looked for.
+format=${layouts[0]} reviews=$raw/${layouts[1]}.gz metadata=$raw/${layouts[2]}.gz
+for ((which = 0; which < ${#layouts[@]}; which += 3)); do
+    files=("$(existing "$raw/${layouts[which + 1]}")" "$(existing "$raw/${layouts[which + 2]}")")
+    if [ -n "${files[0]}" ] && [ -n "${files[1]}" ]; then
+        format=${layouts[which]} reviews=${files[0]} metadata=${files[1]}
+        break
+    fi
+done
+
+enter
+began=$SECONDS
+
+title "Checks"
+ready=yes
+PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} python scripts/preflight.py --run "$run" --data "$recipe" \
+    --format "$format" --reviews "$reviews" --metadata "$metadata" --layouts "${layouts[@]}" --published "$published" \
+    "${model[@]}" --gpus "$gpus" \
+    --sft "recipes/sft/${recipes[0]}.yaml" "recipes/sft/${recipes[1]}.yaml" --sft-settings "${sft_settings[@]}" \
+    --rl "${recipes[2]}" --rl-settings "${rl_settings[@]}" --passes "${assembly[1]}" --counts "${counts[@]}" || ready=
+[ -n "$ready$dry_run" ] || fail "not started: mend what is marked x above"
+
+title "Interactions: 5-core, chronological, leave-one-out"
+data interactions --reviews "$reviews" --metadata "$metadata" "interactions.format=$format"
+if [ -z "$tiny$dry_run" ]; then
+    python -c '
+import json, sys
+have = [json.load(open(sys.argv[1]))[name] for name in ("users", "items", "interactions")]
+want = [int(count) for count in sys.argv[2:5]]
+shown = ["{:,} users, {:,} items, {:,} interactions".format(*counts) for counts in (have, want)]
+print(f"{shown[0]}:", "as in the paper" if have == want else f"the paper has {shown[1]}; its figures are not comparable")
+' "$run/statistics.json" "${counts[@]}"
+fi
+
+title "Item text, embeddings, semantic ids"
+data enrich
+on_all_gpus data_processing embed --config "$recipe" "${embedding[@]}"
+data semantic-ids
+
+title "Training rows, prompts, a language model that knows the ids"
+data sft
+data rl
+data model "${model[@]}"
+show llamafactory-gream assemble --run "$run" "${assembly[@]}" "${overwrite[@]}"
+
+title "SFT with LLaMA-Factory: alignment, then the reasoning curriculum"
+inputs=(--input recipes/sft/deepspeed_zero2.json --input "$run/assembled")
+sft "${recipes[0]}" alignment model "tokenized_path=$run/assembled" "${sft_settings[@]}"
+inputs=(--input recipes/sft/deepspeed_zero2.json)
+sft "${recipes[1]}" reasoning checkpoints/alignment "${sft_settings[@]}"
+
+title "SRPO with verl"
+inputs=(--input recipes/rl/paper.yaml)
+srpo "${recipes[2]}" "${rl_settings[@]}"
+
+title "Evaluation: direct and reasoning, beside four baselines on the same split"
+evaluate baselines
+evaluate sasrec "${sasrec[@]}"
+evaluate_both_modes "$steps" "${reasoning[@]}"
+
+title "Results"
+evaluate report
+show python -m eval table --run "$run"
+[ -n "$ready" ] || fail "nothing was run, nor could be: mend what is marked x above"
+if [ -n "$dry_run" ]; then
+    printf '\nnothing was run: leave out --dry-run to start\n'
+else
+    printf '\nreport: %s/report.html    (whole run: %d s)\n' "$run" $((SECONDS - began))
+fi

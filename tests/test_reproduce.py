@@ -1,0 +1,153 @@
+"""Reproduction scripts: the whole chain on some of the real data, and what is said before anything starts."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_support import ROOT, hashes, insist_on_full_lists
+from safetensors.numpy import save_file
+
+RUN = ROOT / "runs" / "beauty-tiny"
+MODELS = ("direct-sft", "direct-srpo", "reasoning-sft", "reasoning-srpo")
+BASELINES = ("popularity", "cooccurrence", "markov", "sasrec")
+
+
+def reproduce(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(ROOT / "scripts" / f"reproduce_{name}.sh"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1500)
+
+
+def commands(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return re.findall(r"^\$ (.+)$", done.stdout, flags=re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The tiny run of Beauty; where it is finished already, its outputs are only checked."""
+
+    arguments: tuple[str, ...]
+    output: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def finished(real_data: Path) -> Finished:
+    arguments = ("--raw", str(real_data / "Beauty"), "--tiny")
+    done = reproduce("beauty", *arguments)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return Finished(arguments, done)
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1600)
+def test_the_chain_ends_with_a_table_of_every_evaluation(finished: Finished) -> None:
+    table = finished.output.stdout.partition("== 8. Results")[2]
+    for name in (*BASELINES, *MODELS):
+        assert re.search(rf"^{name} ", table, flags=re.MULTILINE), name
+    assert "Validation reward of 16 prompts" in table
+    assert (RUN / "report.html").exists()
+
+
+@pytest.mark.e2e
+def test_every_list_is_full_of_distinct_items_that_exist(finished: Finished) -> None:
+    insist_on_full_lists(RUN, (*BASELINES, *MODELS))
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1600)
+def test_run_again_it_does_nothing_and_a_dry_run_prints_the_same_commands(finished: Finished) -> None:
+    before = hashes(RUN)
+    again = reproduce("beauty", *finished.arguments)
+    assert again.returncode == 0, again.stderr[-3000:]
+    stages = re.findall(r"^[a-z-]+: (.+) ->", again.stdout, flags=re.MULTILINE)
+    assert len(stages) >= 20
+    assert set(stages) == {"up to date"}
+
+    dry = reproduce("beauty", *finished.arguments, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    # The frameworks' own commands are printed by their stages, where these run.
+    trained = ("llamafactory-cli train", "verl.trainer.main_ppo")
+    planned = commands(dry)
+    assert [command for command in planned if not any(name in command for name in trained)] == commands(again)
+    assert [sum(name in command for command in planned) for name in trained] == [2, 1]
+    assert set(commands(finished.output)) <= set(planned)
+    assert hashes(RUN) == before
+
+
+def fake_base(folder: Path) -> Path:
+    """What the checks look at in a model folder: two million parameters, and a tokenizer with chat markers."""
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").write_text('{"added_tokens": [{"content": "<|im_start|>"}]}')
+    save_file({"weight": np.zeros((1000, 2000), dtype=np.float16)}, folder / "model.safetensors")
+    return folder
+
+
+def test_a_dry_run_finds_the_raw_dump_and_plans_for_the_gpus_named(tmp_path: Path) -> None:
+    base = fake_base(tmp_path / "base")
+    review = {"reviewerID": "u", "asin": "i", "unixReviewTime": 1, "summary": "", "reviewText": ""}
+    with gzip.open(tmp_path / "reviews_Sports_and_Outdoors_5.json.gz", "wt") as stream:
+        stream.write(json.dumps(review) + "\n")
+    (tmp_path / "meta_Sports_and_Outdoors.json").write_text("{'asin': 'i', 'title': 't', 'categories': [['c']]}\n")
+    done = reproduce("sports", "--raw", str(tmp_path), "--base", str(base), "--gpus", "4", "--dry-run")
+    for line in ("data: amazon-2014: ", f"base model: {base}: 2.0 million parameters", "SFT recipes: ", "RL recipe: "):
+        assert f"  ok  {line}" in done.stdout
+    # 3 passes over 1.38 rows per target, 4 per item, 2 per user; counts of the paper.
+    assert f"{3 * round(1.38 * 189_543 + 4 * 18_357 + 2 * 35_598):,} rows" in done.stdout
+    assert "150 steps of 256 prompts x 10 responses" in done.stdout
+    assert "not a measurement" in done.stdout
+    # No machine of the tests has four GPUs and what they need: that, and nothing else, is wrong.
+    assert set(re.findall(r"^  x   (\w+):", done.stdout, flags=re.MULTILINE)) <= {"GPUs", "packages"}
+    assert done.returncode == (2 if "\n  x " in done.stdout else 0)
+    planned = "\n".join(commands(done))
+    for part in (
+        "interactions.format=amazon-2014",
+        f"torchrun --nproc-per-node 4 -m -- data_processing embed --config recipes/data/paper.yaml "
+        f"embed.encoder=language-model embed.model={base}",
+        "--passes 3",
+        "NPROC_PER_NODE=4 llamafactory-cli train recipes/sft/sports_alignment.yaml",
+        "gradient_accumulation_steps=8",
+        "--config-name sports",
+        "trainer.n_gpus_per_node=4",
+        "eval sasrec",
+        "torchrun --nproc-per-node 4 -m -- eval reasoning --checkpoint "
+        "runs/sports/checkpoints/srpo/global_step_150/actor/huggingface",
+    ):
+        assert part in planned
+
+
+def test_nothing_starts_where_something_is_missing_and_all_of_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "Beauty.inter.json").write_text("{}")
+    before = (ROOT / "runs" / "beauty").exists()
+    done = reproduce("beauty", "--raw", str(tmp_path), "--base", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: not started: mend what is marked x above"
+    wrong = dict(re.findall(r"^  x   ([\w ]+): (.+)$", done.stdout, flags=re.MULTILINE))
+    assert {"data", "base model"} <= set(wrong)
+    assert "reviews_Beauty_5.json and meta_Beauty.json" in wrong["data"]
+    assert "Beauty.inter.json and Beauty.item.json" in wrong["data"]
+    assert "Qwen3-4B-Instruct-2507" in wrong["base model"]
+    assert commands(done) == []
+    assert (ROOT / "runs" / "beauty").exists() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--row", "x"), "unknown option '--row'"),
+        (("--raw",), "--raw needs a value"),
+        (("--gpus", "3"), "--gpus 3: 1, 2, 4, 8 or 16"),
+        (("--tiny", "--base", "x"), "leave out --base and --gpus"),
+    ],
+)
+def test_wrong_options_are_one_clear_line(arguments: tuple[str, ...], said: str) -> None:
+    done = reproduce("instruments", *arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert said in done.stderr
