@@ -47,8 +47,7 @@ def alignment_records(
     )
     records = [record for task, rate, subjects in plans for record in _rows(task, rate, subjects, material, random_)]
     if config.sequence:
-        parts = (part for sequence in sequences.values() for part in _parts(sequence, config))
-        records += [_sequence(_dropped(part, config.sequence_drop, random_)) for part in parts]
+        records += [_sequence(part) for sequence in sequences.values() for part in _parts(sequence, config)]
     return records
 
 
@@ -64,12 +63,6 @@ def _parts(sequence: Sequence[int], config: SftConfig) -> Iterator[Sequence[int]
     """Consecutive parts of at most ``config.sequence_items`` items, so that each item is a target once."""
     for start in range(0, len(sequence), config.sequence_items):
         yield sequence[start : start + config.sequence_items]
-
-
-def _dropped(items: Sequence[int], share: float, random_: random.Random) -> Sequence[int]:
-    """About ``share`` of the items left out; all of them, where fewer than two would be left."""
-    left = [item for item in items if random_.random() >= share] if share else items
-    return left if len(left) > 1 else items
 
 
 def _rows(

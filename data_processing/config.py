@@ -169,8 +169,6 @@ class SftConfig(Config):
         sequence: A row per user whose loss covers every next item of the training sequence, which evaluation then
             asks for with ``--form sequence``; in place of ``next_item`` or beside it.
         sequence_items: Most items of such a row; a longer sequence makes several.
-        sequence_drop: Share of the items that are left out of such a row at random, other ones in every pass: noise
-            that keeps a small model from learning the sequences by heart.
         passes: Times that all alignment rows are written, each time in words and in an order drawn anew. Training is
             then one epoch over the file.
         batch: Rows of a training step. Alignment rows are put into an order in which the rows of a step are about as
@@ -194,7 +192,6 @@ class SftConfig(Config):
     preference: NonNegativeFloat = 1
     sequence: bool = False
     sequence_items: PositiveInt = 50
-    sequence_drop: float = Field(default=0.0, ge=0.0, lt=1.0)
     passes: PositiveInt = 1
     batch: NonNegativeInt = 0
     reasoning_min_history: PositiveInt = 4

@@ -135,19 +135,6 @@ def test_a_sequence_row_holds_every_item_of_a_user_once() -> None:
     assert messages[1]["content"] == "".join(f"<|a_{number}|><|b_1|>" for number in (1, 2, 3, 4))
 
 
-def test_other_items_are_left_out_of_a_sequence_in_every_pass() -> None:
-    sequence = [*range(ITEMS)] * 6
-    rows = [records_of({0: sequence, 1: [4], 2: [5, 3]}, seed, sequence=True, sequence_drop=0.25) for seed in range(50)]
-    left = [row[0]["history"] for row in rows]
-    for items in left:
-        rest = iter(sequence)
-        assert all(item in rest for item in items), items
-    assert len({tuple(items) for items in left}) == 50
-    assert sum(len(items) for items in left) / (50 * len(sequence)) == pytest.approx(0.75, abs=0.05)
-    # Of one item, or of two, nothing can be left out.
-    assert all([row["history"] for row in some[1:]] == [[4], [5, 3]] for some in rows)
-
-
 def test_a_later_epoch_says_the_same_in_other_words() -> None:
     material = material_of()
     records = records_of(id_to_text=1, next_item=1, search=1, sequence=True)

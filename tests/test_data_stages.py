@@ -110,7 +110,7 @@ def test_passes_are_written_in_batches_of_like_length(synthetic: Path, tmp_path:
     """Each pass has all rows, in words of its own; the curriculum takes its alignment rows from one of them."""
     run = tmp_path / "run"
     shutil.copytree(synthetic, run)
-    settings = ("sft.sequence=true", "sft.sequence_drop=0.2", "sft.passes=3", "sft.batch=16")
+    settings = ("sft.sequence=true", "sft.passes=3", "sft.batch=16")
     stage("sft", run, *SMALL, *settings, "--overwrite")
     once, thrice = (json.loads((folder / "sft" / "statistics.json").read_text()) for folder in (synthetic, run))
     sequences = thrice["alignment"].pop("sequence")
