@@ -59,6 +59,10 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="Lloyd iterations that are not annealed.")
     arguments = parser.parse_args()
     annealed = not arguments.plain
+    try:
+        from k_means_constrained import KMeansConstrained
+    except ModuleNotFoundError:
+        parser.error("the oracle is missing: pip install k-means-constrained")
 
     if arguments.items:
         seed = arguments.seeds[0]
@@ -74,8 +78,6 @@ def main() -> None:
             sizes = np.bincount(codes[:, level], minlength=256)
             error = (large**2).sum(dtype=np.float64)
             print(f"  level {level + 1}: SSE {error:.1f}, sizes {sizes.min()} to {sizes.max()}", flush=True)
-
-    from k_means_constrained import KMeansConstrained
 
     problems = [
         (seed, f"{n} x {d}", k, points(n, d, seed + number))
