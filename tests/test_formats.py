@@ -336,16 +336,16 @@ MANY: dict[str, tuple[str, str, str]] = {
 
 @pytest.mark.parametrize("pack", [".gz", ".zst"])
 @pytest.mark.parametrize("name", MANY)
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_truncated_file_is_never_accepted(tmp_path: Path, name: str, pack: str, data: Any) -> None:
+def test_a_truncated_file_is_never_accepted(tmp_path: Path, name: str, pack: str) -> None:
+    """Wherever it is cut: within the header, where readers disagree on what is compressed, or later."""
     file, kind, content = MANY[name]
     packed = PACK[pack](content.encode())
     path = tmp_path / (file + pack)
-    path.write_bytes(packed[: data.draw(st.integers(0, len(packed) - 1))])
     source = source_of(name, Columns())  # type: ignore[arg-type]
-    with pytest.raises(GreamError, match=r"empty|cut or damaged|no gzip|no zstd"):
-        (source.read_metadata if kind == "m" else source.read_reviews)(path)
+    for length in range(len(packed)):
+        path.write_bytes(packed[:length])
+        with pytest.raises(GreamError, match=r"empty|cut or damaged|no gzip|no zstd"):
+            (source.read_metadata if kind == "m" else source.read_reviews)(path)
 
 
 RIGHT: dict[str, tuple[str, str]] = {

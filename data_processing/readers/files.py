@@ -13,19 +13,21 @@ from gream.errors import GreamError
 
 _MAGIC = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
 _NAMES = {".gz": "gzip", ".zst": "zstd"}
+# Bytes of a stream of nothing. Of fewer, not every reader can tell that they are compressed.
+_SMALLEST = {".gz": 18, ".zst": 9}
 
 
 def open_raw(path: Path) -> IO[bytes]:
     """The file as it lies on disk, compressed or not.
 
     Raises:
-        GreamError: It is missing, empty, or not compressed as its name says.
+        GreamError: It is missing, empty, cut off within its first bytes, or not compressed as its name says.
     """
     try:
         stream = path.open("rb")
     except OSError as error:
         raise GreamError(f"{path}: cannot be read ({error.strerror}); name an existing raw dump") from None
-    start = stream.read(4)
+    start = stream.read(max(_SMALLEST.values()))
     stream.seek(0)
     if not start:
         stream.close()
@@ -37,6 +39,10 @@ def open_raw(path: Path) -> IO[bytes]:
             f"{path}: named {path.suffix}, but it is no {_NAMES[path.suffix]} file; download it again, or rename it "
             "if it is plain text"
         )
+    suffix = _compression(stream)
+    if suffix and len(start) < _SMALLEST[suffix]:
+        stream.close()
+        raise GreamError(f"{path}: the {_NAMES[suffix]} stream is cut or damaged at its beginning; download it again")
     return stream
 
 
