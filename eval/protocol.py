@@ -30,12 +30,14 @@ class Cases:
     targets: npt.NDArray[np.int32]
     histories: tuple[tuple[int, ...], ...]
 
-    def sample(self, count: int, seed: int) -> Cases:
-        """``count`` users drawn without replacement, in ascending order; a seed always draws the same.
+    def sample(self, count: int | None, seed: int) -> Cases:
+        """``count`` users drawn without replacement, in ascending order; a seed always draws the same. None: all.
 
         Raises:
             GreamError: ``count`` is below 1 or above the number of users.
         """
+        if count is None:
+            return self
         if not 1 <= count <= len(self.users):
             raise GreamError(f"--users {count}: 1 to {len(self.users)} needed")
         kept = np.sort(np.random.default_rng(seed).choice(len(self.users), size=count, replace=False))

@@ -8,7 +8,6 @@ the table is made from the journal in the order of the users.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 import sys
 import time
@@ -26,14 +25,14 @@ from gream.decoding.server_protocol import PROTOCOLS, Draw, Engine, Logs
 from gream.journal import Journal
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.trie import PrefixTrie
-from gream.stage import StageResult, run_stage
+from gream.stage import StageResult
 from tqdm import tqdm
 
 from eval.asking import Asking, encode_prompts
 from eval.checkpoint import catalogue_token_ids, checkpoint_files
 from eval.protocol import Cases, Split, held_out, read_interactions, training_matrix
-from eval.results import K, outputs_of, predictions_table, write_result
-from eval.stages import check_name, label_of, model_result
+from eval.results import predictions_table, write_result
+from eval.stages import check_name, label_of, model_result, run_model_stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,9 +273,7 @@ def evaluate_remote(
     def build(out: Path) -> None:
         catalog = Catalog.load(index)
         table = read_interactions(interactions)
-        cases = held_out(table, split)
-        if users is not None:
-            cases = cases.sample(users, decoding.seed)
+        cases = held_out(table, split).sample(users, decoding.seed)
         recommender = RemoteRecommender(checkpoint, catalog, decoding)
         prompts = recommender.prompts(cases.histories)
         with Journal(out / "answers.jsonl") as journal:
@@ -303,14 +300,5 @@ def evaluate_remote(
         )
         write_result(out, result, predictions)
 
-    return run_stage(
-        run,
-        f"eval-{name}",
-        config={"mode": decoding.mode, "k": K, "split": split, "users": users, "checkpoint": label}
-        | dataclasses.asdict(decoding),
-        inputs=[interactions, index, *checkpoint_files(checkpoint)],
-        outputs=outputs_of(name),
-        build=build,
-        overwrite=overwrite,
-        keep_partial=True,
-    )
+    inputs = [interactions, index, *checkpoint_files(checkpoint)]
+    return run_model_stage(run, name, decoding, split, users, label, inputs, build, overwrite=overwrite)

@@ -228,8 +228,7 @@ def evaluate_model(
 
     def read() -> tuple[pl.DataFrame, ItemIds, Cases]:
         table, ids = read_interactions(interactions), ItemIds.load(ids_path)
-        cases = held_out(table, split)
-        return table, ids, cases if users is None else cases.sample(users, decoding.seed)
+        return table, ids, held_out(table, split).sample(users, decoding.seed)
 
     def predict(ids: ItemIds, cases: Cases, parts: Path) -> None:
         prompt = None if template is None else PromptTemplate.load(template)
@@ -271,20 +270,52 @@ def evaluate_model(
             _, ids, cases = read()
             predict(ids, cases, Path(place))
         return None
-    done = run_stage(
+    inputs = [interactions, ids_path, *([] if template is None else [template]), *checkpoint_files(checkpoint)]
+    done = run_model_stage(run, name, decoding, split, users, label, inputs, build, overwrite=overwrite)
+    if not done.ran:
+        processes.from_leader(None)
+    return done
+
+
+def run_model_stage(
+    run: Path,
+    name: str,
+    asking: Asking,
+    split: Split,
+    users: int | None,
+    checkpoint: str,
+    inputs: Sequence[Path],
+    build: Callable[[Path], None],
+    *,
+    overwrite: bool,
+) -> StageResult:
+    """Make ``eval/NAME`` of a model, wherever it runs; what is there of the same configuration stays.
+
+    Args:
+        run: Run folder.
+        name: Of the evaluation.
+        asking: How the model is asked.
+        split: Whose item is to be predicted.
+        users: Size of the sample of users; None for all.
+        checkpoint: Label of the model.
+        inputs: Paths read.
+        build: Writes the evaluation, and goes on with what a killed one left.
+        overwrite: Replace an evaluation made with another configuration.
+
+    Raises:
+        GreamError: See `gream.stage.run_stage`.
+    """
+    return run_stage(
         run,
         f"eval-{name}",
-        config={"mode": decoding.mode, "k": K, "split": split, "users": users, "checkpoint": label}
-        | dataclasses.asdict(decoding),
-        inputs=[interactions, ids_path, *([] if template is None else [template]), *checkpoint_files(checkpoint)],
+        config={"mode": asking.mode, "k": K, "split": split, "users": users, "checkpoint": checkpoint}
+        | dataclasses.asdict(asking),
+        inputs=inputs,
         outputs=outputs_of(name),
         build=build,
         overwrite=overwrite,
         keep_partial=True,
     )
-    if not done.ran:
-        processes.from_leader(None)
-    return done
 
 
 def model_result(

@@ -91,7 +91,7 @@ def test_a_next_item_row_is_asked_as_evaluation_asks() -> None:
     assert sum(several.values()) == 5 * len(expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rate=st.floats(0, 3), task=st.sampled_from(get_args(Task)), seed=st.integers(0, 99))
 def test_a_task_is_weighted_sampled_or_left_out(rate: float, task: Task, seed: int) -> None:
     subjects = {"id_to_text": ITEMS, "text_to_id": ITEMS, "next_item": 9, "fused_next": 9}.get(task, 3)
@@ -109,7 +109,7 @@ def test_a_history_is_as_long_as_the_recipe_says() -> None:
     assert all(row["history"] == long[0][max(0, end - 7) : end] for end, row in enumerate(rows, start=1))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     gaps=st.lists(
         st.fixed_dictionaries({name: st.sampled_from(["", " ", "text"]) for name in ITEM_TEXTS if name != "title"}),

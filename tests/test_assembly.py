@@ -95,7 +95,7 @@ def all_wordings(item: int, history: list[int]) -> list[Record]:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(material=materials(), item=st.integers(0, 4), history=st.lists(st.integers(0, 4), min_size=1, max_size=7))
 def test_every_wording_equals_the_tokenized_string(
     kind: Kind, material: Material, item: int, history: list[int]

@@ -166,7 +166,7 @@ ITEMS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(items=st.lists(ITEMS, min_size=3, max_size=10, unique_by=lambda entry: entry.title), seed=st.integers(0, 99))
 def test_every_chain_of_the_template_teacher_passes(items: list[Item], seed: int) -> None:
     known = labelled(items)

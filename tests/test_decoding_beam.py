@@ -169,7 +169,7 @@ def test_half_precision_changes_scores_by_its_rounding_only(score: Score) -> Non
     score=st.sampled_from(["vocabulary", "legal"]),
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_lists_are_full_distinct_existing_and_sorted(
     ids: list[tuple[int, ...]], k: int, more: int, score: Score, lengths: list[int]
 ) -> None:

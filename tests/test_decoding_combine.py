@@ -29,7 +29,7 @@ def test_one_chain_is_its_own_list() -> None:
     np.testing.assert_array_equal(combined, scores[0, :2])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), chains=st.integers(1, 5), width=st.integers(1, 6))
 def test_combining_is_summing_probabilities_whatever_the_order_of_chains(
     data: st.DataObject, chains: int, width: int

@@ -329,7 +329,7 @@ def test_ids_refuse_embeddings_of_another_width(tmp_path: Path) -> None:
 HISTORIES = st.lists(st.lists(st.integers(0, 5), max_size=6), min_size=1, max_size=8)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(histories=HISTORIES)
 def test_information_equals_a_count_by_hand(histories: list[list[int]]) -> None:
     together = np.zeros((6, 6))

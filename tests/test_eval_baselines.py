@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -25,7 +25,6 @@ def matrix(sequences: list[list[int]]) -> np.ndarray:
     return np.array([(user, item) for user, items in enumerate(sequences) for item in items]).T
 
 
-@settings(deadline=None)
 @given(sequences=training, histories=histories_of_users)
 def test_popularity_is_counting(sequences: list[list[int]], histories: list[list[int]]) -> None:
     counts = Counter(item for items in sequences for item in items)
@@ -36,7 +35,6 @@ def test_popularity_is_counting(sequences: list[list[int]], histories: list[list
         assert scores[row].tolist() == [counts[item] for item in expected]
 
 
-@settings(deadline=None)
 @given(sequences=training, histories=histories_of_users)
 def test_cooccurrence_is_the_sum_of_cosines(sequences: list[list[int]], histories: list[list[int]]) -> None:
     users = [{user for user, items in enumerate(sequences) if item in items} for item in range(ITEMS)]
@@ -53,7 +51,6 @@ def test_cooccurrence_is_the_sum_of_cosines(sequences: list[list[int]], historie
         assert len(set(items[row].tolist())) == 5
 
 
-@settings(deadline=None)
 @given(sequences=training, histories=histories_of_users)
 def test_a_markov_chain_counts_what_followed_the_last_item(
     sequences: list[list[int]], histories: list[list[int]]
@@ -81,7 +78,6 @@ def test_a_list_is_full_where_the_history_is_nearly_the_catalogue() -> None:
     assert items.tolist() == [[2, 1, 0]]
 
 
-@settings(deadline=None)
 @given(
     scores=arrays.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(3, 9)), elements=st.integers(0, 4)),
     k=st.integers(1, 3),

@@ -170,7 +170,7 @@ REVIEWS = st.lists(
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(reviews=REVIEWS)
 def test_every_format_makes_the_same_tables(tmp_path: Path, name: str, reviews: list[Review]) -> None:
     config, write = FORMATS[name]

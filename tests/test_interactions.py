@@ -143,7 +143,7 @@ DUMPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(DUMPS, st.sets(st.sampled_from("uvwxyz"), min_size=1))
 def test_agrees_with_the_naive_rules(tmp_path: Path, reviews: list[Review], described: set[str]) -> None:
     expected = naive(reviews, sorted(described), 3)
@@ -163,7 +163,7 @@ def test_agrees_with_the_naive_rules(tmp_path: Path, reviews: list[Review], desc
     assert texts == [(row[0], row[1], row[5]) for row in expected if row[4] == "train"]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.sets(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=60), st.integers(1, 5), st.randoms())
 def test_the_core_is_the_largest_and_does_not_depend_on_order(
     pairs: set[tuple[int, int]], k: int, random_: Any

@@ -519,7 +519,7 @@ def test_a_journal_is_open_once_and_names_a_bad_line(run: Path) -> None:
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=st.dictionaries(texts, st.fixed_dictionaries({"text": texts}), max_size=6), share=st.floats(0, 1))
 def test_a_journal_cut_anywhere_loses_the_cut_line_alone(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[str, dict[str, str]], share: float

@@ -180,7 +180,7 @@ USERS = st.lists(st.lists(st.integers(0, 4), min_size=3, max_size=9), min_size=1
 TITLES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(users=USERS, titles=st.lists(TITLES, min_size=5, max_size=5), bars=st.booleans())
 def test_there_and_back_again(tmp_path: Path, users: list[list[int]], titles: list[str], bars: bool) -> None:
     inter = put(tmp_path / "a.inter.json", {str(user): items for user, items in enumerate(users)})

@@ -144,14 +144,14 @@ MANY = lines(*({**REVIEW, "reviewerID": f"A{n}", "reviewText": str(n * 7919) * 9
 MANY_ZIPPED = gzip.compress(MANY, mtime=0)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, len(MANY_ZIPPED) - 1))
 def test_a_truncated_gzip_is_never_accepted(tmp_path: Path, cut: int) -> None:
     with pytest.raises(GreamError):
         read_reviews(write(tmp_path / "r.json.gz", MANY_ZIPPED[:cut]))
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, len(MANY)))
 def test_half_a_line_is_never_accepted(tmp_path: Path, cut: int) -> None:
     path = write(tmp_path / "r.json", MANY[:cut])

@@ -94,7 +94,7 @@ def test_trie_refuses_shared_ids() -> None:
         PrefixTrie.build([(1, 2), (3, 4), (1, 2)])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(5, 90), k=st.integers(2, 5), seed=st.integers(0, 99))
 def test_kmeans_is_balanced_and_repeatable(n: int, k: int, seed: int) -> None:
     points = np.random.default_rng(seed).normal(size=(n, 3)).astype(np.float32)
@@ -250,7 +250,7 @@ def test_auction_is_as_good_as_an_optimal_assignment() -> None:
     assert (with_prices[np.arange(96), again] <= with_prices.min(axis=1) + 1e-4 + 1e-5).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n=st.integers(1, 60),
     k=st.integers(1, 9),
@@ -302,7 +302,7 @@ def test_a_device_that_is_not_there_is_named() -> None:
         fit_residual_kmeans(np.eye(4, dtype=np.float32), (2,), seed=0, device="tpu9")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     kinds=st.lists(st.integers(0, 3), min_size=6, max_size=40),
     more=st.lists(st.integers(0, 3), max_size=15),

@@ -41,7 +41,7 @@ async def logs_of_model(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequ
     return logs
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.sets(st.lists(st.integers(0, 63), min_size=1, max_size=4).map(tuple), min_size=1, max_size=25),
     st.lists(st.integers(0, 63), min_size=1, max_size=6),
@@ -124,7 +124,6 @@ def test_chains_are_those_in_process(engine: Engine, folder: Path, server: StubS
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_a_chain_read_at_once_is_the_chain_written_token_by_token(data: st.DataObject) -> None:
     tokenizer, reader = TOKENIZER, ChainText(TOKENIZER)
     pieces = data.draw(st.lists(st.sampled_from(PIECES), max_size=6))
@@ -195,7 +194,6 @@ def test_a_chain_without_its_log_probabilities_is_one_line(engine: Engine, held:
 
 
 @given(st.lists(st.floats(-20, 0), max_size=8), st.lists(st.sampled_from(PIECES), max_size=6))
-@settings(deadline=None)
 def test_a_chain_is_scored_by_what_was_written_up_to_its_end(logs: list[float], pieces: list[str]) -> None:
     reader = ChainText(TOKENIZER)
     tokens = [token for piece in pieces for token in TOKENIZER(piece, add_special_tokens=False)["input_ids"]]

@@ -280,7 +280,7 @@ def test_every_answer_is_one_that_the_openapi_description_announces(app: FastAPI
         stack = contextlib.AsyncExitStack()
         client = runner.run(stack.enter_async_context(client_of(app)))
 
-        @settings(max_examples=150, deadline=None)
+        @settings(max_examples=150)
         @given(requests)
         def fuzz(request: tuple[str, str, dict[str, Any]]) -> None:
             method, path, arguments = request

@@ -117,7 +117,7 @@ def test_equal_rewards_give_exact_zeros() -> None:
     assert (advantage.total == 0).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4), st.booleans()), min_size=1, max_size=40),
     k=st.integers(1, 12),
@@ -131,7 +131,7 @@ def test_agrees_with_the_formulas(rows: list[tuple[int, int, bool]], k: int, wei
     assert advantage.total == pytest.approx(reference(rewards, exact, groups, k, weight, 1e-6), abs=1e-7)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(size=st.integers(1, 40), data=st.data())
 def test_bonus_sums_to_zero_and_favours_hits(size: int, data: st.DataObject) -> None:
     hits = data.draw(st.integers(0, size))
@@ -141,7 +141,7 @@ def test_bonus_sums_to_zero_and_favours_hits(size: int, data: st.DataObject) -> 
     assert (bonus[:hits] >= 0).all() and (bonus[hits:] <= 0).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**16))
 def test_order_of_the_batch_does_not_matter(seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -232,7 +232,7 @@ def test_the_bound_ends_the_run_with_the_statistics(build: Any) -> None:
         sample(buffer, rollouts, 1, 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rewards=st.lists(st.sampled_from([DIFFERENT, FLAT, (1.0, 1.0), (0.5, 0.25)]), min_size=0, max_size=40),
     batch=st.integers(1, 5),

@@ -142,7 +142,7 @@ def test_what_a_response_may_do(response: str, reward: float, format_ok: bool, i
 codes = st.lists(st.integers(0, 2), min_size=0, max_size=7).map(tuple)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(batch=st.lists(st.tuples(codes, st.integers(0, 4)), min_size=1, max_size=8))
 def test_a_batch_is_its_rows_and_never_pays_more_than_the_catalogue_allows(
     batch: list[tuple[tuple[int, ...], int]],
@@ -191,7 +191,7 @@ pieces = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     rows=st.lists(
         st.tuples(

@@ -76,7 +76,7 @@ def test_tokens_are_drawn_with_their_probability(model: Any) -> None:
     assert np.abs(counts - draws * probs).max() <= 1.0 + 1e-6
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_company_and_order_change_nothing(model: Any, data: st.DataObject) -> None:
     prompts = data.draw(
@@ -109,7 +109,7 @@ def test_end_token_ends_a_response_and_the_others_go_on(model: Any) -> None:
     assert min(len(response.token_ids) for response in ended) < 12 == max(len(r.token_ids) for r in ended)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     weights=st.lists(st.floats(0.001, 1.0), min_size=2, max_size=12, unique=True),
     top_p=st.floats(0.05, 1.0),
