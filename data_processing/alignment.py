@@ -47,7 +47,8 @@ def alignment_records(
     )
     records = [record for task, rate, subjects in plans for record in _rows(task, rate, subjects, material, random_)]
     if config.sequence:
-        records += [_sequence(part) for sequence in sequences.values() for part in _parts(sequence, config)]
+        seen = (_thinned(sequence, config.sequence_drop, random_) for sequence in sequences.values())
+        records += [_sequence(part) for sequence in seen for part in _parts(sequence, config)]
     return records
 
 
@@ -57,6 +58,14 @@ def _record(item: int, history: list[int], user: int) -> Record:
 
 def _sequence(items: Sequence[int]) -> Record:
     return {"task": "sequence", "template": 0, "item": -1, "history": list(items), "user": -1}
+
+
+def _thinned(sequence: Sequence[int], drop: float, random_: random.Random) -> Sequence[int]:
+    """``sequence`` without the share ``drop`` of its items; whole where fewer than two would be left."""
+    if not drop:
+        return sequence
+    kept = [item for item in sequence if random_.random() >= drop]
+    return kept if len(kept) > 1 else sequence
 
 
 def _parts(sequence: Sequence[int], config: SftConfig) -> Iterator[Sequence[int]]:

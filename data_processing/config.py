@@ -169,6 +169,8 @@ class SftConfig(Config):
         sequence: A row per user whose loss covers every next item of the training sequence, which evaluation then
             asks for with ``--form sequence``; in place of ``next_item`` or beside it.
         sequence_items: Most items of such a row; a longer sequence makes several.
+        sequence_drop: Share of the items that are left out of such a row, others in each pass: an item is then learned
+            from those two and three places before it as well, and no pass is like another.
         passes: Times that all alignment rows are written, each time in words and in an order drawn anew. Training is
             then one epoch over the file.
         batch: Rows of a training step. Alignment rows are put into an order in which the rows of a step are about as
@@ -192,6 +194,7 @@ class SftConfig(Config):
     preference: NonNegativeFloat = 1
     sequence: bool = False
     sequence_items: PositiveInt = 50
+    sequence_drop: float = Field(default=0.0, ge=0.0, lt=1.0)
     passes: PositiveInt = 1
     batch: NonNegativeInt = 0
     reasoning_min_history: PositiveInt = 4

@@ -135,6 +135,16 @@ def test_a_sequence_row_holds_every_item_of_a_user_once() -> None:
     assert messages[1]["content"] == "".join(f"<|a_{number}|><|b_1|>" for number in (1, 2, 3, 4))
 
 
+def test_items_left_out_of_a_sequence_are_others_each_time() -> None:
+    drawn = [records_of(seed=seed, sequence=True, sequence_drop=0.25) for seed in range(400)]
+    for number, whole in enumerate(SEQUENCES.values()):
+        seen = [rows[number]["history"] for rows in drawn]
+        assert all(kept == [item for item in whole if item in kept] for kept in seen)  # in order
+        assert all(len(kept) >= min(2, len(whole)) for kept in seen)  # never less than a pair
+        assert len({tuple(kept) for kept in seen}) > 5 or len(whole) < 3
+    assert 4.3 < sum(len(rows[2]["history"]) for rows in drawn) / len(drawn) < 4.8
+
+
 def test_a_later_epoch_says_the_same_in_other_words() -> None:
     material = material_of()
     records = records_of(id_to_text=1, next_item=1, search=1, sequence=True)
