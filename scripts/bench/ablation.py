@@ -1,7 +1,7 @@
 """What each part of SRPO does: GRPO, GRPO with one part more, SRPO whole; several seeds, from one SFT checkpoint.
 
     source scripts/environment.sh
-    python scripts/bench/ablation.py --run runs/quickstart --out runs/ablation
+    PYTHONPATH=. python scripts/bench/ablation.py --run runs/quickstart --out runs/ablation
 
 A job is a variant with a seed, in a folder of its own; a line of OUT/results.jsonl says that it is done. Stopped and
 started again, finished jobs are skipped and the one under way goes on from its last checkpoint. About five minutes per
@@ -17,9 +17,15 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from eval.metrics import mean_with_interval, ranks_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,6 +61,11 @@ def command_of(run: Path, job: Path, variant: str, seed: int, levels: int, optio
         *overrides,
         *options,
     ]
+
+
+def folder_of(out: Path, job: Mapping[str, Any]) -> Path:
+    """Folder of a job, by its ``variant``, ``seed`` and ``steps``."""
+    return out / f"{''.join(filter(str.isalnum, job['variant']))}-{job['seed']}-{job['steps']}"
 
 
 def finish(
@@ -101,8 +112,16 @@ def finish(
     }
 
 
-def show(results: Sequence[dict[str, Any]]) -> None:
-    """One line per variant: mean over its seeds, and the intervals of each seed."""
+def hits(evaluation: Path) -> npt.NDArray[np.float64]:
+    """``[users]``: 1 where the item was among the ten of a user's list; users in ascending order."""
+    table = pl.read_parquet(evaluation / "predictions.parquet", columns=["user", "target", "items"]).sort("user")
+    ranks = ranks_of(np.array(table["items"].to_list())[:, :10], table["target"].to_numpy())
+    return (ranks > 0).astype(np.float64)
+
+
+def show(run: Path, out: Path, results: Sequence[dict[str, Any]]) -> None:
+    """Per variant: means over its seeds, the intervals of each seed, and what it gained on the SFT model's lists."""
+    before = hits(run / "eval" / "reasoning-sft")
     for variant in VARIANTS:
         rows = sorted((row for row in results if row["variant"] == variant), key=lambda row: row["seed"])
         if rows:
@@ -111,6 +130,10 @@ def show(results: Sequence[dict[str, Any]]) -> None:
                 mean = statistics.mean(part["value"] for part in parts)
                 seeds = ", ".join(f"{part['value']:+.3f} ({part['low']:+.3f} to {part['high']:+.3f})" for part in parts)
                 print(f"{variant:20} {'reward' if name == 'difference' else name:10} {mean:+.4f}   {seeds}")
+            # A user's gain is the mean of all seeds, so that the interval is that of users and not of seeds.
+            gains = [hits(folder_of(out, row) / "eval" / "srpo") - before for row in rows]
+            gain = mean_with_interval(np.mean(gains, axis=0), seed=42)
+            print(f"{variant:20} {'over SFT':10} {gain.value:+.4f}   ({gain.low:+.4f} to {gain.high:+.4f})")
 
 
 def main() -> None:
@@ -134,12 +157,12 @@ def main() -> None:
             if (variant, seed, given.steps) in done:
                 continue
             print(f"{variant}, seed {seed}", flush=True)
-            job = out / f"{''.join(filter(str.isalnum, variant))}-{seed}-{given.steps}"
+            job = folder_of(out, {"variant": variant, "seed": seed, "steps": given.steps})
             row = finish(run, job, variant, seed, given.steps, levels, given.options)
             with path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
             results.append(row)
-    show(results)
+    show(run, out, results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How close narrow beams come to ranking the whole catalogue, on a run's model, users and ids.
 
-    python scripts/bench/beam_width.py --run runs/quickstart --checkpoint runs/quickstart/checkpoints/reasoning
+    PYTHONPATH=. python scripts/bench/beam_width.py --run RUN --checkpoint RUN/checkpoints/reasoning
 
 A beam as wide as the catalogue is exact: it scores every item.
 """

@@ -1,12 +1,18 @@
-"""Validation losses of the training schedules, from one aligned model, on the same rows in another order.
+"""Validation losses over supervised training, each arm with one thing changed, from one model on the same rows.
 
-    python scripts/bench/curriculum.py --run RUN [--aligned CHECKPOINT] [--rows 4000] [--figure FILE.svg]
+    PYTHONPATH=. python scripts/bench/curriculum.py --run RUN [--steps 400] [--rows 4000] [--figure FILE.svg]
 
-RUN holds the stages up to ``sft`` and ``model``. A model is aligned on next-item rows, or is the checkpoint of the
-alignment stage; then, for each schedule, a copy of it is trained once over the same sampled rows, from the same state.
-Every so often it is asked for the validation items of some users:
-directly, and after the template teacher's chain, which knows them. The second is no recommendation accuracy: it says
-how well chain and item are learned.
+RUN holds the stages up to ``sft`` and ``model``. Its model is first trained on the catalogue's texts alone, so that
+its words have a meaning; then its semantic ids get their rows, it is aligned for ``--steps`` steps, and trained once
+over ``--rows`` next-item rows and as many reasoning rows. The arms:
+
+    base        rows drawn from a Gaussian; all alignment tasks; the share of reasoning rows ramps up
+    unaligned   next-item rows alone in the place of the alignment tasks, as many
+    semantic    each new row starts as the mean of the words of the items under it
+    official, shuffled    the reasoning stage's rows in another order
+
+Every so often the model is asked for the validation items of some users: directly, and after the template teacher's
+chain, which knows them. The second is no recommendation accuracy: it says how well chain and item are learned.
 """
 
 from __future__ import annotations
@@ -16,13 +22,15 @@ import copy
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from gream.dialogue import Message, direct_prompt, reasoning_prompt, render_prompt
 from gream.semantic_ids.catalog import Catalog
+from gream.semantic_ids.extension import write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_cosine_schedule_with_warmup
 
 from data_processing.config import CurriculumConfig
@@ -31,17 +39,34 @@ from data_processing.labels import labelled
 from data_processing.tables import read_items, read_jsonl, read_sequences, read_training_sequences
 from data_processing.teacher import argue, usual_successors
 
-SCHEDULES = ("ramp", "shuffled", "official")
 HISTORY = 20
 # Tokens of one row, and which of them are learned.
 Row = tuple[list[int], list[bool]]
+Curves = dict[str, list[tuple[float, float]]]
 
 
-def encode(tokenizer: Any, prompt: Sequence[Message], answer: str, *, whole: bool = False) -> Row:
-    """A row; its prompt is learned as well where ``whole``."""
+class Arm(NamedTuple):
+    """One way of training; see the module."""
+
+    semantic: bool = False
+    aligned: bool = True
+    schedule: Literal["ramp", "official", "shuffled"] = "ramp"
+
+
+ARMS = {
+    "base": Arm(),
+    "unaligned": Arm(aligned=False),
+    "semantic": Arm(semantic=True),
+    "official": Arm(schedule="official"),
+    "shuffled": Arm(schedule="shuffled"),
+}
+
+
+def encode(tokenizer: Any, prompt: Sequence[Message], answer: str) -> Row:
+    """A row whose answer is learned."""
     asked = tokenizer(render_prompt(prompt), add_special_tokens=False)["input_ids"]
     said = tokenizer(answer + "<|im_end|>\n", add_special_tokens=False)["input_ids"]
-    return [*asked, *said], [whole] * len(asked) + [True] * len(said)
+    return [*asked, *said], [False] * len(asked) + [True] * len(said)
 
 
 def batch_of(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -70,7 +95,15 @@ def loss_of(model: Any, rows: Sequence[Row]) -> float:
     return total / count
 
 
-def train(model: Any, rows: Sequence[Row], *, batch: int, rate: float, watch: Any = None, every: int = 0) -> None:
+def train(
+    model: Any,
+    rows: Sequence[Row],
+    *,
+    batch: int,
+    rate: float,
+    watch: Callable[[int], None] | None = None,
+    every: int = 1,
+) -> None:
     """One pass in the order given; ``watch(step)`` every so many steps, at the start and at the end."""
     steps = len(rows) // batch
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
@@ -120,21 +153,42 @@ def validation_rows(run: Path, tokenizer: Any, users: int, seed: int) -> dict[st
     return rows
 
 
+def item_texts(run: Path) -> list[str]:
+    """What is known of each item in words, item 0 first."""
+    items, enriched = read_items(run / "items.parquet"), read_jsonl(run / "enriched.jsonl")
+    return [
+        f"{item.title}\n{item.brand}\n{', '.join(item.categories)}\n{row['description']}\n"
+        for item, row in zip(items, enriched, strict=True)
+    ]
+
+
+def start_of(base: Any, tokenizer: Any, catalog: Catalog, texts: Sequence[list[int]] | None, seed: int) -> Any:
+    """A copy of ``base`` whose semantic ids have rows that nothing was learned in, by the words of items or drawn."""
+    model = copy.deepcopy(base)
+    rows = tokenizer.convert_tokens_to_ids(list(catalog.tokens))
+    under: dict[str, list[int]] = {token: [] for token in catalog.tokens}
+    for item, tokens in enumerate(catalog.ids if texts else ()):
+        for token in tokens:
+            under[token] += texts[item] if texts else []
+    write_rows(model, rows, min(rows), seed=seed, texts=list(under.values()) if texts else None)
+    return model
+
+
 def draw(result: dict[str, Any], path: Path) -> None:
-    """The share of reasoning rows and the validation losses over the steps, a line per schedule."""
+    """Validation losses over the steps of both stages, and the share of reasoning rows; a line per arm."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "gream", "font.size": 8})
     import matplotlib.pyplot as plt
 
-    panels = ["share of reasoning rows", "direct", "chain", "item after chain"]
-    figure, axes = plt.subplots(1, len(panels), figsize=(12, 2.8), layout="constrained")
+    panels = ["direct", "chain", "item after chain", "share of reasoning rows"]
+    figure, axes = plt.subplots(1, len(panels), figsize=(13, 3), layout="constrained")
     for axis, panel in zip(axes, panels, strict=True):
-        for schedule, style in zip(result["schedules"], ("-", "--", ":"), strict=False):
-            points = result["schedules"][schedule][panel]
-            axis.plot(*zip(*points, strict=True), style, label=schedule)
-        axis.set_title(panel if panel == panels[0] else f"validation loss: {panel}", fontsize=8)
+        for (name, curves), style in zip(result["arms"].items(), ("-", "--", "-.", ":", ":"), strict=False):
+            axis.plot(*zip(*curves[panel], strict=True), style, label=name)
+        axis.axvline(result["options"]["steps"], color="0.8", linewidth=0.8, zorder=0)
+        axis.set_title(panel if panel == panels[-1] else f"validation loss: {panel}", fontsize=8)
         axis.set_xlabel("step")
     axes[0].legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,71 +199,82 @@ def main() -> None:
     """Measure, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=4000, help="rows of either kind")
-    parser.add_argument("--aligned", type=Path, help="checkpoint to start from; otherwise RUN/model is aligned first")
-    parser.add_argument("--alignment-steps", type=int, default=300)
-    parser.add_argument("--watch", type=int, default=10, help="times that losses are measured")
-    parser.add_argument("--users", type=int, default=300)
+    parser.add_argument("--text-steps", type=int, default=300, help="steps on the catalogue's texts")
+    parser.add_argument("--steps", type=int, default=400, help="steps of alignment")
+    parser.add_argument("--rows", type=int, default=4000, help="rows of either kind in the reasoning stage")
+    parser.add_argument("--watch", type=int, default=6, help="times per stage that losses are measured")
+    parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--figure", type=Path)
-    parser.add_argument("--schedules", nargs="+", default=list(SCHEDULES), choices=SCHEDULES)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     random_ = random.Random(options.seed)
+    run, batch = options.run, options.batch
 
-    start = options.aligned or options.run / "model"
-    tokenizer = AutoTokenizer.from_pretrained(start)
-    base = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
-    rows = [row["messages"] for row in read_jsonl(options.run / "sft" / "reasoning.jsonl")]
-    kinds: dict[bool, list[Any]] = {False: [], True: []}
-    for messages in rows:
-        kinds["<think>" in messages[-1]["content"]].append(messages)
-    # In the order of the file: short histories first.
-    chosen = {
-        kind: [all_[place] for place in sorted(random_.sample(range(len(all_)), min(options.rows, len(all_))))]
-        for kind, all_ in kinds.items()
-    }
-    learned = [
-        encode(tokenizer, messages[:-1], messages[-1]["content"]) for messages in (*chosen[False], *chosen[True])
-    ]
-    held_out = validation_rows(options.run, tokenizer, options.users, options.seed)
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    base = AutoModelForCausalLM.from_pretrained(run / "model", dtype=torch.float32)
+    catalog = Catalog.load(run / "index.json")
+    texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in item_texts(run)]
+    held_out = validation_rows(run, tokenizer, options.users, options.seed)
 
+    def sample(name: str, count: int, *, chains: bool = False, task: str = "") -> list[Row]:
+        """Rows of an ``sft`` file, in its order: in the curriculum, short histories first."""
+        rows = [row["messages"] for row in read_jsonl(run / "sft" / f"{name}.jsonl")]
+        if name == "reasoning":
+            rows = [row for row in rows if ("<think>" in row[-1]["content"]) == chains]
+        elif task:
+            records = read_jsonl(run / "sft" / "alignment_records.jsonl")
+            rows = [row for row, record in zip(rows, records, strict=True) if record["task"] == task]
+        kept = sorted(random_.sample(range(len(rows)), min(count, len(rows))))
+        return [encode(tokenizer, rows[place][:-1], rows[place][-1]["content"]) for place in kept]
+
+    steps = options.steps
+    alignment = {True: sample("alignment", steps * batch), False: sample("alignment", steps * batch, task="next_item")}
+    direct = sample("reasoning", options.rows)
+    reasoned = sample("reasoning", options.rows, chains=True)
+    later = [*direct, *reasoned]
+
+    began = time.monotonic()
     base.train()
-    if options.aligned is None:
-        began = time.monotonic()
-        seen = random_.choices(kinds[False], k=options.alignment_steps * options.batch)
-        known = [encode(tokenizer, messages[:-1], messages[-1]["content"], whole=True) for messages in seen]
-        train(base, known, batch=options.batch, rate=2e-3)
-        print(f"aligned: {options.alignment_steps} steps, {time.monotonic() - began:.0f} s", flush=True)
+    of_texts = [(text[:256], [True] * len(text[:256])) for text in random_.choices(texts, k=options.text_steps * batch)]
+    train(base, of_texts, batch=batch, rate=2e-3)
+    print(f"texts: {options.text_steps} steps, {time.monotonic() - began:.0f} s", flush=True)
 
     result: dict[str, Any] = {
-        "options": {key: str(value) for key, value in vars(options).items() if key not in ("run", "aligned", "figure")},
-        "schedules": {},
+        "options": {key: value for key, value in vars(options).items() if key not in ("run", "figure", "arms")},
+        "arms": {},
     }
-    for schedule in options.schedules:
-        order = training_order(CurriculumConfig(schedule=schedule), len(chosen[False]), len(chosen[True]), options.seed)
-        model, began = copy.deepcopy(base), time.monotonic()
-        curves: dict[str, list[tuple[float, float]]] = {name: [] for name in held_out}
-        share = reasoning_share(order, len(chosen[False]), 40)
-        curves["share of reasoning rows"] = [(place / options.batch, value) for place, value in share]
+    # Arms that differ in the second stage alone share the first.
+    first: dict[tuple[bool, bool], tuple[Any, Curves]] = {}
+    for name in options.arms:
+        arm, began = ARMS[name], time.monotonic()
 
-        def watch(step: int, model: Any = model, curves: Any = curves, schedule: str = schedule) -> None:
-            losses = {name: loss_of(model, held) for name, held in held_out.items()}
-            for name, loss in losses.items():
-                curves[name].append((step, round(loss, 4)))
-            print(schedule, step, *(f"{name} {loss:.4f}" for name, loss in losses.items()), sep="  ", flush=True)
+        def watch(step: int, *, model: Any, curves: Curves, name: str = name) -> None:
+            losses = {kind: loss_of(model, held) for kind, held in held_out.items()}
+            for kind, loss in losses.items():
+                curves[kind].append((step, round(loss, 4)))
+            print(name, step, *(f"{kind} {loss:.4f}" for kind, loss in losses.items()), sep="  ", flush=True)
 
-        steps = len(order) // options.batch
-        train(
-            model,
-            [learned[row] for row in order],
-            batch=options.batch,
-            rate=1e-3,
-            watch=watch,
-            every=max(1, steps // options.watch),
-        )
-        result["schedules"][schedule] = {**curves, "seconds": round(time.monotonic() - began)}
+        key = (arm.semantic, arm.aligned)
+        if key not in first:
+            model = start_of(base, tokenizer, catalog, texts if arm.semantic else None, options.seed)
+            curves: Curves = {kind: [] for kind in held_out}
+            seeing = partial(watch, model=model, curves=curves)
+            train(model, alignment[arm.aligned], batch=batch, rate=2e-3, watch=seeing, every=steps // options.watch)
+            first[key] = model, curves
+        model, shared = first[key]
+        model, curves = copy.deepcopy(model), {kind: points[:-1] for kind, points in shared.items()}
+        order = training_order(CurriculumConfig(schedule=arm.schedule), len(direct), len(reasoned), options.seed)
+        share = reasoning_share(order, len(direct), 40)
+        curves["share of reasoning rows"] = [(0, 0.0), (steps, 0.0)]
+        curves["share of reasoning rows"] += [(steps + place / batch, value) for place, value in share]
+        seeing = partial(lambda step, **given: watch(steps + step, **given), model=model, curves=curves)
+        every = max(1, len(order) // batch // options.watch)
+        train(model, [later[row] for row in order], batch=batch, rate=1e-3, watch=seeing, every=every)
+        result["arms"][name] = curves
+        print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     if options.figure:
         draw(result, options.figure)
         options.figure.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

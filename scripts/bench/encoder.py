@@ -1,6 +1,6 @@
 """Items per second of a language model's backbone as an encoder: batches by length against batches in catalogue order.
 
-    python scripts/bench/encoder.py --shape 0.6B          (on a GPU; --shape tiny anywhere)
+    PYTHONPATH=. python scripts/bench/encoder.py --shape 0.6B          (on a GPU; --shape tiny anywhere)
 
 Weights are random, in the shape of Qwen3, for speed does not depend on them; so are tokens. Lengths are those of titles
 and descriptions: log-normal with medians of 16 and 110 tokens. Both sides use the same model and count the same tokens;

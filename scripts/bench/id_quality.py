@@ -1,6 +1,6 @@
 """Quality of our semantic ids beside that of published ones, on published data.
 
-    python scripts/bench/id_quality.py --data FOLDER [--model MODEL]
+    PYTHONPATH=. python scripts/bench/id_quality.py --data FOLDER [--model MODEL]
 
 FOLDER holds NAME/NAME.index.json.gz and the item and interaction files beside it. Ours are made with as many levels of
 256 codes as the published ids have: of the items' text (LSA), of the co-purchases in training (positive pointwise

@@ -1,7 +1,7 @@
 """Raw reviews to 5-core sequences: seconds against plain Python on the same file, or peak memory of the whole stage.
 
-    python scripts/bench/interactions.py                                  # 500,000 reviews, the ratio
-    python scripts/bench/interactions.py --reviews 10000000 --memory      # peak memory of the stage
+    PYTHONPATH=. python scripts/bench/interactions.py                                  # 500,000 reviews, the ratio
+    PYTHONPATH=. python scripts/bench/interactions.py --reviews 10000000 --memory      # peak memory of the stage
 
 The input is generated in a temporary folder: Amazon 2018 format, popular and rare items, times by the day. For the
 second it is gzip'd, as dumps are published; a plain file is mapped, so its pages would be counted as memory too.

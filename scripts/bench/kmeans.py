@@ -1,6 +1,7 @@
 """Residual k-means at the paper's scale, and balanced k-means against ``k-means-constrained`` on smaller problems.
 
-    OMP_NUM_THREADS=2 python scripts/bench/kmeans.py [--seeds 1 2 3] [--data FOLDER]   (pip install k-means-constrained)
+    pip install k-means-constrained
+    PYTHONPATH=. OMP_NUM_THREADS=2 python scripts/bench/kmeans.py [--seeds 1 2 3] [--data FOLDER]
 
 Both sides of the comparison get the same points, the same number of starts and the same bounds on cluster sizes. A
 min-cost flow takes minutes per start on the large problem, so that one is ours alone. ``--data`` adds the texts of real

@@ -1,6 +1,6 @@
 """Requests per second of the teacher's client against a local server, beside a sequential loop and two other clients.
 
-    python scripts/bench/teacher.py [--requests 4000] [--concurrency 64] [--delay 0.02]
+    PYTHONPATH=. python scripts/bench/teacher.py [--requests 4000] [--concurrency 64] [--delay 0.02]
 
 The server answers every request after ``delay`` seconds from a process of its own. The first line is what ``enrich``
 does: keys, journals and reading of the answers included. The sequential loop is the same with one request in flight;

@@ -1,0 +1,51 @@
+"""What the pages say of the repository: files that they name are there, links lead somewhere, commands find their imports."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BENCHMARKS = sorted((ROOT / "scripts" / "bench").glob("*.py"))
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        name, _, anchor = target.partition("#")
+        other = page.parent / name if name else page
+        assert other.exists(), target
+        assert not anchor or anchor in anchors(other), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    named = r"(?<![\w./-])(?:scripts|recipes|tests|plugins|data_processing|eval|docs)/[\w./-]*\w\.(?:py|sh|yaml|md)\b"
+    for name in re.findall(named, page.read_text(encoding="utf-8")):
+        placeholder = re.search(r"NAME|RECIPE", name)
+        assert placeholder or (ROOT / name).exists(), name
+
+
+def test_benchmarks_are_called_so_that_they_find_what_they_import() -> None:
+    """Run by its path, a script sees what is installed and its own folder: not the packages of the repository."""
+    called = 0
+    for page in [*PAGES, *BENCHMARKS]:
+        text = page.read_text(encoding="utf-8")
+        for settings, name in re.findall(r"((?:\b[A-Z_]+=\S+\s+)*)python\s+(scripts/bench/\w+\.py)", text):
+            nodes = list(ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))))
+            modules = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+            ours = {module.split(".")[0] for module in modules} & {"data_processing", "eval"}
+            assert "PYTHONPATH=. " in settings or not ours, (page.name, name)
+            called += 1
+    assert called >= len(BENCHMARKS)
