@@ -249,8 +249,8 @@ def _check_settings(config: Any) -> None:
     if rollout.agent.default_agent_loop == "hf_cpu" and rollout.name != "hf_cpu":
         raise GreamError(
             f"actor_rollout_ref.rollout.name={rollout.name}: the agent loop hf_cpu numbers requests for the rollout "
-            "hf_cpu alone; set actor_rollout_ref.rollout.agent.default_agent_loop=single_turn_agent, or for vLLM on a CPU "
-            "take the recipe quickstart_vllm, which sets the rest as well"
+            "hf_cpu alone; set actor_rollout_ref.rollout.agent.default_agent_loop=single_turn_agent, or for vLLM on a "
+            "CPU take the recipe quickstart_vllm, which sets the rest as well"
         )
     model = config.actor_rollout_ref.model
     if model.override_config.get("answer_catalog") and (rollout.name != "hf_cpu" or model.use_remove_padding):

@@ -2,8 +2,8 @@
 
 verl gives them to ``model.load_weights`` in vLLM's worker. On a CPU vLLM packs a layer's weights once they are loaded,
 and drops what it packed them from, so that a second load finds nothing to fill. vLLM's ``reload_weights`` makes the
-layers anew, from a folder. It is a plain call as well, whose error comes back: verl's own sender waits without end for a
-receiver that failed.
+layers anew, from a folder. It is a plain call as well, whose error comes back: verl's own sender waits without end for
+a receiver that failed.
 """
 
 from __future__ import annotations
