@@ -46,6 +46,8 @@ def test_rollouts_are_of_the_policy_after_every_update(task: Path, tmp_path: Pat
         assert records[step]["training/rollout_probs_diff_max"] < 1e-4, f"step {step}"
         assert records[step]["srpo/format_ok"] > 0.5
         assert records[step]["actor/grad_norm"] > 0
+    # The policy has moved, so that old weights would be seen.
+    assert records[STEPS]["actor/kl_loss"] > 1e-3
     for step in (0, STEPS):
         assert records[step][f"val-aux/gream/format_ok/mean@{VALIDATION_RESPONSES}"] > 0.5
 

