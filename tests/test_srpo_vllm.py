@@ -31,7 +31,7 @@ def start(run: Run) -> int | None:
     return run.wait(
         run.start(
             "actor_rollout_ref.rollout.max_model_len=144",
-            # A rate at which so small a model keeps its format; rollouts do not repeat, so the test must not hang on luck.
+            # A rate at which so small a model keeps its format, whatever the rollouts, which do not repeat.
             "actor_rollout_ref.actor.optim.lr=2e-4",
             f"trainer.total_training_steps={STEPS}",
             "trainer.test_freq=-1",
