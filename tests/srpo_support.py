@@ -54,7 +54,7 @@ def tiny_tokenizer() -> Any:
     return fast
 
 
-def tiny_model(tokenizer: Any, seed: int = 0) -> Any:
+def tiny_model(tokenizer: Any, seed: int = 0, head_dim: int = 16) -> Any:
     """A Qwen3 of two layers with random weights."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -67,7 +67,7 @@ def tiny_model(tokenizer: Any, seed: int = 0) -> Any:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
+        head_dim=head_dim,
         max_position_embeddings=256,
         tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
@@ -143,10 +143,10 @@ def read_records(path: Path) -> dict[int, dict[str, float]]:
     return records
 
 
-def make_task(folder: Path) -> Path:
+def make_task(folder: Path, head_dim: int = 16) -> Path:
     """Model, catalogue and rows: answers are well formed from the start, the right ones are few and easily learnt."""
     tokenizer, catalog = tiny_tokenizer(), tiny_catalog()
-    model = tiny_model(tokenizer)
+    model = tiny_model(tokenizer, head_dim=head_dim)
     teach_format(model, tokenizer, catalog, steps=400)
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
@@ -164,11 +164,13 @@ class Run:
         task: From `make_task`.
         folder: Checkpoints, metrics and validation responses.
         modules: Further modules that every process of verl imports.
+        recipe: Name of the recipe.
     """
 
-    def __init__(self, task: Path, folder: Path, *modules: str) -> None:
+    def __init__(self, task: Path, folder: Path, *modules: str, recipe: str = "quickstart") -> None:
         self.task = task
         self.modules = modules
+        self.recipe = recipe
         self.folder = folder
         folder.mkdir(parents=True)
 
@@ -222,7 +224,7 @@ class Run:
             return psutil.Popen(
                 [
                     *(sys.executable, "-m", "verl.trainer.main_ppo"),
-                    *("--config-dir", str(ROOT / "recipes" / "rl"), "--config-name", "quickstart"),
+                    *("--config-dir", str(ROOT / "recipes" / "rl"), "--config-name", self.recipe),
                     *(f"{key}={value}" for key, value in arguments.items()),
                     *overrides,
                 ],

