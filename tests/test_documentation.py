@@ -1,4 +1,4 @@
-"""What the pages say of the repository: files that they name are there, links lead somewhere, commands find their imports."""
+"""What the pages say of the repository: files are there, links lead somewhere, commands find their imports."""
 
 from __future__ import annotations
 
