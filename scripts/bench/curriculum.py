@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -227,7 +226,9 @@ def main() -> None:
         elif task:
             records = read_jsonl(run / "sft" / "alignment_records.jsonl")
             rows = [row for row, record in zip(rows, records, strict=True) if record["task"] == task]
-        kept = sorted(random_.sample(range(len(rows)), min(count, len(rows))))
+        kept: list[int] = []
+        while len(kept) < count:  # more than there are: in several passes
+            kept += sorted(random_.sample(range(len(rows)), min(count - len(kept), len(rows))))
         return [encode(tokenizer, rows[place][:-1], rows[place][-1]["content"]) for place in kept]
 
     steps = options.steps
@@ -277,7 +278,6 @@ def main() -> None:
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     if options.figure:
         draw(result, options.figure)
-        options.figure.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
