@@ -13,7 +13,7 @@ from typing import Any
 from gream.dialogue import CHAT_TEMPLATE
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
-from gream.semantic_ids.extension import add_id_tokens, write_rows
+from gream.semantic_ids.extension import add_id_tokens, texts_under, write_rows
 from gream.semantic_ids.vocabulary import TOKEN_PATTERN
 
 from data_processing.config import ModelConfig
@@ -61,12 +61,7 @@ def build_model(
         texts = None
         if config.initialisation == "semantic":
             of_items = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in _item_texts(items, enriched)]
-            under: dict[str, list[int]] = {token: [] for token in new}
-            for tokens, text in zip(catalog.ids, of_items, strict=True):
-                for token in tokens:
-                    if token in new:
-                        under[token] += text
-            texts = list(under.values())
+            texts = texts_under(list(new), catalog.ids, of_items)
         write_rows(model, list(new.values()), old_size, seed=seed, texts=texts)
     # Sampling defaults of the base would otherwise travel along and leak into beam search.
     model.generation_config = type(model.generation_config)(

@@ -39,7 +39,7 @@ def open_raw(path: Path) -> IO[bytes]:
             f"{path}: named {path.suffix}, but it is no {_NAMES[path.suffix]} file; download it again, or rename it "
             "if it is plain text"
         )
-    suffix = _compression(stream)
+    suffix = _told_by(start)
     if suffix and len(start) < _SMALLEST[suffix]:
         stream.close()
         raise GreamError(f"{path}: the {_NAMES[suffix]} stream is cut or damaged at its beginning; download it again")
@@ -92,6 +92,10 @@ def first_bytes(path: Path, count: int) -> bytes:
 def _compression(raw: IO[bytes]) -> str:
     start = raw.read(4)
     raw.seek(0)
+    return _told_by(start)
+
+
+def _told_by(start: bytes) -> str:
     return next((suffix for suffix, magic in _MAGIC.items() if start.startswith(magic)), "")
 
 

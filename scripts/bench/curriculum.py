@@ -21,7 +21,7 @@ import argparse
 import copy
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from gream.dialogue import Message, direct_prompt, reasoning_prompt, render_prompt
 from gream.semantic_ids.catalog import Catalog
-from gream.semantic_ids.extension import write_rows
+from gream.semantic_ids.extension import texts_under, write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_cosine_schedule_with_warmup
 
 from data_processing.config import CurriculumConfig
@@ -165,16 +165,13 @@ def start_of(base: Any, tokenizer: Any, catalog: Catalog, texts: Sequence[list[i
     """A copy of ``base`` whose semantic ids have rows that nothing was learned in, by the words of items or drawn."""
     model = copy.deepcopy(base)
     rows = tokenizer.convert_tokens_to_ids(list(catalog.tokens))
-    under: dict[str, list[int]] = {token: [] for token in catalog.tokens}
-    for item, tokens in enumerate(catalog.ids if texts else ()):
-        for token in tokens:
-            under[token] += texts[item] if texts else []
-    write_rows(model, rows, min(rows), seed=seed, texts=list(under.values()) if texts else None)
+    under = texts_under(catalog.tokens, catalog.ids, texts) if texts else None
+    write_rows(model, rows, min(rows), seed=seed, texts=under)
     return model
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Validation losses over the steps of both stages, and the share of reasoning rows; a line per arm."""
+def draw(arms: Mapping[str, Curves], steps: int, path: Path) -> None:
+    """Validation losses over the steps of both stages, the first of ``steps``, and the share of reasoning rows."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -184,9 +181,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
     panels = ["direct", "chain", "item after chain", "share of reasoning rows"]
     figure, axes = plt.subplots(1, len(panels), figsize=(13, 3), layout="constrained")
     for axis, panel in zip(axes, panels, strict=True):
-        for (name, curves), style in zip(result["arms"].items(), ("-", "--", "-.", ":", ":"), strict=False):
+        for (name, curves), style in zip(arms.items(), ("-", "--", "-.", ":", ":"), strict=False):
             axis.plot(*zip(*curves[panel], strict=True), style, label=name)
-        axis.axvline(result["options"]["steps"], color="0.8", linewidth=0.8, zorder=0)
+        axis.axvline(steps, color="0.8", linewidth=0.8, zorder=0)
         axis.set_title(panel if panel == panels[-1] else f"validation loss: {panel}", fontsize=8)
         axis.set_xlabel("step")
     axes[0].legend(fontsize=7)
@@ -218,23 +215,22 @@ def main() -> None:
     texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in item_texts(run)]
     held_out = validation_rows(run, tokenizer, options.users, options.seed)
 
-    def sample(name: str, count: int, *, chains: bool = False, task: str = "") -> list[Row]:
+    def sample(rows: Sequence[Any], count: int) -> list[Row]:
         """Rows of an ``sft`` file, in its order: in the curriculum, short histories first."""
-        rows = [row["messages"] for row in read_jsonl(run / "sft" / f"{name}.jsonl")]
-        if name == "reasoning":
-            rows = [row for row in rows if ("<think>" in row[-1]["content"]) == chains]
-        elif task:
-            records = read_jsonl(run / "sft" / "alignment_records.jsonl")
-            rows = [row for row, record in zip(rows, records, strict=True) if record["task"] == task]
         kept: list[int] = []
         while len(kept) < count:  # more than there are: in several passes
             kept += sorted(random_.sample(range(len(rows)), min(count - len(kept), len(rows))))
         return [encode(tokenizer, rows[place][:-1], rows[place][-1]["content"]) for place in kept]
 
     steps = options.steps
-    alignment = {True: sample("alignment", steps * batch), False: sample("alignment", steps * batch, task="next_item")}
-    direct = sample("reasoning", options.rows)
-    reasoned = sample("reasoning", options.rows, chains=True)
+    aligned, reasoning = (
+        [row["messages"] for row in read_jsonl(run / "sft" / f"{name}.jsonl")] for name in ("alignment", "reasoning")
+    )
+    records = read_jsonl(run / "sft" / "alignment_records.jsonl")
+    next_item = [row for row, record in zip(aligned, records, strict=True) if record["task"] == "next_item"]
+    alignment = {True: sample(aligned, steps * batch), False: sample(next_item, steps * batch)}
+    direct = sample([row for row in reasoning if "<think>" not in row[-1]["content"]], options.rows)
+    reasoned = sample([row for row in reasoning if "<think>" in row[-1]["content"]], options.rows)
     later = [*direct, *reasoned]
 
     began = time.monotonic()
@@ -243,10 +239,7 @@ def main() -> None:
     train(base, of_texts, batch=batch, rate=2e-3)
     print(f"texts: {options.text_steps} steps, {time.monotonic() - began:.0f} s", flush=True)
 
-    result: dict[str, Any] = {
-        "options": {key: value for key, value in vars(options).items() if key not in ("run", "figure", "arms")},
-        "arms": {},
-    }
+    arms: dict[str, Curves] = {}
     # Arms that differ in the second stage alone share the first.
     first: dict[tuple[bool, bool], tuple[Any, Curves]] = {}
     for name in options.arms:
@@ -274,10 +267,10 @@ def main() -> None:
         seeing = partial(lambda step, **given: watch(steps + step, **given), model=model, curves=curves)
         every = max(1, len(order) // batch // options.watch)
         train(model, [later[row] for row in order], batch=batch, rate=1e-3, watch=seeing, every=every)
-        result["arms"][name] = curves
+        arms[name] = curves
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     if options.figure:
-        draw(result, options.figure)
+        draw(arms, steps, options.figure)
 
 
 if __name__ == "__main__":

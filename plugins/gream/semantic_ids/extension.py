@@ -30,6 +30,22 @@ def add_id_tokens(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
     return ids
 
 
+def texts_under(tokens: Sequence[str], ids: Sequence[Sequence[str]], texts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """For each of ``tokens`` what the texts of the items under it consist of, item after item, for `write_rows`.
+
+    Args:
+        tokens: Semantic-id tokens.
+        ids: Tokens of each item.
+        texts: Old tokens of each item's text.
+    """
+    under: dict[str, list[int]] = {token: [] for token in tokens}
+    for item, text in zip(ids, texts, strict=True):
+        for token in item:
+            if token in under:
+                under[token] += text
+    return list(under.values())
+
+
 def write_rows(
     model: Any,
     token_ids: Sequence[int],

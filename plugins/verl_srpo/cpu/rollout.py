@@ -26,6 +26,7 @@ from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry,
 from verl_srpo.cpu.agent_loop import NAME
 from verl_srpo.cpu.constraint import read_constraint
 from verl_srpo.cpu.sampler import Request, Response, SamplingParameters, load_sampling_model, sample_responses
+from verl_srpo.cpu.weights import whole_weights
 
 # Requests of a step arrive one by one; those that come within this time of each other are sampled together.
 _GATHER_SECONDS = 0.03
@@ -250,9 +251,7 @@ class HfCpuRollout(BaseRollout):
         Raises:
             GreamError: verl would send differences of weights.
         """
-        if wire_format != "named_tensors":
-            raise GreamError(f"rollout {NAME} takes whole weights, not '{wire_format}'; use checkpoint_engine naive")
-        state = {name: tensor.detach().clone() for name, tensor in weights}
+        state = whole_weights(NAME, weights, wire_format)
         server = ray.get_actor(_server_name(self._rank))
         await server.update_weights.remote(state, global_steps)
 

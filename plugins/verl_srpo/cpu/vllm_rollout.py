@@ -16,11 +16,11 @@ from typing import Any
 import torch
 import verl
 import vllm
-from gream.errors import GreamError
 from safetensors.torch import save_file
 from verl.workers.rollout.vllm_rollout import ServerAdapter
 
 from verl_srpo.cpu.vllm_package import DISTRIBUTION, NAME
+from verl_srpo.cpu.weights import whole_weights
 from verl_srpo.seams import VERL_VLLM_SEAMS, VLLM_SEAMS, check_seams
 
 check_seams(VERL_VLLM_SEAMS, version=verl.__version__)
@@ -49,9 +49,7 @@ class CpuVllmRollout(ServerAdapter):
             GreamError: verl would send differences of weights.
             ray.exceptions.RayTaskError: vLLM did not take them.
         """
-        if wire_format != "named_tensors":
-            raise GreamError(f"rollout {NAME} takes whole weights, not '{wire_format}'; use checkpoint_engine naive")
-        state = {name: tensor.detach().clone().contiguous() for name, tensor in weights}
+        state = whole_weights(NAME, weights, wire_format)
         if not self._ensure_server_handle():
             return
         with TemporaryDirectory() as folder:
