@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -13,7 +14,7 @@ from typing import Self
 PATIENCE = 300
 
 
-class LoopbackServer:
+class LoopbackServer(ABC):
     """A server in a thread with an event loop of its own, between ``with`` and the end of its block."""
 
     port: int
@@ -22,13 +23,13 @@ class LoopbackServer:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
 
+    @abstractmethod
     async def listen(self) -> None:
         """Start to listen, and set ``port``."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def close(self) -> None:
         """Stop to listen."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self._thread.start()
