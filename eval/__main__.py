@@ -248,6 +248,7 @@ def remote(
         chains=1 if not reasoned else usual_chains if chains is None else chains,
         combine="answers" if many else "probability",
         form=form.value,
+        exclude_history=what.exclude_history,
     )
     done = evaluate_remote(
         what.run,
@@ -267,7 +268,13 @@ def _settings(model: Recommending) -> Settings:
     from eval.recommend import Settings
 
     return Settings(
-        model.beams, model.history, model.chain_tokens, model.batch_size, model.device.value, model.form.value
+        beams=model.beams,
+        history=model.history,
+        chain_tokens=model.chain_tokens,
+        batch_size=model.batch_size,
+        device=model.device.value,
+        form=model.form.value,
+        exclude_history=model.exclude_history,
     )
 
 
@@ -297,6 +304,7 @@ def _evaluate(
         chains=chains,
         combine=combine,
         form=form.value,
+        exclude_history=what.exclude_history,
     )
     result = evaluate_model(
         what.run,

@@ -37,6 +37,7 @@ class Asking:
             over the chains (`combine_chains`). "answers" keeps one answer per chain, its likeliest item, ordered by the
             log-probability of chain and item together and not merged: the paper's sampled mode.
         form: Of the direct prompt, as the model was trained on it.
+        exclude_history: Whether lists leave out all items of the user's history.
     """
 
     beams: int
@@ -48,6 +49,7 @@ class Asking:
     chains: int = 1
     combine: Combine = "probability"
     form: Form = "question"
+    exclude_history: bool = False
 
     def __post_init__(self) -> None:
         if self.history < 1:
@@ -72,6 +74,23 @@ class Asking:
         """Items to search for after each prompt or chain."""
         # Lists to be combined are as long as the beam is wide, so that few items are missing from some.
         return max(K, self.beams) if self.chains > 1 and self.combine == "probability" else K
+
+    def check_exclusion(self, histories: Sequence[Sequence[int]], ids: int) -> None:
+        """Refuse to leave out histories that leave less than a list.
+
+        Args:
+            histories: Of all users who are to be asked.
+            ids: Distinct semantic ids of the catalogue.
+
+        Raises:
+            GreamError: They do.
+        """
+        longest = max(map(len, histories))
+        if self.exclude_history and ids - longest < self.list_length:
+            raise GreamError(
+                f"--exclude-history: a history of {longest} items leaves fewer than the {self.list_length} of a list, "
+                f"as the catalogue has {ids}; ask without it"
+            )
 
     def prompt(self, history: Sequence[str]) -> str:
         """The prompt for a user's whole history, semantic ids as text, oldest first."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from gream.errors import GreamError
@@ -46,6 +47,15 @@ class ItemIds:
     def text(self, item: int) -> str:
         """The id of ``item`` as text."""
         return "".join(self.of_items[item])
+
+    def had_only_by(self, items: Collection[int]) -> list[int]:
+        """Numbers of the distinct ids that no other items than ``items`` have."""
+        own = {self._number[self.of_items[item]] for item in items}
+        return [number for number in own if all(item in items for item in self.items[number])]
+
+    @cached_property
+    def _number(self) -> dict[tuple[str, ...], int]:
+        return {tokens: number for number, tokens in enumerate(self.ids)}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +111,11 @@ class Recommender:
         latency = np.zeros(len(prompts))
         for batch in batches_by_length(prompts, -(-self._decoding.batch_size // self._decoding.chains)):
             began = time.monotonic()
-            some = self._answer([prompts[index] for index in batch], [int(cases.users[index]) for index in batch])
+            some = self._answer(
+                [prompts[index] for index in batch],
+                [int(cases.users[index]) for index in batch],
+                [frozenset(cases.histories[index]) for index in batch],
+            )
             answers.update(zip(batch, some, strict=True))
             latency[batch] = time.monotonic() - began
         ordered = [answers[index] for index in range(len(prompts))]
@@ -129,24 +133,30 @@ class Recommender:
             malformed_chains=pl.Series([answer.malformed for answer in ordered]),
         )
 
-    def _answer(self, prompts: Sequence[Sequence[int]], users: Sequence[int]) -> list[_Answer]:
+    def _answer(
+        self, prompts: Sequence[Sequence[int]], users: Sequence[int], histories: Sequence[Collection[int]]
+    ) -> list[_Answer]:
         """One batch: the chains of all prompts, then the items after each."""
+        excluded = histories if self._decoding.exclude_history else [()] * len(users)
         if self._writer is None:
-            found = self._search.search(prompts)
+            found = self._search.search(prompts, self._ids_of(excluded))
             return [
-                _Answer(*self._list(items, scores), None, 0, 0)
-                for items, scores in zip(found.items, found.scores, strict=True)
+                _Answer(*self._list(items, scores, own), None, 0, 0)
+                for items, scores, own in zip(found.items, found.scores, excluded, strict=True)
             ]
         each = self._decoding.chains
         chains = self._writer.write(prompts, keys=users, per_prompt=each)
-        found = self._search.search([[*prompts[index // each], *chain.tokens] for index, chain in enumerate(chains)])
+        found = self._search.search(
+            [[*prompts[index // each], *chain.tokens] for index, chain in enumerate(chains)],
+            self._ids_of([items for items in excluded for _ in range(each)]),
+        )
         answers = []
         for start in range(0, len(chains), each):
             own, rows = chains[start : start + each], slice(start, start + each)
             items, scores, shown = self._decoding.merge(found.items[rows], found.scores[rows], own)
             answers.append(
                 _Answer(
-                    *self._list(items, scores),
+                    *self._list(items, scores, excluded[start // each]),
                     shown,
                     sum(not chain.complete for chain in own),
                     sum(len(chain.tokens) for chain in own),
@@ -154,12 +164,19 @@ class Recommender:
             )
         return answers
 
-    def _list(self, found: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> tuple[list[int], list[float]]:
+    def _ids_of(self, excluded: Sequence[Collection[int]]) -> list[list[int]] | None:
+        """For each user, the ids that no other items than those ``excluded`` have; None where nothing is."""
+        return [self._ids.had_only_by(items) for items in excluded] if any(excluded) else None
+
+    def _list(
+        self, found: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], excluded: Collection[int]
+    ) -> tuple[list[int], list[float]]:
         """Items of the ``found`` ids, best first, as many as there are ids: those that share one stand together."""
         pairs = [
             (item, score)
             for at, score in zip(found.tolist(), scores.tolist(), strict=True)
             for item in self._ids.items[at]
+            if item not in excluded
         ][: len(found)]
         return [item for item, _ in pairs], [score for _, score in pairs]
 

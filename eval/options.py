@@ -66,6 +66,7 @@ PromptOption = Annotated[
     Path | None, typer.Option(help="Text file with {history} in it: the prompt of a model trained elsewhere.")
 ]
 HistoryOption = Annotated[int, typer.Option(min=1, help="Most recent items in the prompt; as in training.")]
+ExcludeOption = Annotated[bool, typer.Option(help="Leave out of a list whatever the user already has.")]
 ChainTokensOption = Annotated[int, typer.Option(min=1, help="Most tokens of a chain; the paper allows 1560.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")]
@@ -83,6 +84,7 @@ class Evaluated:
     beams: BeamsOption = 20
     score: ScoreOption = Score.vocabulary
     history: HistoryOption = 20
+    exclude_history: ExcludeOption = False
     seed: SeedOption = 0
     overwrite: OverwriteOption = False
 
@@ -105,6 +107,7 @@ class Recommending:
     checkpoint: CheckpointOption
     beams: BeamsOption = 20
     history: HistoryOption = 20
+    exclude_history: ExcludeOption = False
     chain_tokens: ChainTokensOption = 512
     form: FormOption = Form.question
     batch_size: BatchSizeOption = 16

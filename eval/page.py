@@ -139,9 +139,9 @@ def _accuracy(data: ReportData) -> str:
         "<th scope=col>Invalid<br>items</th><th scope=col>Lists with<br>doubles</th>"
         "<th scope=col>Malformed<br>chains</th><th scope=col>Seconds<br>per user</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div>"
-        '<p class="note">Baselines leave out items the user already has; a model may repeat them. A chain is malformed '
-        "where the model never came to its answer; its list is made all the same. MRR counts within the list.</p>"
-        + _reward_sentence(data)
+        '<p class="note">Baselines leave out items the user already has; a model may repeat them unless it was asked '
+        "with --exclude-history. A chain is malformed where the model never came to its answer; its list is made all "
+        "the same. MRR counts within the list.</p>" + _reward_sentence(data)
     )
 
 

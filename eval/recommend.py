@@ -110,6 +110,7 @@ class Settings:
         batch_size: Histories decoded together.
         device: "cpu", "cuda", or "auto" for the latter where there is one.
         form: Of the direct prompt, as the model was trained on it.
+        exclude_history: Whether lists leave out all items of the history.
     """
 
     beams: int = 20
@@ -118,6 +119,7 @@ class Settings:
     batch_size: int = 16
     device: Device = "cpu"
     form: Form = "question"
+    exclude_history: bool = False
 
 
 class LocalModel:
@@ -158,10 +160,11 @@ class LocalModel:
         Args:
             mode: Ask at once, or after a chain.
             histories: Item numbers, oldest first; none empty.
-            k: Items per list, at most `longest_list`; all of the catalogue where it is smaller.
+            k: Items per list, at most `longest_list`; fewer where the catalogue, less what is excluded, has fewer.
 
         Raises:
-            GreamError: A history is empty, ``k`` is out of range, or a prompt leaves no room in the model's context.
+            GreamError: A history is empty or leaves no item, ``k`` is out of range, or a prompt leaves no room in the
+                model's context.
         """
         if not all(histories):
             raise GreamError("an empty history: at least one item needed")
@@ -179,7 +182,7 @@ class LocalModel:
         if reasoned:
             chains = self._writer.write(prompts, keys=range(len(prompts)))
             prompts = [[*prompt, *chain.tokens] for prompt, chain in zip(prompts, chains, strict=True)]
-        found = self._search.search(prompts)
+        found = self._search.search(prompts, histories if self.settings.exclude_history else None)
         return [
             Recommendation(
                 mode=mode,
@@ -193,6 +196,7 @@ class LocalModel:
                     for rank, (item, score) in enumerate(
                         zip(found.items[row, :k], found.scores[row, :k], strict=True), start=1
                     )
+                    if item >= 0
                 ),
             )
             for row, history in enumerate(histories)

@@ -76,15 +76,18 @@ class RemoteRecommender:
         room = self._decoding.room(self._search.trie.depth)
         return encode_prompts(self._tokenizer, texts, room=room, limit=self._limit)
 
-    async def answer(self, session: _Session, user: int, prompt: Sequence[int]) -> None:
+    async def answer(self, session: _Session, user: int, history: Sequence[int], prompt: Sequence[int]) -> None:
         """Everything about one user that the journal does not hold yet; it holds it afterwards."""
+        excluded = history if self._decoding.exclude_history else ()
         if self._decoding.chain_tokens is None:
-            await self._list(session, f"{user}", prompt)
+            await self._list(session, f"{user}", prompt, excluded)
         else:
             numbers = range(self._decoding.chains)
-            await asyncio.gather(*(self._reasoned(session, user, number, prompt) for number in numbers))
+            await asyncio.gather(*(self._reasoned(session, user, number, prompt, excluded) for number in numbers))
 
-    async def _reasoned(self, session: _Session, user: int, number: int, prompt: Sequence[int]) -> None:
+    async def _reasoned(
+        self, session: _Session, user: int, number: int, prompt: Sequence[int], excluded: Sequence[int]
+    ) -> None:
         async def write() -> dict[str, Any]:
             budget = self._decoding.chain_tokens
             assert budget is not None  # noqa: S101 - reasoning mode
@@ -98,14 +101,14 @@ class RemoteRecommender:
             return row | {"score": chain.score} if scored else row
 
         chain = await session.once(_chain_key(user, number), write)
-        await self._list(session, _list_key(user, number), [*prompt, *chain["tokens"]])
+        await self._list(session, _list_key(user, number), [*prompt, *chain["tokens"]], excluded)
 
-    async def _list(self, session: _Session, key: str, prefix: Sequence[int]) -> None:
+    async def _list(self, session: _Session, key: str, prefix: Sequence[int], excluded: Sequence[int]) -> None:
         async def next_logs(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> list[Logs]:
             return await self._protocol.next_logs(session.client, prefixes, tokens)
 
         async def search() -> dict[str, Any]:
-            items, scores = await self._search.search(prefix, next_logs)
+            items, scores = await self._search.search(prefix, next_logs, excluded)
             return {"items": items.tolist(), "scores": scores.tolist()}
 
         await session.once(key, search)
@@ -217,15 +220,15 @@ async def ask_all(
     Raises:
         GreamError: A server refuses a request, or none answers; what was answered is in the journal.
     """
-    waiting = zip(cases.users.tolist(), prompts, strict=True)
+    waiting = zip(cases.users.tolist(), cases.histories, prompts, strict=True)
     interval = 0.5 if sys.stderr.isatty() else 15.0
     async with ServerClient(servers) as client:
         session = _Session(client, journal)
         with tqdm(total=len(prompts), unit=" users", dynamic_ncols=True, mininterval=interval) as progress:
 
             async def work() -> None:
-                for user, prompt in waiting:  # one iterator for all: each takes the next as soon as it is free
-                    await recommender.answer(session, user, prompt)
+                for user, history, prompt in waiting:  # one iterator for all: each takes the next as soon as it is free
+                    await recommender.answer(session, user, history, prompt)
                     progress.update()
 
             workers = [asyncio.create_task(work()) for _ in range(min(servers.in_flight, len(prompts)))]
@@ -274,6 +277,7 @@ def evaluate_remote(
         catalog = Catalog.load(index)
         table = read_interactions(interactions)
         cases = held_out(table, split).sample(users, decoding.seed)
+        decoding.check_exclusion(cases.histories, len(catalog))
         recommender = RemoteRecommender(checkpoint, catalog, decoding)
         prompts = recommender.prompts(cases.histories)
         with Journal(out / "answers.jsonl") as journal:

@@ -238,6 +238,7 @@ def evaluate_model(
 
     def build(out: Path) -> None:
         table, ids, cases = read()
+        decoding.check_exclusion(cases.histories, len(ids.ids))
         parts = out / "parts"
         parts.mkdir(exist_ok=True)
         processes.from_leader(str(parts))

@@ -52,6 +52,42 @@ def search(model: Any, ids: Sequence[Sequence[int]], prompts: Sequence[Sequence[
     return TrieBeamSearch(model, PrefixTrie.build(ids), **settings).search(prompts)
 
 
+@settings(max_examples=40)
+@given(
+    st.sets(st.lists(st.integers(0, 9), min_size=1, max_size=4).map(tuple), min_size=2, max_size=25),
+    st.lists(st.sets(st.integers(0, 23), max_size=20), min_size=1, max_size=3),
+    st.integers(1, 8),
+    st.sampled_from(["vocabulary", "legal"]),
+)
+def test_a_search_without_items_is_one_over_a_catalogue_that_lacks_them(
+    ids: set[tuple[int, ...]], excluded: list[set[int]], beams: int, score: Score
+) -> None:
+    model = make_model(VOCABULARY)
+    catalogue = sorted(ids)
+    prompts = prompts_of(0, range(1, len(excluded) + 1))
+    exclude = [items & set(range(len(ids) - 1)) for items in excluded]  # the last item is left
+    k = min(beams, 5)
+    together = TrieBeamSearch(
+        model, PrefixTrie.build(catalogue), k=min(k, len(catalogue)), beams=max(beams, k), score=score
+    ).search(prompts, exclude)
+    for row, (prompt, out) in enumerate(zip(prompts, exclude, strict=True)):
+        left = [item for item in range(len(catalogue)) if item not in out]
+        alone = search(model, [catalogue[item] for item in left], [prompt], k=k, beams=beams, score=score)
+        found = together.items[row][together.items[row] >= 0]
+        assert set(found) <= set(left)
+        np.testing.assert_allclose(together.scores[row][: len(found)], alone.scores[0], atol=1e-4)
+        assert np.isneginf(together.scores[row][len(found) :]).all()
+        # Scores of this model lie far apart; where two do not, either order is right.
+        swapped = found != np.array(left)[alone.items[0]]
+        assert not swapped.any() or np.isclose(np.diff(np.sort(alone.scores[0])), 0, atol=1e-4).any()
+
+
+def test_excluding_the_whole_catalogue_is_refused() -> None:
+    catalogue = PrefixTrie.build(uneven_ids())
+    with pytest.raises(GreamError, match="all 8 items of the catalogue are excluded"):
+        TrieBeamSearch(make_model(VOCABULARY), catalogue, k=1, beams=1).search([[1], [1]], [range(8), ()])
+
+
 def naive_beam_search(
     model: Any, prompt: Sequence[int], ids: Sequence[Sequence[int]], *, k: int, beams: int
 ) -> list[tuple[float, int]]:

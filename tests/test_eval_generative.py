@@ -124,6 +124,28 @@ def test_a_killed_evaluation_goes_on_and_ends_byte_for_byte_the_same(
     assert first.model_dump(exclude=volatile) == second.model_dump(exclude=volatile)
 
 
+@pytest.mark.parametrize("decoding", [DIRECT, REASONING], ids=["direct", "reasoning"])
+def test_lists_can_leave_out_all_that_the_user_already_has(run: Path, decoding: Decoding) -> None:
+    # A list that holds the whole catalogue shows what is left once the history is taken from it.
+    evaluate(run, "all", decoding)
+    evaluate(run, "new", dataclasses.replace(decoding, exclude_history=True))
+    histories = held_out(read_interactions(run / "interactions.parquet"), "test").histories
+    repeats = 0
+    for whole, new, history in zip(
+        predictions(run, "all")["items"], predictions(run, "new")["items"], histories, strict=True
+    ):
+        kept = [item for item in whole if item not in history]
+        assert new.to_list()[: len(kept)] == kept
+        assert len(new) == len(set(new)) == 10 and not set(new) & set(history)
+        repeats += len(whole) - len(kept)
+    assert repeats > 0
+    assert next(result for result in read_results(run) if result.name == "new").settings["exclude_history"]
+    with pytest.raises(
+        GreamError, match=r"--exclude-history: a history of \d+ items leaves fewer than the 30 of a list"
+    ):
+        evaluate(run, "few", dataclasses.replace(REASONING, exclude_history=True, chains=2, temperature=1.0))
+
+
 def test_unchanged_evaluations_are_not_made_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(run, "direct", DIRECT, users=6).ran
     assert not evaluate(run, "direct", DIRECT, users=6, command="python -m eval direct").ran

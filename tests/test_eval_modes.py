@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from conftest import ROOT
 from eval_support import exact_scores, make_checkpoint, make_model, make_run
 from gream.decoding.chain import ChainWriter
@@ -144,7 +145,11 @@ def test_two_processes_make_the_predictions_of_one(run: Path, tmp_path: Path) ->
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
     command = [*launcher, script, "direct", *settings, "--name", "two"]
     # A script's folder stands where the current one would.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "plugins"), str(ROOT)])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "plugins"), str(ROOT)]),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),  # the last bits of sums depend on it; torchrun sets 1
+    }
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, check=False, timeout=600, env=environment
     )
@@ -186,20 +191,25 @@ def test_a_model_trained_elsewhere_needs_its_own_files_only(run: Path, tmp_path:
     tokens = sorted({token for each in ids for token in each})
     model, tokenizer = make_foreign(tmp_path / "their", tokens, template.read_text())
     decoding = dataclasses.replace(SAMPLED, chain_tokens=None, chains=1, temperature=0.0, history=2)
-    table = evaluate(run, "their", decoding, checkpoint=tmp_path / "their", index=index, template=template, users=None)
+    theirs = {"checkpoint": tmp_path / "their", "index": index, "template": template, "users": None}
+    table = evaluate(run, "their", decoding, **theirs)
+    unseen = evaluate(run, "unseen", dataclasses.replace(decoding, exclude_history=True), **theirs)
 
     cases = held_out(read_interactions(run / "interactions.parquet"), "test")
     distinct = [item for item in range(30) if item != 17]
     token_ids = [tokenizer.convert_tokens_to_ids(ids[item]) for item in distinct]
-    for row in (0, 7, 20):
+    has_one = [row for row, history in enumerate(cases.histories) if (3 in history) != (17 in history)]
+    for row in (0, 7, 20, has_one[0]):
         history = ", ".join("".join(ids[item]) for item in cases.histories[row][-2:])
         prompt = tokenizer(f"<s>### Bought:\n{history}\n### Next:\n")["input_ids"]
         assert tokenizer.unk_token_id not in prompt
         exact = exact_scores(model, prompt, token_ids)
         ranked = sorted(zip(exact, distinct, strict=True), key=lambda pair: -pair[0])
-        expanded = [(item, score) for score, one in ranked for item in ([3, 17] if one == 3 else [one])][:10]
-        assert table["items"][row].to_list() == [item for item, _ in expanded]
-        np.testing.assert_allclose(table["scores"][row].to_list(), [score for _, score in expanded], atol=1e-4)
+        expanded = [(item, score) for score, one in ranked for item in ([3, 17] if one == 3 else [one])]
+        new = [(item, score) for item, score in expanded if item not in cases.histories[row]]
+        for lists, wanted in ((table, expanded), (unseen, new)):
+            assert lists["items"][row].to_list() == [item for item, _ in wanted[:10]]
+            np.testing.assert_allclose(lists["scores"][row].to_list(), [score for _, score in wanted[:10]], atol=1e-4)
     [result] = [result for result in read_results(run) if result.name == "their"]
     assert (result.invalid_rate, result.duplicates) == (0, 0)
     assert (result.settings["index"], result.settings["prompt"]) == ("their.index.json.gz", "prompt.txt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -170,6 +171,21 @@ def test_a_model_of_whole_sequences_is_asked_to_go_on_with_one(run: Path) -> Non
     # A chain is asked for in one form only.
     question_form = LocalModel(folder, items, Settings(beams=30, history=3, chain_tokens=12))
     assert model.recommend("reasoning", [[5, 6]], 3) == question_form.recommend("reasoning", [[5, 6]], 3)
+
+
+def test_the_history_is_left_out_whole_where_asked(run: Path) -> None:
+    items = Items.load(run)
+    settings = Settings(beams=30, history=3, chain_tokens=12)
+    folder = run / "checkpoints" / "alignment"
+    history = list(range(25))  # of which the prompt shows three
+    [usual] = LocalModel(folder, items, settings).recommend("direct", [history], 30)
+    model = LocalModel(folder, items, dataclasses.replace(settings, exclude_history=True))
+    [found] = model.recommend("direct", [history], 30)
+    own = {items[item].item_id for item in history}
+    assert [item.item_id for item in found.items] == [item.item_id for item in usual.items if item.item_id not in own]
+    assert [item.rank for item in found.items] == [1, 2, 3, 4, 5]
+    with pytest.raises(GreamError, match="all 30 items of the catalogue are excluded"):
+        model.recommend("direct", [list(range(30))], 5)
 
 
 def test_what_the_model_cannot_do_is_refused(run: Path) -> None:

@@ -47,12 +47,16 @@ async def logs_of_model(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequ
     st.lists(st.integers(0, 63), min_size=1, max_size=6),
     st.integers(1, 12),
     st.sampled_from(["vocabulary", "legal"]),
+    st.sets(st.integers(0, 23), max_size=12),
 )
-def test_the_search_is_the_one_in_process(ids: set[tuple[int, ...]], prompt: list[int], beams: int, score: Any) -> None:
+def test_the_search_is_the_one_in_process(
+    ids: set[tuple[int, ...]], prompt: list[int], beams: int, score: Any, excluded: set[int]
+) -> None:
     trie = PrefixTrie.build(sorted(ids))
     k = min(beams, 5)
-    here = TrieBeamSearch(MODEL, trie, k=k, beams=beams, score=score).search([prompt])
-    items, scores = asyncio.run(ServerBeamSearch(trie, k, beams, score).search(prompt, logs_of_model))
+    exclude = excluded & set(range(len(ids) - 1))  # the last item is left
+    here = TrieBeamSearch(MODEL, trie, k=k, beams=beams, score=score).search([prompt], [exclude])
+    items, scores = asyncio.run(ServerBeamSearch(trie, k, beams, score).search(prompt, logs_of_model, exclude))
     # The scores of this model lie far apart; where two do not, either order is right.
     np.testing.assert_allclose(scores, here.scores[0], atol=1e-4)
     swapped = items != here.items[0]

@@ -46,6 +46,7 @@ DIRECT = RemoteDecoding(
 )
 REASONING = dataclasses.replace(DIRECT, chain_tokens=12)
 SEQUENCE = dataclasses.replace(DIRECT, form="sequence")
+NEW_ONLY = dataclasses.replace(REASONING, exclude_history=True)
 SAMPLED = dataclasses.replace(REASONING, chains=6, chain_tokens=6, temperature=1.5, combine="answers")
 
 
@@ -91,12 +92,14 @@ def file_of(run: Path, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("remote", [DIRECT, REASONING, SEQUENCE], ids=["direct", "reasoning", "sequence"])
+@pytest.mark.parametrize(
+    "remote", [DIRECT, REASONING, SEQUENCE, NEW_ONLY], ids=["direct", "reasoning", "sequence", "new-only"]
+)
 def test_lists_are_those_in_process(run: Path, model: StubModel, engine: Engine, remote: RemoteDecoding) -> None:
-    name = f"{engine}-{remote.mode}-{remote.form}"
+    name = f"{engine}-{remote.mode}-{remote.form}-{remote.exclude_history}"
     here = Decoding(
         beams=12, batch_size=4, score="vocabulary", history=3, device="cpu", chain_tokens=remote.chain_tokens,
-        temperature=0.0, seed=0, form=remote.form,
+        temperature=0.0, seed=0, form=remote.form, exclude_history=remote.exclude_history,
     )  # fmt: skip
     checkpoint = run / "checkpoints" / "alignment"
     evaluate_model(run, checkpoint, f"{name}-here", here, "test", 10, "", overwrite=False)

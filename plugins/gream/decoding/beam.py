@@ -8,7 +8,7 @@ the keys and values of B prompts, not of B x W.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -28,9 +28,9 @@ class BeamResult:
     """Recommended items, best first.
 
     Attributes:
-        items: int64 ``[B, k]``, distinct within a row.
+        items: int64 ``[B, k]``, distinct within a row; -1 where what was excluded leaves fewer.
         scores: float32 ``[B, k]``, log-probability of the item's id after the prompt: the sum over its
-            tokens, without any token that ends the answer.
+            tokens, without any token that ends the answer; -inf where there is no item.
     """
 
     items: npt.NDArray[np.int64]
@@ -73,7 +73,7 @@ class TrieBeamSearch:
             )
         self._beams = beams
         self._score = score
-        self._depth = trie.depth
+        self._trie = trie
         device = self._lm.device
         self._start = torch.from_numpy(trie.start).to(device)
         self._token = torch.from_numpy(trie.child_token).to(device)
@@ -83,7 +83,7 @@ class TrieBeamSearch:
         self._leaf = int(np.flatnonzero(np.diff(trie.start) == 0)[0])
 
     @torch.inference_mode()
-    def search(self, prompts: Sequence[Sequence[int]]) -> BeamResult:
+    def search(self, prompts: Sequence[Sequence[int]], exclude: Sequence[Collection[int]] | None = None) -> BeamResult:
         """The best items after each prompt.
 
         Items end at different depths where ids differ in length. An item that has ended leaves the beam and
@@ -92,27 +92,34 @@ class TrieBeamSearch:
         Args:
             prompts: B lists of token ids: a rendered prompt, or a prompt and a chain up to its ``<answer>``.
                 One batch; lengths may differ.
+            exclude: For each prompt, items that its list shall not hold. The search is that over a catalogue
+                without them: no beam is spent on a prefix that only they have.
 
         Raises:
-            GreamError: A prompt is empty or too long, or the model computes logits that are not numbers.
+            GreamError: A prompt is empty or too long, all items are excluded, or the model computes logits that are
+                not numbers.
         """
-        encoded = self._lm.encode(prompts, room=self._depth)
+        depths = self._trie.depth
+        encoded = self._lm.encode(prompts, room=depths)
         device = self._lm.device
         batch = len(prompts)
+        excluded = None if exclude is None else self._excluded(exclude)
         hidden = encoded.hidden[:, None]  # [B, W, d], W = 1
         node = torch.zeros(batch, 1, dtype=torch.int64, device=device)  # [B, W]
         score = torch.zeros(batch, 1, device=device)  # [B, W]
         ancestry = torch.zeros(batch, 1, 0, dtype=torch.bool, device=device)  # [B, W, S]
         items = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, <= k]
         item_scores = torch.zeros(batch, 0, device=device)  # [B, <= k]
-        for depth in range(self._depth):
-            token, child, total = self._expand(hidden, node, score)  # [B, W, C] each
-            items, item_scores = self._collect(items, item_scores, child, total)
-            inner = total.masked_fill(self._start[child] == self._start[child + 1], -torch.inf).flatten(1)
-            width = min(self._beams, int((inner > -torch.inf).sum(1).max()))
+        for depth in range(depths):
+            token, child, legal = self.children(node)  # [B, W, C] each
+            ends, inner = self._open(child, excluded)
+            total = self._scores(hidden, score, token, legal & (ends | inner))
+            items, item_scores = self._collect(items, item_scores, child, total.masked_fill(~ends, -torch.inf))
+            inside = total.masked_fill(~inner, -torch.inf).flatten(1)
+            width = min(self._beams, int((inside > -torch.inf).sum(1).max()))
             if width == 0:
                 break
-            score, best = (part[:, :width] for part in inner.sort(descending=True, stable=True))
+            score, best = (part[:, :width] for part in inside.sort(descending=True, stable=True))
             parent = best // token.shape[2]
             # [B, W, S]: what the parent consists of, and the token itself.
             ancestry = ancestry.gather(1, parent[..., None].expand(-1, -1, ancestry.shape[2]))
@@ -120,13 +127,35 @@ class TrieBeamSearch:
             ancestry = torch.cat([ancestry, own], dim=2)
             node = torch.where(score > -torch.inf, child.flatten(1).gather(1, best), self._leaf)
             hidden = self._lm.branch(encoded, token.flatten(1).gather(1, best), ancestry, depth)
+        items = items.masked_fill(item_scores == -torch.inf, -1)
         return BeamResult(items.cpu().numpy(), item_scores.cpu().numpy())
 
-    def _expand(
-        self, hidden: torch.Tensor, node: torch.Tensor, score: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Token, node and score of every child of every beam, ``[B, W, C]``; score -inf where none is."""
-        token, child, legal = self.children(node)
+    def _excluded(self, exclude: Sequence[Collection[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `PrefixTrie.excluding` says for each row, its nodes as ``row * nodes + node``."""
+        nodes = len(self._trie.item)
+        ends, barren = zip(*(self._trie.excluding(items) for items in exclude), strict=True)
+
+        def keys(rows: Sequence[npt.NDArray[np.int64]]) -> torch.Tensor:
+            numbered = np.concatenate([row * nodes + some for row, some in enumerate(rows)])
+            return torch.from_numpy(numbered).to(self._lm.device)
+
+        return keys(ends), keys(barren)
+
+    def _open(
+        self, child: torch.Tensor, excluded: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Whether an item ends at each of the nodes ``[B, W, C]``, and whether any does below it."""
+        ends, inner = self._item[child] >= 0, self._start[child] < self._start[child + 1]
+        if excluded is not None:
+            row = torch.arange(len(child), device=child.device)[:, None, None]
+            key = row * len(self._trie.item) + child
+            ends, inner = (open & ~torch.isin(key, keys) for open, keys in zip((ends, inner), excluded, strict=True))
+        return ends, inner
+
+    def _scores(
+        self, hidden: torch.Tensor, score: torch.Tensor, token: torch.Tensor, legal: torch.Tensor
+    ) -> torch.Tensor:
+        """Score of every child of every beam, ``[B, W, C]``; -inf where none is."""
         used = torch.unique(token[legal])  # [U] sorted
         at = torch.searchsorted(used, token).clamp(max=len(used) - 1)
         logits = self._lm.logits_of(hidden, used).gather(2, at).masked_fill(~legal, -torch.inf)
@@ -137,7 +166,7 @@ class TrieBeamSearch:
         total = torch.where(legal, score[..., None] + logs, -torch.inf)
         if total.isnan().any():
             raise GreamError("the model computes logits that are not numbers; the checkpoint is broken")
-        return token, child, total
+        return total
 
     def children(self, node: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Token and node of every child of the nodes ``[B, W]``, and where there is one: ``[B, W, C]`` each.
@@ -154,9 +183,8 @@ class TrieBeamSearch:
     def _collect(
         self, items: torch.Tensor, scores: torch.Tensor, child: torch.Tensor, total: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The k best of the items found so far and those that end at ``child``."""
-        ended = self._item[child].flatten(1)  # [B, W * C], -1 where no item ends
-        scores = torch.cat([scores, total.flatten(1).masked_fill(ended < 0, -torch.inf)], dim=1)
+        """The k best of the items found so far and those that end at ``child``, -inf in ``total`` where none does."""
+        scores = torch.cat([scores, total.flatten(1)], dim=1)
         width = min(self.k, int((scores > -torch.inf).sum(1).max()))
         scores, best = (part[:, :width] for part in scores.sort(dim=1, descending=True, stable=True))
-        return torch.cat([items, ended], dim=1).gather(1, best), scores
+        return torch.cat([items, self._item[child].flatten(1)], dim=1).gather(1, best), scores

@@ -6,7 +6,7 @@ place of shared keys and values: what is asked for at a depth differs from the d
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -46,38 +46,56 @@ class ServerBeamSearch:
         object.__setattr__(self, "k", k)
 
     async def search(
-        self, prompt: Sequence[int], next_logs: NextLogs
+        self, prompt: Sequence[int], next_logs: NextLogs, exclude: Collection[int] = ()
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """The best items after ``prompt``, ``[k]``, and their scores, float32 ``[k]``.
+        """The best items after ``prompt``, ``[k]`` or what ``exclude`` leaves, and their scores, float32 ``[k]``.
 
         Candidates stand in the order of their beams, and sorting is stable, as in `TrieBeamSearch`: where scores are
         equal, so is the choice.
+
+        Args:
+            prompt: Token ids.
+            next_logs: Asks the server.
+            exclude: Items that the list shall not hold.
+
+        Raises:
+            GreamError: All items are excluded, or the server fails.
         """
-        start = self.trie.start
+        start, item = self.trie.start, self.trie.item
+        out, barren = self.trie.excluding(exclude)
+
+        def ends(nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+            return (item[nodes] >= 0) & ~np.isin(nodes, out)
+
+        def inner(nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+            return (start[nodes] < start[nodes + 1]) & ~np.isin(nodes, barren)
+
         prefixes: list[list[int]] = [list(prompt)]
         node = np.zeros(1, dtype=np.int64)  # [W]
         score = np.zeros(1, dtype=np.float32)  # [W]
         items = np.zeros(0, dtype=np.int64)
         item_scores = np.zeros(0, dtype=np.float32)
         while len(node):
-            tokens = [self.trie.children(int(parent)) for parent in node]
+            # The child behind edge e is node e + 1.
+            each = [np.arange(start[part], start[part + 1]) + 1 for part in node]
+            each = [part[ends(part) | inner(part)] for part in each]
+            tokens = [self.trie.child_token[part - 1] for part in each]
             logs = list(await next_logs(prefixes, [part.tolist() for part in tokens]))
             if self.score == "legal":
                 logs = [part - np.logaddexp.reduce(part.astype(np.float64)).astype(np.float32) for part in logs]
             parent = np.repeat(np.arange(len(node)), [len(part) for part in tokens])  # [C]
             token = np.concatenate(tokens)
-            # The child behind edge e is node e + 1.
-            child = np.concatenate([np.arange(start[part], start[part + 1]) + 1 for part in node])
+            child = np.concatenate(each)
             total = score[parent] + np.concatenate(logs)  # [C]
 
-            ended = self.trie.item[child] >= 0
-            items = np.concatenate([items, self.trie.item[child[ended]]])
+            ended = ends(child)
+            items = np.concatenate([items, item[child[ended]]])
             item_scores = np.concatenate([item_scores, total[ended]])
             best = np.argsort(-item_scores, kind="stable")[: self.k]
             items, item_scores = items[best], item_scores[best]
 
-            inner = np.flatnonzero(start[child] < start[child + 1])
-            kept = inner[np.argsort(-total[inner], kind="stable")[: self.beams]]
+            inside = np.flatnonzero(inner(child))
+            kept = inside[np.argsort(-total[inside], kind="stable")[: self.beams]]
             prefixes = [[*prefixes[parent[at]], int(token[at])] for at in kept]
             node, score = child[kept], total[kept]
         return items, item_scores

@@ -6,8 +6,9 @@ Nodes are numbered breadth first from the root, 0. The children of node v are ``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -84,3 +85,45 @@ class PrefixTrie:
         if at == len(children) or children[at] != token:
             return None
         return int(self.start[node]) + at + 1
+
+    def excluding(self, items: Collection[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """What a search without ``items`` passes over.
+
+        Args:
+            items: Numbers of items of this trie, in any order.
+
+        Returns:
+            The nodes at which these items end, and the nodes below which no other item ends.
+
+        Raises:
+            GreamError: No other item is left.
+        """
+        ends = self._node_of_item[np.unique(np.fromiter(items, dtype=np.int64, count=len(items)))]
+        above, count = np.unique(self._above(ends), return_counts=True)
+        barren = above[count == self._items_below[above]]
+        if len(barren) and barren[0] == 0:  # the root
+            raise GreamError(f"all {len(ends)} items of the catalogue are excluded; nothing is left to recommend")
+        return ends, barren
+
+    def _above(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """All nodes on the way to ``nodes``, each as often as it is passed."""
+        passed = []
+        while len(nodes := self._parent[nodes[nodes > 0]]):
+            passed.append(nodes)
+        return np.concatenate([nodes, *passed])
+
+    @cached_property
+    def _parent(self) -> npt.NDArray[np.int64]:
+        """``[nodes]``; the root is its own."""
+        return np.concatenate([[0], np.repeat(np.arange(len(self.item)), np.diff(self.start))])
+
+    @cached_property
+    def _node_of_item(self) -> npt.NDArray[np.int64]:
+        """``[items]``."""
+        nodes = np.flatnonzero(self.item >= 0)
+        return nodes[np.argsort(self.item[nodes])]
+
+    @cached_property
+    def _items_below(self) -> npt.NDArray[np.int64]:
+        """``[nodes]``, items that end below the node."""
+        return np.bincount(self._above(self._node_of_item), minlength=len(self.item))
