@@ -11,9 +11,9 @@ from gream.config import load_config
 from gream.errors import GreamError, exit_with_error_line
 from gream.stage import run_stage
 
-from data_processing.config import DataRecipe
-from data_processing.encoders import ranks
-from data_processing.plans import Request, Stage, plan
+from .config import DataRecipe
+from .encoders import ranks
+from .plans import Request, Stage, plan
 
 
 def main(
@@ -57,7 +57,7 @@ def main(
         return
     endpoint = None
     if base_url is not None and model is not None and stage in (Stage.enrich, Stage.chains):
-        from data_processing.chat_client import Endpoint
+        from .teacher.client import Endpoint
 
         endpoint = Endpoint.parse(base_url, model, os.environ)
     elif (base_url, model) != (None, None):

@@ -9,9 +9,9 @@ from gream.config import Config
 from gream.templates import Task
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from data_processing.encoders import Kind
-from data_processing.interactions import InteractionsConfig
-from data_processing.synthesize import SynthesizeConfig
+from .encoders import Kind
+from .interactions import InteractionsConfig
+from .synthesize import SynthesizeConfig
 
 
 class TeacherConfig(Config):

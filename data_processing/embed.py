@@ -12,14 +12,14 @@ import numpy.typing as npt
 from gream.errors import GreamError
 from gream.stage import sha256_of
 
-from data_processing.config import EmbedConfig, RlConfig
-from data_processing.encoders import note_model, read_note
-from data_processing.encoders.collaborative import CollaborativeEncoder, fuse, positive_information
-from data_processing.encoders.lsa import LsaEncoder
-from data_processing.encoders.parts import Job, join_parts, read_catalogue
-from data_processing.encoders.ranks import encode_in_ranks
-from data_processing.reserve import without_reserved
-from data_processing.tables import read_item_ids, read_training_sequences
+from .config import EmbedConfig, RlConfig
+from .encoders import note_model, read_note
+from .encoders.collaborative import CollaborativeEncoder, fuse, positive_information
+from .encoders.lsa import LsaEncoder
+from .encoders.parts import Job, join_parts, read_catalogue
+from .encoders.ranks import encode_in_ranks
+from .rows.reserve import without_reserved
+from .tables import read_item_ids, read_training_sequences
 
 ENCODER, COLLABORATIVE = "encoder.safetensors", "collaborative.safetensors"
 
@@ -94,7 +94,7 @@ def embed(
     if ray is None:
         encode_in_ranks(job)
     else:
-        from data_processing.encoders.cluster import encode_on_cluster
+        from .encoders.cluster import encode_on_cluster
 
         encode_on_cluster(job, ray)
     vectors = join_parts(job)

@@ -19,11 +19,11 @@ from gream.errors import GreamError
 from gream.stage import write_json
 from pydantic import Field, PositiveInt, model_validator
 
-from data_processing.published import read_inter, read_item
-from data_processing.readers import source_of
-from data_processing.readers.formats import Columns, Format, check_format
-from data_processing.readers.text import clean_items
-from data_processing.statistics_page import render_statistics
+from .published import read_inter, read_item
+from .readers import source_of
+from .readers.formats import Columns, Format, check_format
+from .readers.text import clean_items
+from .statistics_page import render_statistics
 
 # Leave-one-out takes two interactions of each user; one at least must be left to train on.
 SHORTEST_SEQUENCE = 3

@@ -16,8 +16,8 @@ from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.extension import add_id_tokens, texts_under, write_rows
 from gream.semantic_ids.vocabulary import TOKEN_PATTERN
 
-from data_processing.config import ModelConfig
-from data_processing.tables import read_items, read_jsonl
+from .config import ModelConfig
+from .tables import read_items, read_jsonl
 
 
 def build_model(

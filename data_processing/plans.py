@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from gream.config import Config
 from gream.errors import GreamError
 
-from data_processing.config import DataRecipe
+from .config import DataRecipe
 
 if TYPE_CHECKING:
-    from data_processing.chat_client import Endpoint
+    from .teacher.client import Endpoint
 
 
 class Stage(StrEnum):
@@ -108,7 +108,7 @@ def plan(stage: Stage, request: Request) -> Plan:
 
 
 def _synthesize(request: Request) -> Plan:
-    from data_processing.synthesize import synthesize
+    from .synthesize import synthesize
 
     settings = request.recipe.synthesize
     if settings is None:
@@ -122,7 +122,7 @@ def _synthesize(request: Request) -> Plan:
 
 
 def _interactions(request: Request) -> Plan:
-    from data_processing.interactions import build_interactions
+    from .interactions import build_interactions
 
     settings = request.recipe.interactions
     tables = ["interactions.parquet", "users.parquet", "items.parquet", "reviews.parquet"]
@@ -135,7 +135,7 @@ def _interactions(request: Request) -> Plan:
 
 
 def _export(request: Request) -> Plan:
-    from data_processing.published import export
+    from .published import export
 
     settings = request.recipe.export
     name, tokens = settings.name or request.run.resolve().name, settings.tokens
@@ -161,7 +161,7 @@ def _enrich(request: Request) -> Plan:
     outputs = ["enriched.jsonl", "preferences.jsonl"]
     config = {"seed": recipe.seed, "rl": _settings(recipe.rl)}
     if endpoint is None:
-        from data_processing.enrich import enrich
+        from .teacher.enrich import enrich
 
         return Plan(
             config,
@@ -170,8 +170,8 @@ def _enrich(request: Request) -> Plan:
             lambda out: enrich(recipe.rl, recipe.seed, request.interactions, request.items, out),
         )
 
-    from data_processing.model_teacher import enrich_with_model
-    from data_processing.prompts import wording
+    from .teacher.enrich_model import enrich_with_model
+    from .teacher.prompts import wording
 
     reviews = request.run / "reviews.parquet"
     return Plan(
@@ -193,8 +193,8 @@ def _enrich(request: Request) -> Plan:
 
 
 def _chains(request: Request) -> Plan:
-    from data_processing.chain_prompts import wording
-    from data_processing.chain_teacher import write_chains
+    from .teacher.chain_model import write_chains
+    from .teacher.chain_prompts import wording
 
     recipe, endpoint = request.recipe, request.endpoint
     if endpoint is None:
@@ -225,7 +225,7 @@ def _chains(request: Request) -> Plan:
 
 
 def _embed(request: Request) -> Plan:
-    from data_processing.embed import embed, encoder_files, model_folder
+    from .embed import embed, encoder_files, model_folder
 
     recipe, settings, previous = request.recipe, request.recipe.embed, request.previous
     files, folder = encoder_files(settings), model_folder(settings)
@@ -260,7 +260,7 @@ def _embed(request: Request) -> Plan:
 
 
 def _semantic_ids(request: Request) -> Plan:
-    from data_processing.semantic_ids import build_semantic_ids
+    from .semantic_ids import build_semantic_ids
 
     recipe, previous = request.recipe, request.previous
     embeddings = request.run / "embeddings.safetensors"
@@ -276,7 +276,7 @@ def _semantic_ids(request: Request) -> Plan:
 
 
 def _sft(request: Request) -> Plan:
-    from data_processing.sft import build_sft
+    from .rows.sft import build_sft
 
     recipe, preferences = request.recipe, request.run / "preferences.jsonl"
     chains = request.run / "chains.jsonl" if recipe.sft.chains == "model" else None
@@ -301,7 +301,7 @@ def _sft(request: Request) -> Plan:
 
 
 def _rl(request: Request) -> Plan:
-    from data_processing.rl import build_rl
+    from .rows.rl import build_rl
 
     recipe = request.recipe
     return Plan(
@@ -313,7 +313,7 @@ def _rl(request: Request) -> Plan:
 
 
 def _model(request: Request) -> Plan:
-    from data_processing.model import build_model
+    from .model import build_model
 
     recipe, base, sft = request.recipe, request.base, request.run / "sft"
     shape = {"base": base.name, "initialisation": recipe.model.initialisation} if base else _settings(recipe.model)

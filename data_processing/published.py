@@ -18,9 +18,9 @@ import polars as pl
 from gream.errors import GreamError
 from gream.semantic_ids.published import read_index
 
-from data_processing.readers.files import numbered_lines, plain_name
-from data_processing.readers.text import METADATA
-from data_processing.tables import read_sequences
+from .readers.files import numbered_lines, plain_name
+from .readers.text import METADATA
+from .tables import read_sequences
 
 # LC-Rec joins category names by a comma alone; a comma inside a name has a space behind it.
 _CATEGORY_SEPARATOR = re.compile(r",(?! )")

@@ -16,8 +16,8 @@ from gream.semantic_ids.quality_page import quality_page
 from gream.semantic_ids.vocabulary import level_token
 from gream.stage import write_json
 
-from data_processing.config import SemanticIdsConfig
-from data_processing.tables import read_item_ids, read_items, read_training_sequences
+from .config import SemanticIdsConfig
+from .tables import read_item_ids, read_items, read_training_sequences
 
 
 def build_semantic_ids(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from gream.errors import GreamError, exit_with_error_line
 
-from eval.options import (
+from .options import (
     ChainTokensOption,
     Device,
     DeviceOption,
@@ -27,8 +27,9 @@ from eval.options import (
 )
 
 if TYPE_CHECKING:
-    from eval.asking import Combine
-    from eval.recommend import Settings
+    from serving.recommend import Settings
+
+    from .asking import Combine
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -52,7 +53,7 @@ class _Engine(StrEnum):
 @app.command()
 def baselines(run: RunOption, seed: SeedOption = 0, overwrite: OverwriteOption = False) -> None:
     """Popularity, item-to-item co-occurrence and a Markov chain over items, on the test split."""
-    from eval.stages import evaluate_baselines
+    from .stages import evaluate_baselines
 
     for result in evaluate_baselines(run, seed=seed, command=_command(), overwrite=overwrite):
         print(result, flush=True)
@@ -72,9 +73,9 @@ def sasrec(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Train SASRec from nothing on the run's interactions and rank with it: a strong baseline, minutes to train."""
-    from eval.checkpoint import resolve_device
-    from eval.sasrec import SasRecSettings
-    from eval.stages import evaluate_sasrec
+    from .baselines.sasrec import SasRecSettings
+    from .checkpoint import resolve_device
+    from .stages import evaluate_sasrec
 
     settings = SasRecSettings(
         hidden=hidden,
@@ -123,8 +124,8 @@ def sampled(
 @app.command()
 def rewards(run: RunOption, seed: SeedOption = 0, overwrite: OverwriteOption = False) -> None:
     """Compare the validation reward before and after SRPO, paired by prompt."""
-    from eval.rewards import compare_rewards, read_rewards
-    from eval.table import rewards_line
+    from .rewards import compare_rewards, read_rewards
+    from .table import rewards_line
 
     print(compare_rewards(run, seed=seed, overwrite=overwrite), flush=True)
     comparison = read_rewards(run)
@@ -142,8 +143,8 @@ def compare(
     """Set two evaluations against each other, paired by user, by length of history and popularity of the target."""
     from gream.stage import write_json
 
-    from eval.compare import compare as compare_evaluations
-    from eval.table import make_console, print_comparison
+    from .compare import compare as compare_evaluations
+    from .table import make_console, print_comparison
 
     comparison = compare_evaluations(first, second, seed=seed)
     if json_file is not None:
@@ -154,9 +155,9 @@ def compare(
 @app.command()
 def table(run: RunOption) -> None:
     """Show every evaluation of a run."""
-    from eval.results import read_results
-    from eval.rewards import read_rewards
-    from eval.table import make_console, print_table
+    from .results import read_results
+    from .rewards import read_rewards
+    from .table import make_console, print_table
 
     results = read_results(run)
     if not results:
@@ -167,7 +168,7 @@ def table(run: RunOption) -> None:
 @app.command()
 def report(run: RunOption, overwrite: OverwriteOption = False) -> None:
     """Write RUN/report.html: everything about a run on one page."""
-    from eval.report import write_report
+    from .report.stage import write_report
 
     print(write_report(run, overwrite=overwrite), flush=True)
 
@@ -187,7 +188,7 @@ def recommend(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per user instead of tables.")] = False,
 ) -> None:
     """Rank items for a history, or for a file of users."""
-    from eval.recommend_command import recommend_command
+    from serving.recommend_command import recommend_command
 
     settings = _settings(model)
     recommend_command(model.run, model.checkpoint, settings, mode.value, item or [], users, k, as_json=as_json)
@@ -202,7 +203,7 @@ def serve(
     waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; further ones get status 503.")] = 64,
 ) -> None:
     """Serve recommendations over HTTP, with a page to try them on."""
-    from eval.serve_command import serve_command
+    from serving.serve_command import serve_command
 
     serve_command(model.run, model.checkpoint, _settings(model), host, port, waiting)
 
@@ -231,7 +232,7 @@ def remote(
 
     from gream.decoding.server_client import settings_of
 
-    from eval.remote import RemoteDecoding, evaluate_remote
+    from .remote import RemoteDecoding, evaluate_remote
 
     reasoned, many = mode is not _RemoteMode.direct, mode is _RemoteMode.sampled
     if not reasoned and (chains is not None or temperature is not None):
@@ -265,7 +266,7 @@ def remote(
 
 
 def _settings(model: Recommending) -> Settings:
-    from eval.recommend import Settings
+    from serving.recommend import Settings
 
     return Settings(
         beams=model.beams,
@@ -288,9 +289,9 @@ def _evaluate(
     combine: Combine = "probability",
     form: Form = Form.question,
 ) -> None:
-    from eval.checkpoint import resolve_device
-    from eval.generative import Decoding
-    from eval.stages import evaluate_model
+    from .checkpoint import resolve_device
+    from .generative import Decoding
+    from .stages import evaluate_model
 
     decoding = Decoding(
         beams=what.beams,

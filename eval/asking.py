@@ -13,7 +13,7 @@ from gream.decoding.combine import combine_chains
 from gream.dialogue import ANSWER_OPEN, Form, direct_text, reasoning_prompt, render_prompt
 from gream.errors import GreamError
 
-from eval.results import K, Mode
+from .results import K, Mode
 
 if TYPE_CHECKING:
     from gream.decoding.beam import Score  # which imports torch
@@ -74,6 +74,10 @@ class Asking:
         """Items to search for after each prompt or chain."""
         # Lists to be combined are as long as the beam is wide, so that few items are missing from some.
         return max(K, self.beams) if self.chains > 1 and self.combine == "probability" else K
+
+    def excluded(self, history: Sequence[int]) -> frozenset[int]:
+        """The items that a list for a user with this whole history leaves out."""
+        return frozenset(history) if self.exclude_history else frozenset()
 
     def check_exclusion(self, histories: Sequence[Sequence[int]], ids: int) -> None:
         """Refuse to leave out histories that leave less than a list.

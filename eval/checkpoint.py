@@ -9,7 +9,7 @@ from typing import Any, Literal
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 
-from eval.external import ItemIds
+from .external import ItemIds
 
 Device = Literal["auto", "cpu", "cuda"]
 

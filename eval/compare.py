@@ -17,9 +17,9 @@ from gream.config import Config
 from gream.errors import GreamError
 from gream.semantic_ids.published import read_token_lists
 
-from eval.metrics import METRICS, RESAMPLES, ranks_of, values_by_rank
-from eval.protocol import held_out, read_interactions, training_matrix
-from eval.results import PREDICTIONS_SCHEMA, Interval, Result, outputs_of, read_result
+from .metrics import METRICS, RESAMPLES, ranks_of, values_by_rank
+from .protocol import held_out, read_interactions, training_matrix
+from .results import PREDICTIONS_SCHEMA, Interval, Result, outputs_of, read_result
 
 COMPARED = ("recall@10", "ndcg@10", "mrr")
 

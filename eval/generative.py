@@ -20,12 +20,12 @@ from gream.errors import GreamError
 from gream.semantic_ids.trie import PrefixTrie
 from tqdm import tqdm
 
-from eval.asking import Asking, encode_prompts
-from eval.checkpoint import catalogue_token_ids, load_checkpoint
-from eval.external import ItemIds, PromptTemplate
-from eval.processes import Processes
-from eval.protocol import Cases
-from eval.results import predictions_table
+from .asking import Asking, encode_prompts
+from .checkpoint import catalogue_token_ids, load_checkpoint
+from .external import ItemIds, PromptTemplate
+from .processes import Processes
+from .protocol import Cases
+from .results import predictions_table
 
 # Batches whose users are sorted by length together, and which a kill may cost.
 _BATCHES_PER_CHUNK = 4
@@ -114,7 +114,7 @@ class Recommender:
             some = self._answer(
                 [prompts[index] for index in batch],
                 [int(cases.users[index]) for index in batch],
-                [frozenset(cases.histories[index]) for index in batch],
+                [self._decoding.excluded(cases.histories[index]) for index in batch],
             )
             answers.update(zip(batch, some, strict=True))
             latency[batch] = time.monotonic() - began
@@ -134,10 +134,9 @@ class Recommender:
         )
 
     def _answer(
-        self, prompts: Sequence[Sequence[int]], users: Sequence[int], histories: Sequence[Collection[int]]
+        self, prompts: Sequence[Sequence[int]], users: Sequence[int], excluded: Sequence[Collection[int]]
     ) -> list[_Answer]:
-        """One batch: the chains of all prompts, then the items after each."""
-        excluded = histories if self._decoding.exclude_history else [()] * len(users)
+        """One batch: the chains of all prompts, then the items after each, without those the user is not to get."""
         if self._writer is None:
             found = self._search.search(prompts, self._ids_of(excluded))
             return [

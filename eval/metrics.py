@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
 
-from eval.results import Exposure, Interval
+from .results import Exposure, Interval
 
 # What tables show; the rest follows from it.
 SHOWN = ("recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr")

@@ -11,7 +11,7 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,11 @@ from gream.semantic_ids.trie import PrefixTrie
 from gream.stage import StageResult
 from tqdm import tqdm
 
-from eval.asking import Asking, encode_prompts
-from eval.checkpoint import catalogue_token_ids, checkpoint_files
-from eval.protocol import Cases, Split, held_out, read_interactions, training_matrix
-from eval.results import predictions_table, write_result
-from eval.stages import check_name, label_of, model_result, run_model_stage
+from .asking import Asking, encode_prompts
+from .checkpoint import catalogue_token_ids, checkpoint_files
+from .protocol import Cases, Split, held_out, read_interactions, training_matrix
+from .results import predictions_table, write_result
+from .stages import check_name, label_of, model_result, run_model_stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class RemoteRecommender:
 
     async def answer(self, session: _Session, user: int, history: Sequence[int], prompt: Sequence[int]) -> None:
         """Everything about one user that the journal does not hold yet; it holds it afterwards."""
-        excluded = history if self._decoding.exclude_history else ()
+        excluded = self._decoding.excluded(history)
         if self._decoding.chain_tokens is None:
             await self._list(session, f"{user}", prompt, excluded)
         else:
@@ -86,7 +86,7 @@ class RemoteRecommender:
             await asyncio.gather(*(self._reasoned(session, user, number, prompt, excluded) for number in numbers))
 
     async def _reasoned(
-        self, session: _Session, user: int, number: int, prompt: Sequence[int], excluded: Sequence[int]
+        self, session: _Session, user: int, number: int, prompt: Sequence[int], excluded: Collection[int]
     ) -> None:
         async def write() -> dict[str, Any]:
             budget = self._decoding.chain_tokens
@@ -103,7 +103,7 @@ class RemoteRecommender:
         chain = await session.once(_chain_key(user, number), write)
         await self._list(session, _list_key(user, number), [*prompt, *chain["tokens"]], excluded)
 
-    async def _list(self, session: _Session, key: str, prefix: Sequence[int], excluded: Sequence[int]) -> None:
+    async def _list(self, session: _Session, key: str, prefix: Sequence[int], excluded: Collection[int]) -> None:
         async def next_logs(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> list[Logs]:
             return await self._protocol.next_logs(session.client, prefixes, tokens)
 

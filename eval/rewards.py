@@ -16,8 +16,8 @@ from gream.errors import GreamError
 from gream.stage import StageResult, run_stage, write_json
 from pydantic import ValidationError
 
-from eval.metrics import mean_with_interval
-from eval.results import Interval
+from .metrics import mean_with_interval
+from .results import Interval
 
 _DUMPS = Path("checkpoints", "srpo", "validation")
 REWARDS = "eval/rewards.json"

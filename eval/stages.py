@@ -15,21 +15,21 @@ from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult, run_stage
 
-from eval.asking import Asking
-from eval.baselines import (
+from .asking import Asking
+from .baselines.counted import (
     Ranking,
     rank_by_cooccurrence,
     rank_by_popularity,
     rank_by_transitions,
     rank_histories,
 )
-from eval.checkpoint import checkpoint_files
-from eval.external import ItemIds, PromptTemplate
-from eval.generative import Decoding, Recommender, collect_chunks, predict_in_chunks
-from eval.metrics import exposure_of, mean_with_interval, measure, pass_at_k
-from eval.processes import join_processes
-from eval.protocol import Cases, Split, held_out, read_interactions, training_matrix, training_sequences
-from eval.results import (
+from .checkpoint import checkpoint_files
+from .external import ItemIds, PromptTemplate
+from .generative import Decoding, Recommender, collect_chunks, predict_in_chunks
+from .metrics import exposure_of, mean_with_interval, measure, pass_at_k
+from .processes import join_processes
+from .protocol import Cases, Split, held_out, read_interactions, training_matrix, training_sequences
+from .results import (
     BASELINES,
     Cost,
     Interval,
@@ -43,7 +43,7 @@ from eval.results import (
 )
 
 if TYPE_CHECKING:
-    from eval.sasrec import SasRecSettings
+    from .baselines.sasrec import SasRecSettings
 
 
 def evaluate_baselines(run: Path, *, seed: int, command: str, overwrite: bool) -> list[StageResult]:
@@ -86,7 +86,7 @@ def evaluate_sasrec(run: Path, settings: SasRecSettings, *, command: str, overwr
     Raises:
         GreamError: An input is missing or broken, or a setting is impossible.
     """
-    from eval.sasrec import train_sasrec
+    from .baselines.sasrec import train_sasrec
 
     def ranked(data: _Data, out: Path) -> tuple[Ranking, float, dict[str, str | int | float | None]]:
         sequences = training_sequences(data.interactions)

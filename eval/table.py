@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.compare import COMPARED, Comparison
-from eval.metrics import SHOWN
-from eval.results import Interval, Result
-from eval.rewards import RewardComparison
+from .compare import COMPARED, Comparison
+from .metrics import SHOWN
+from .results import Interval, Result
+from .rewards import RewardComparison
 
 _WIDTH = 100
 _HEADS = {"recall@1": "R@1", "recall@5": "R@5", "recall@10": "R@10", "ndcg@5": "N@5", "ndcg@10": "N@10", "mrr": "MRR"}

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from data_processing.alignment import alignment_records
 from data_processing.config import SftConfig
+from data_processing.rows.alignment import alignment_records
 from eval.generative import Decoding, Recommender
 
 ITEMS = 6

@@ -10,10 +10,10 @@ from gream.dialogue import ReasonedAnswer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_processing.chain_filters import Rejection, Titles, count_rejections, length_of, rejections
-from data_processing.labels import labelled
 from data_processing.tables import Item
-from data_processing.teacher import argue, usual_successors
+from data_processing.teacher.filters import Rejection, Titles, count_rejections, length_of, rejections
+from data_processing.teacher.labels import labelled
+from data_processing.teacher.template import argue, usual_successors
 
 KETTLES, TEAS, CUPS = ("Home", "Kettles"), ("Food", "Green Teas"), ("Home", "Tea Cups")
 

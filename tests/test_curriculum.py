@@ -35,7 +35,7 @@ from llamafactory_gream.order_log import OrderLog
 from transformers import AutoTokenizer, TrainerControl, TrainerState
 
 from data_processing.config import CurriculumConfig, DataRecipe
-from data_processing.curriculum import (
+from data_processing.rows.curriculum import (
     chained_stages,
     like_length_order,
     reasoning_share,

@@ -67,9 +67,9 @@ def test_a_search_without_items_is_one_over_a_catalogue_that_lacks_them(
     prompts = prompts_of(0, range(1, len(excluded) + 1))
     exclude = [items & set(range(len(ids) - 1)) for items in excluded]  # the last item is left
     k = min(beams, 5)
-    together = TrieBeamSearch(
-        model, PrefixTrie.build(catalogue), k=min(k, len(catalogue)), beams=max(beams, k), score=score
-    ).search(prompts, exclude)
+    together = TrieBeamSearch(model, PrefixTrie.build(catalogue), k=k, beams=beams, score=score).search(
+        prompts, exclude
+    )
     for row, (prompt, out) in enumerate(zip(prompts, exclude, strict=True)):
         left = [item for item in range(len(catalogue)) if item not in out]
         alone = search(model, [catalogue[item] for item in left], [prompt], k=k, beams=beams, score=score)
@@ -121,7 +121,9 @@ def test_a_beam_as_wide_as_the_catalogue_ranks_and_scores_it_exactly(
     assert result.items.dtype == np.int64 and result.scores.dtype == np.float32
     for row, prompt in enumerate(prompts):
         exact = np.array(exact_scores(model, prompt, ids, legal=score == "legal"))
-        assert result.items[row].tolist() == np.argsort(-exact, kind="stable").tolist()
+        # Two ids of which one goes on into the other alone are equally likely among legal tokens: either may stand first.
+        assert sorted(result.items[row].tolist()) == list(range(len(ids)))
+        assert np.all(np.diff(exact[result.items[row]]) < 1e-5)
         np.testing.assert_allclose(result.scores[row], np.sort(exact)[::-1], atol=1e-4)
 
 

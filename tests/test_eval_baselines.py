@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from eval.baselines import rank_by_cooccurrence, rank_by_popularity, rank_by_transitions, top_k
+from eval.baselines.counted import rank_by_cooccurrence, rank_by_popularity, rank_by_transitions, top_k
 
 ITEMS = 12
 

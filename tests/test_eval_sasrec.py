@@ -13,10 +13,10 @@ import torch
 from eval_support import make_catalog
 from gream.errors import GreamError
 
-from eval import sasrec
+from eval.baselines import sasrec
+from eval.baselines.sasrec import SasRec, SasRecSettings, train_sasrec
 from eval.protocol import held_out, read_interactions
 from eval.results import read_results
-from eval.sasrec import SasRec, SasRecSettings, train_sasrec
 from eval.stages import evaluate_baselines, evaluate_sasrec
 
 ITEMS = 24

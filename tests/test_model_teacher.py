@@ -40,10 +40,10 @@ from teacher_support import (
 from data_processing.__main__ import main
 from data_processing.config import RlConfig
 from data_processing.plans import Stage
-from data_processing.prompts import ask_description, intention_reader, read_description, read_preference
-from data_processing.questions import UnusableAnswerError
-from data_processing.reserve import without_reserved
+from data_processing.rows.reserve import without_reserved
 from data_processing.tables import Item
+from data_processing.teacher.prompts import ask_description, intention_reader, read_description, read_preference
+from data_processing.teacher.questions import UnusableAnswerError
 
 pytestmark = pytest.mark.usefixtures("no_keys_no_proxies")
 

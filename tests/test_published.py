@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from data_processing.config import RlConfig
 from data_processing.interactions import InteractionsConfig, build_interactions
 from data_processing.published import export, read_inter, read_item, respell
-from data_processing.rl import build_rl
+from data_processing.rows.rl import build_rl
 from data_processing.tables import read_sequences
 
 ITEMS: dict[str, Any] = {

@@ -28,17 +28,17 @@ from teacher_support import (
 )
 
 from data_processing.__main__ import main
-from data_processing.chain_filters import Rejection, Titles
-from data_processing.chain_prompts import ask_chain, chain_reader
-from data_processing.chains import Chain, read_chains
 from data_processing.config import CurriculumConfig, RlConfig
-from data_processing.curriculum import training_order
-from data_processing.denoise import Denoiser
-from data_processing.labels import labelled
 from data_processing.plans import Stage
-from data_processing.questions import UnusableAnswerError
-from data_processing.reserve import without_reserved
+from data_processing.rows.curriculum import training_order
+from data_processing.rows.reserve import without_reserved
 from data_processing.tables import Item, read_training_sequences
+from data_processing.teacher.chain_prompts import ask_chain, chain_reader
+from data_processing.teacher.chains import Chain, read_chains
+from data_processing.teacher.denoise import Denoiser
+from data_processing.teacher.filters import Rejection, Titles
+from data_processing.teacher.labels import labelled
+from data_processing.teacher.questions import UnusableAnswerError
 
 SFT = (*SETTINGS, "sft.reasoning_min_history=2")
 

@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eval.items import Item, Items
-from eval.recommend import LocalModel, Settings, read_users, recommend_all
-from eval.recommend_command import recommend_command
+from serving.items import Item, Items
+from serving.recommend import LocalModel, Settings, read_users, recommend_all
+from serving.recommend_command import recommend_command
 
 TITLES = [
     "Oak Dining Table",

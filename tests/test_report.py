@@ -16,8 +16,8 @@ from gream.page.svg import bar_chart, histogram, line_chart, number
 from test_eval_cli import a_result
 
 from eval.protocol import held_out, read_interactions
-from eval.report import write_report
-from eval.report_data import read_report_data
+from eval.report.data import read_report_data
+from eval.report.stage import write_report
 from eval.results import predictions_table, write_result
 from eval.rewards import compare_rewards
 

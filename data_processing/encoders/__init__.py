@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from data_processing.tables import Item
+    from ..tables import Item
 
 Kind = Literal["lsa", "sentence-transformers", "language-model"]
 
@@ -73,16 +73,16 @@ def open_encoder(path: Path, model: Path | None, batch_tokens: int) -> Encoder:
     """
     kind, _ = read_note(path)
     if kind == "lsa":
-        from data_processing.encoders.lsa import LsaEncoder
+        from .lsa import LsaEncoder
 
         return LsaEncoder.load(path)
     if model is None:
         raise GreamError(f"{path}: made with a {kind} model; name its folder: embed.model=FOLDER")
     if kind == "sentence-transformers":
-        from data_processing.encoders.sentence import SentenceEncoder
+        from .sentence import SentenceEncoder
 
         return SentenceEncoder(model)
-    from data_processing.encoders.language_model import LanguageModelEncoder
+    from .language_model import LanguageModelEncoder
 
     return LanguageModelEncoder(model, batch_tokens)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
 
-from data_processing.encoders.parts import Job, PartEncoder, progress
+from .parts import Job, PartEncoder, progress
 
 
 class _Worker:

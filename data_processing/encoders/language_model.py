@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
 
-from data_processing.encoders import quiet_transformers, torch_device
+from . import quiet_transformers, torch_device
 
 if TYPE_CHECKING:
-    from data_processing.tables import Item
+    from ..tables import Item
 
 
 class LanguageModelEncoder:

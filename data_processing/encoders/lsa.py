@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
 
-from data_processing.encoders import item_text
+from . import item_text
 
 if TYPE_CHECKING:
-    from data_processing.tables import Item
+    from ..tables import Item
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from gream.errors import GreamError
 from tqdm import tqdm
 
-from data_processing.encoders import open_encoder
-from data_processing.tables import Item, read_items, read_jsonl
+from ..tables import Item, read_items, read_jsonl
+from . import open_encoder
 
 # A killed process loses so many items' work at most. Parts are batched each for itself, so that a part has the same
 # bytes whatever was encoded before it.

@@ -10,7 +10,7 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from data_processing.encoders.parts import Job, encode_parts
+from .parts import Job, encode_parts
 
 # Ranks wait for the slowest of them, and the others for the first to read the inputs. A rank that dies is noticed by
 # torchrun at once, not by this limit.

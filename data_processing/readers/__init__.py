@@ -11,7 +11,7 @@ from typing import Protocol
 
 import polars as pl
 
-from data_processing.readers.formats import Columns, Format
+from .formats import Columns, Format
 
 
 class Source(Protocol):
@@ -61,13 +61,13 @@ def source_of(name: Format, columns: Columns) -> Source:
         columns: Names of the columns of a ``table``.
     """
     if name == "movielens":
-        from data_processing.readers.movielens import MovieLens
+        from .movielens import MovieLens
 
         return MovieLens()
     if name == "table":
-        from data_processing.readers.table import Table
+        from .table import Table
 
         return Table(columns)
-    from data_processing.readers.amazon import AMAZON
+    from .amazon import AMAZON
 
     return AMAZON[name]

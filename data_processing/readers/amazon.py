@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 import polars as pl
 from gream.errors import GreamError
 
-from data_processing.readers.files import numbered_lines, open_raw
-from data_processing.readers.formats import Format
-from data_processing.readers.text import review_text
+from .files import numbered_lines, open_raw
+from .formats import Format
+from .text import review_text
 
 # Seconds of the year 5138. A larger time is in milliseconds, as in the 2023 dump.
 LATEST_SECOND = 10**11

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from gream.config import Config
 from gream.errors import GreamError
 
-from data_processing.readers.files import first_bytes, plain_name
+from .files import first_bytes, plain_name
 
 Format = Literal["amazon-2014", "amazon-2018", "amazon-2023", "movielens", "table", "published"]
 

@@ -13,10 +13,10 @@ from typing import Any
 import polars as pl
 from gream.errors import GreamError
 
-from data_processing.readers.files import numbered_lines, plain_name
-from data_processing.readers.formats import Columns
-from data_processing.readers.table import Table
-from data_processing.readers.text import METADATA
+from .files import numbered_lines, plain_name
+from .formats import Columns
+from .table import Table
+from .text import METADATA
 
 # u.item flags genres in this order, which its own u.genre lists.
 _GENRES = (

@@ -10,10 +10,10 @@ from typing import IO
 import polars as pl
 from gream.errors import GreamError
 
-from data_processing.readers.amazon import LATEST_SECOND
-from data_processing.readers.files import first_bytes, numbered_lines, open_raw
-from data_processing.readers.formats import Columns
-from data_processing.readers.text import review_text
+from .amazon import LATEST_SECOND
+from .files import first_bytes, numbered_lines, open_raw
+from .formats import Columns
+from .text import review_text
 
 
 class Table:

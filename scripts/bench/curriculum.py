@@ -33,10 +33,10 @@ from gream.semantic_ids.extension import texts_under, write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_cosine_schedule_with_warmup
 
 from data_processing.config import CurriculumConfig
-from data_processing.curriculum import reasoning_share, training_order
-from data_processing.labels import labelled
+from data_processing.rows.curriculum import reasoning_share, training_order
 from data_processing.tables import read_items, read_jsonl, read_sequences, read_training_sequences
-from data_processing.teacher import argue, usual_successors
+from data_processing.teacher.labels import labelled
+from data_processing.teacher.template import argue, usual_successors
 
 HISTORY = 20
 # Tokens of one row, and which of them are learned.

@@ -30,10 +30,10 @@ from gream.semantic_ids.catalog import Catalog
 
 from eval.external import ItemIds
 from eval.generative import Decoding, Recommender
-from eval.items import Items
 from eval.protocol import Cases, held_out, read_interactions
-from eval.recommend import LocalModel, Mode, Settings
 from eval.remote import RemoteDecoding, RemoteRecommender, ask_all
+from serving.items import Items
+from serving.recommend import LocalModel, Mode, Settings
 
 MODES: tuple[Mode, ...] = ("direct", "reasoning")
 CHAIN_TOKENS = 256

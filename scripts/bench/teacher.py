@@ -24,11 +24,11 @@ import httpx
 from gream.journal import Journal
 from openai import AsyncOpenAI
 
-from data_processing.chat_client import Endpoint
 from data_processing.config import TeacherConfig
-from data_processing.prompts import ask_description, read_description
-from data_processing.questions import Question, ask_questions, question_key
 from data_processing.tables import Item
+from data_processing.teacher.client import Endpoint
+from data_processing.teacher.prompts import ask_description, read_description
+from data_processing.teacher.questions import Question, ask_questions, question_key
 
 MODEL = "bench"
 TEXT = "A kettle of brushed steel that boils a litre in three minutes and suits small kitchens. " * 4

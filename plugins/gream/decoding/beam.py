@@ -149,7 +149,8 @@ class TrieBeamSearch:
         if excluded is not None:
             row = torch.arange(len(child), device=child.device)[:, None, None]
             key = row * len(self._trie.item) + child
-            ends, inner = (open & ~torch.isin(key, keys) for open, keys in zip((ends, inner), excluded, strict=True))
+            out, barren = excluded
+            ends, inner = ends & ~torch.isin(key, out), inner & ~torch.isin(key, barren)
         return ends, inner
 
     def _scores(

@@ -63,13 +63,6 @@ class ServerBeamSearch:
         """
         start, item = self.trie.start, self.trie.item
         out, barren = self.trie.excluding(exclude)
-
-        def ends(nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-            return (item[nodes] >= 0) & ~np.isin(nodes, out)
-
-        def inner(nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-            return (start[nodes] < start[nodes + 1]) & ~np.isin(nodes, barren)
-
         prefixes: list[list[int]] = [list(prompt)]
         node = np.zeros(1, dtype=np.int64)  # [W]
         score = np.zeros(1, dtype=np.float32)  # [W]
@@ -77,24 +70,24 @@ class ServerBeamSearch:
         item_scores = np.zeros(0, dtype=np.float32)
         while len(node):
             # The child behind edge e is node e + 1.
-            each = [np.arange(start[part], start[part + 1]) + 1 for part in node]
-            each = [part[ends(part) | inner(part)] for part in each]
-            tokens = [self.trie.child_token[part - 1] for part in each]
+            child = np.concatenate([np.arange(start[part], start[part + 1]) + 1 for part in node])  # [C]
+            parent = np.repeat(np.arange(len(node)), start[node + 1] - start[node])  # [C]
+            ends = (item[child] >= 0) & ~np.isin(child, out)
+            inner = (start[child] < start[child + 1]) & ~np.isin(child, barren)
+            child, parent, ends, inner = (part[ends | inner] for part in (child, parent, ends, inner))
+            token = self.trie.child_token[child - 1]
+            tokens = np.split(token, np.searchsorted(parent, np.arange(1, len(node))))
             logs = list(await next_logs(prefixes, [part.tolist() for part in tokens]))
             if self.score == "legal":
                 logs = [part - np.logaddexp.reduce(part.astype(np.float64)).astype(np.float32) for part in logs]
-            parent = np.repeat(np.arange(len(node)), [len(part) for part in tokens])  # [C]
-            token = np.concatenate(tokens)
-            child = np.concatenate(each)
             total = score[parent] + np.concatenate(logs)  # [C]
 
-            ended = ends(child)
-            items = np.concatenate([items, item[child[ended]]])
-            item_scores = np.concatenate([item_scores, total[ended]])
+            items = np.concatenate([items, item[child[ends]]])
+            item_scores = np.concatenate([item_scores, total[ends]])
             best = np.argsort(-item_scores, kind="stable")[: self.k]
             items, item_scores = items[best], item_scores[best]
 
-            inside = np.flatnonzero(inner(child))
+            inside = np.flatnonzero(inner)
             kept = inside[np.argsort(-total[inside], kind="stable")[: self.beams]]
             prefixes = [[*prefixes[parent[at]], int(token[at])] for at in kept]
             node, score = child[kept], total[kept]

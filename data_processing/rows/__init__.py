@@ -1,0 +1,1 @@
+"""Training rows: alignment, reasoning and its curriculum for SFT, prompts for SRPO."""

@@ -1,0 +1,121 @@
+"""The order in which rows are trained on, and how many steps of its chain each reasoning row shows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from gream.dialogue import STEPS
+
+from ..config import CurriculumConfig
+
+# Steps whose rows are sorted together: enough that the rows of one step are about as long as each other.
+_STRETCH = 50
+
+# Of the official implementation's reasoning rows, so large a share comes after all others, in one block.
+OFFICIAL_TAIL = 0.47
+
+
+def training_order(config: CurriculumConfig, alignment: int, reasoning: int, seed: int) -> list[int]:
+    """Which row comes when: alignment rows are numbers from 0, reasoning rows go on after them.
+
+    Rows of either kind keep their order, but for the schedule ``shuffled``.
+
+    Args:
+        config: Names the schedule.
+        alignment: How many alignment rows there are.
+        reasoning: How many reasoning rows there are.
+        seed: Of the schedule ``shuffled``.
+    """
+    if config.schedule == "shuffled":
+        order = list(range(alignment + reasoning))
+        random.Random(f"{seed} order").shuffle(order)
+        return order
+    tail = round(OFFICIAL_TAIL * reasoning) if config.schedule == "official" else 0
+    merged = _ramp(alignment, reasoning - tail)
+    return [*merged, *range(alignment + reasoning - tail, alignment + reasoning)]
+
+
+def _ramp(alignment: int, reasoning: int) -> list[int]:
+    """Merge two kinds so that the share of the second grows evenly from the first row to the last.
+
+    With m the overall share of reasoning, its share at progress t in 0..1 is m + a (2t - 1), a = min(m, 1 - m): from
+    nothing, or to everything, by a straight line.
+    """
+    total = alignment + reasoning
+    if not alignment or not reasoning:
+        return list(range(total))
+    mean = reasoning / total
+    slope = min(mean, 1 - mean)
+    grid = np.linspace(0, 1, 4 * total + 1)
+    lift = slope * (grid**2 - grid)  # integral of slope * (2t - 1)
+    times = np.concatenate(
+        [
+            np.interp((np.arange(alignment) + 0.5) / alignment, ((1 - mean) * grid - lift) / (1 - mean), grid),
+            np.interp((np.arange(reasoning) + 0.5) / reasoning, (mean * grid + lift) / mean, grid),
+        ]
+    )
+    order: list[int] = np.argsort(times, kind="stable").tolist()
+    return order
+
+
+def steps_shown(config: CurriculumConfig, reasoning: int) -> list[int]:
+    """How many steps of its chain each reasoning row shows, in training order.
+
+    Over the first ``growth`` of the rows one step is added at a time, at even distances; the others show all.
+
+    Args:
+        config: Names the growth.
+        reasoning: How many reasoning rows there are.
+    """
+    growing = config.growth * reasoning
+    return [min(STEPS, 1 + int((STEPS - 1) * row / growing)) if row < growing else STEPS for row in range(reasoning)]
+
+
+def reasoning_share(order: Sequence[int], alignment: int, points: int = 100) -> list[tuple[float, float]]:
+    """Share of reasoning rows along training, as (rows seen up to the middle of a window, share in it).
+
+    Args:
+        order: From `training_order`.
+        alignment: How many alignment rows there are.
+        points: Windows, of equal size but for rounding; fewer where there are fewer rows.
+    """
+    ends = np.unique(np.linspace(0, len(order), points + 1).round().astype(int)).tolist()
+    return [
+        ((first + last) / 2, sum(row >= alignment for row in order[first:last]) / (last - first))
+        for first, last in pairwise(ends)
+    ]
+
+
+def chained_stages(order: Sequence[int], stages: int) -> list[list[int]]:
+    """The order cut into so many parts, equal but for one row, each a data set to be trained on after the one before.
+
+    Args:
+        order: From `training_order`.
+        stages: How many; empty ones are left out.
+    """
+    ends = [round(stage * len(order) / stages) for stage in range(stages + 1)]
+    return [list(order[first:last]) for first, last in pairwise(ends) if first < last]
+
+
+def like_length_order(lengths: Sequence[int], batch: int, random_: random.Random) -> list[int]:
+    """Order in which each ``batch`` rows that follow each other are of like length, and batches come at random.
+
+    The sampler that groups by length in transformers sorts its batches too, from long to short, again and again: a
+    model made from nothing learns less that way (docs/sft.md).
+
+    Args:
+        lengths: Of each row, in any unit. Rows stay within the stretch of fifty batches in which they are.
+        batch: Rows per batch; what does not fill the last one comes at the end.
+        random_: Draws the order of the batches.
+    """
+    order: list[int] = []
+    for start in range(0, len(lengths), _STRETCH * batch):
+        stretch = sorted(range(start, min(start + _STRETCH * batch, len(lengths))), key=lengths.__getitem__)
+        whole = len(stretch) // batch * batch
+        batches = [stretch[first : first + batch] for first in range(0, whole, batch)]
+        random_.shuffle(batches)
+        order += [row for rows in batches for row in rows] + stretch[whole:]
+    return order

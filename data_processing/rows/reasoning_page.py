@@ -1,0 +1,76 @@
+"""What the reasoning stage teaches, as one HTML page: filters, lengths, and the curriculum over the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from gream.dialogue import STEPS
+from gream.page import html_page
+from gream.page.markup import panel, table_of
+from gream.page.svg import Point, histogram, line_chart
+
+from ..teacher.filters import Rejection
+from .curriculum import reasoning_share
+
+_WINDOWS = 60
+
+
+def reasoning_page(statistics: Mapping[str, Any], order: Sequence[int], steps: Sequence[int]) -> str:
+    """The page.
+
+    Args:
+        statistics: As in ``statistics.json``.
+        order: From `data_processing.rows.curriculum.training_order`.
+        steps: From `data_processing.rows.curriculum.steps_shown`.
+    """
+    chains, mixed = statistics["chains"], statistics["alignment_rows_mixed_in"]
+    overview = {
+        "rows": len(order),
+        "alignment rows mixed in": mixed,
+        "targets": statistics["reasoning_targets"],
+        "targets without a chain": statistics["reasoning_unsupported"],
+        "chains written": chains["written"],
+        "chains rejected": chains["rejected"],
+        **{name: chains[name] for name in chains if name.endswith("_share") or name == "length"},
+    }
+    filters = [
+        {"filter": reason.value, "chains": chains["rejected_by"][reason.name], "share": _share_of(chains, reason)}
+        for reason in Rejection
+    ]
+    charts = _share_chart(order, mixed)
+    if steps:
+        charts += _steps_chart(order, mixed, steps)
+        kept = {int(count): number for count, number in chains["items_kept"].items()}
+        charts += _figure("Items kept in the rewritten history", histogram("Items kept", kept), "Chains by items kept.")
+    return html_page(
+        "Reasoning rows",
+        '<header><p class="kicker">GREAM</p><h1>Reasoning rows</h1></header><main><section>'
+        f'<div class="grid">{panel("Overview", overview)}{charts}</div>'
+        f"<h3>What the filters rejected</h3>{table_of(filters)}</section></main>",
+    )
+
+
+def _share_of(chains: Mapping[str, Any], reason: Rejection) -> float:
+    """Share of the written chains that a filter rejects."""
+    return float(chains["rejected_by"][reason.name] / max(1, chains["written"]))
+
+
+def _share_chart(order: Sequence[int], mixed: int) -> str:
+    points = reasoning_share(order, mixed, _WINDOWS)
+    if len(points) < 2:
+        return ""
+    chart = line_chart("Share of reasoning rows", points, zero=True)
+    return _figure("Share of reasoning rows", chart, "In each sixtieth of the rows, in training order.")
+
+
+def _steps_chart(order: Sequence[int], mixed: int, steps: Sequence[int]) -> str:
+    shown: list[Point] = [(place, steps[row - mixed]) for place, row in enumerate(order) if row >= mixed]
+    if len(shown) < 2 or min(steps) == STEPS:
+        return ""
+    return _figure("Steps of a chain", line_chart("Steps", shown, zero=True), "Stages shown, row by row.")
+
+
+def _figure(title: str, chart: str, says: str) -> str:
+    return f"<figure><h3>{escape(title)}</h3>{chart}<figcaption>{escape(says)}</figcaption></figure>"

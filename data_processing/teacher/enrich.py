@@ -1,0 +1,90 @@
+"""Stage ``enrich``: a teacher's texts about items and users, from training interactions only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ..config import RlConfig
+from ..rows.reserve import without_reserved
+from ..tables import Item, read_items, read_training_sequences, write_jsonl
+from .template import describe_item, describe_user, state_intention
+
+
+class Subject(NamedTuple):
+    """What a text is about.
+
+    Attributes:
+        kind: Of text.
+        number: Of the item for a description, of the user for the others.
+    """
+
+    kind: Literal["description", "preference", "intention"]
+    number: int
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a teacher may know.
+
+    Attributes:
+        catalogue: All items, item 0 first.
+        sequences: Items of each user's training part, reserved targets left out.
+    """
+
+    catalogue: Sequence[Item]
+    sequences: Mapping[int, Sequence[int]]
+
+    @property
+    def users(self) -> list[int]:
+        """Those with both a history and an item that it leads to."""
+        return [user for user, sequence in self.sequences.items() if len(sequence) >= 2]
+
+    def history(self, user: int) -> list[Item]:
+        """What the preferences are drawn from: it ends before the item that the intention leads to."""
+        return [self.catalogue[item] for item in self.sequences[user][:-1]]
+
+    def wanted(self, user: int) -> Item:
+        """What the intention leads to: the last training item."""
+        return self.catalogue[self.sequences[user][-1]]
+
+
+def read_material(rl: RlConfig, seed: int, interactions: Path, items: Path) -> Material:
+    """Items and training sequences of a run."""
+    sequences = without_reserved(rl, seed, read_training_sequences(interactions))
+    return Material(read_items(items), sequences)
+
+
+def template_texts(material: Material) -> dict[Subject, Mapping[str, str]]:
+    """Every text as the template teacher writes it, under the names of the output's columns."""
+    texts: dict[Subject, Mapping[str, str]] = {
+        Subject("description", number): {"description": describe_item(item)}
+        for number, item in enumerate(material.catalogue)
+    }
+    for user in material.users:
+        texts[Subject("preference", user)] = asdict(describe_user(material.history(user)))
+        texts[Subject("intention", user)] = {"intention": state_intention(material.wanted(user))}
+    return texts
+
+
+def write_texts(material: Material, texts: Mapping[Subject, Mapping[str, str]], out: Path) -> None:
+    """Write ``enriched.jsonl`` (item, description) and ``preferences.jsonl`` (user, preferences, intention)."""
+    write_jsonl(
+        out / "enriched.jsonl",
+        ({"item": number, **texts[Subject("description", number)]} for number in range(len(material.catalogue))),
+    )
+    write_jsonl(
+        out / "preferences.jsonl",
+        (
+            {"user": user, **texts[Subject("preference", user)], **texts[Subject("intention", user)]}
+            for user in material.users
+        ),
+    )
+
+
+def enrich(rl: RlConfig, seed: int, interactions: Path, items: Path, out: Path) -> None:
+    """Write both files with the template teacher."""
+    material = read_material(rl, seed, interactions, items)
+    write_texts(material, template_texts(material), out)

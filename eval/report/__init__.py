@@ -1,0 +1,1 @@
+"""``report.html``: everything about a run on one page."""

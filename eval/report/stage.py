@@ -1,0 +1,38 @@
+"""``report.html`` as a stage: made anew whenever something it shows has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gream.errors import GreamError
+from gream.page import STYLE
+from gream.stage import StageResult, run_stage
+
+from .data import USERS_SHOWN, read_report_data, report_inputs
+from .page import render_page
+
+REPORT = "report.html"
+
+
+def write_report(run: Path, *, overwrite: bool) -> StageResult:
+    """Make ``report.html`` of a run.
+
+    Raises:
+        GreamError: The folder holds nothing to report, or a file in it is broken.
+    """
+    inputs = report_inputs(run)
+    if not inputs:
+        raise GreamError(f"{run}: holds nothing to report; name the folder of a run")
+
+    def build(out: Path) -> None:
+        (out / REPORT).write_text(render_page(read_report_data(run)), encoding="utf-8")
+
+    return run_stage(
+        run,
+        "report",
+        config={"users": USERS_SHOWN},
+        inputs=[*inputs, STYLE],
+        outputs=[REPORT],
+        build=build,
+        overwrite=overwrite,
+    )

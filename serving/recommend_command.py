@@ -1,0 +1,99 @@
+"""``python -m eval recommend``: what was asked for on standard output, as tables or as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gream.errors import GreamError
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from tqdm import tqdm
+
+from eval.table import make_console
+
+from .items import Items
+from .recommend import Asked, LocalModel, Mode, Recommendation, Settings, find_history, read_users, recommend_all
+
+
+def recommend_command(
+    run: Path,
+    checkpoint: Path,
+    settings: Settings,
+    mode: Mode,
+    entries: Sequence[str],
+    users: Path | None,
+    k: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Print lists for one history or for a file of users, each as soon as its batch is done.
+
+    Args:
+        run: Run folder, for its items.
+        checkpoint: Model folder.
+        settings: How the model is asked.
+        mode: Ask at once, or after a chain.
+        entries: One history.
+        users: File of users, instead.
+        k: Items per list.
+        as_json: JSON lines instead of tables.
+
+    Raises:
+        GreamError: Nothing or too much is asked for, an item is unknown, or the model does not fit.
+    """
+    if bool(entries) == bool(users):
+        raise GreamError("name either the items of one history, each with --item, or a file of users with --users")
+    # Everything that was typed is checked before the model is loaded.
+    items = Items.load(run)
+    asked = [Asked(None, find_history(items, entries))] if users is None else read_users(users, items)
+    model = LocalModel(checkpoint, items, settings)
+    console = make_console()
+    several = users is not None
+    lists = recommend_all(model, mode, asked, k)
+    for user, found in tqdm(lists, total=len(asked), unit=" users", disable=not several or not sys.stderr.isatty()):
+        if as_json:
+            print(_json_line(user, found), flush=True)
+        else:
+            _print(user, found, console)
+
+
+def _json_line(user: Asked, found: Recommendation) -> str:
+    who = {} if user.user is None else {"user": user.user}
+    return json.dumps(who | found.model_dump(mode="json"), ensure_ascii=False)
+
+
+def _print(user: Asked, found: Recommendation, console: Console) -> None:
+    if user.user is not None:
+        console.print(Text(f"user {user.user}", style="bold"))
+    shown = "; ".join(item.title or item.item_id for item in found.history)
+    console.print(Text.assemble(("history: ", "dim"), shown))
+    if found.left_out:
+        console.print(Text(f"{found.left_out} earlier items do not fit the prompt", style="dim"))
+    if found.reasoning is not None:
+        console.print(Text(found.reasoning.text.strip(), style="italic"))
+        if not found.reasoning.complete:
+            console.print(Text("the chain did not end by itself: <answer> was appended", style="yellow"))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+    table.add_column("", justify="right")
+    table.add_column("item", overflow="fold")
+    table.add_column("id", no_wrap=True)
+    table.add_column("semantic id", overflow="fold")
+    table.add_column("log p", justify="right", no_wrap=True)
+    table.add_column("p", justify="right", no_wrap=True)
+    for item in found.items:
+        table.add_row(
+            str(item.rank),
+            Text(item.title),
+            Text(item.item_id),
+            Text("".join(item.semantic_id)),
+            f"{item.score:.3f}",
+            f"{math.exp(item.score):.1%}",
+        )
+    console.print(table)
+    console.print()

@@ -1,0 +1,255 @@
+"""The HTTP service: recommendations and items as JSON, and a page to try them on."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from html import escape
+from pathlib import Path
+from typing import Annotated, Any
+
+import gream
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from gream.config import Config
+from gream.errors import GreamError
+from gream.page import html_page
+from pydantic import Field, StringConstraints, create_model
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .dispatch import BusyError, Dispatcher, Recommend
+from .items import Items, UnknownItemError
+from .recommend import ItemOut, Mode, Recommendation, find_history, shown
+
+_PAGE = Path(__file__).with_name("page_service")
+
+# What one request may hold; a window of 20 items in the prompt needs far less.
+MOST_ENTRIES = 200
+LONGEST_ENTRY = 500  # characters
+LARGEST_BODY = 1 << 18  # bytes
+MOST_FOUND = 50
+USUAL_LIST = 10
+
+Entry = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ENTRY)]
+
+
+class RecommendRequest(Config):
+    """Body of ``POST /recommend``.
+
+    Attributes:
+        history: Ids, titles or semantic ids, oldest first.
+        mode: "direct" asks for the item at once, "reasoning" after a chain.
+        k: Items wanted.
+    """
+
+    history: Annotated[list[Entry], Field(min_length=1, max_length=MOST_ENTRIES)]
+    mode: Mode = "direct"
+    k: int = USUAL_LIST
+
+
+class ItemsFound(Config):
+    """Answer of ``GET /items``.
+
+    Attributes:
+        total: Items of the catalogue.
+        items: Best match first.
+    """
+
+    total: int
+    items: tuple[ItemOut, ...]
+
+
+class Health(Config):
+    """Answer of ``GET /health``.
+
+    Attributes:
+        status: Always "ok": the model was loaded before the service began to listen.
+        items: Items of the catalogue.
+        longest_list: Most items that ``k`` may ask for.
+        waiting: Requests that wait for the model.
+        limit: Requests that may wait; further ones get status 503.
+        version: Of gream.
+    """
+
+    status: str
+    items: int
+    longest_list: int
+    waiting: int
+    limit: int
+    version: str
+
+
+class Problem(Config):
+    """Body of every refusal.
+
+    Attributes:
+        detail: What is wrong, in one line.
+    """
+
+    detail: str
+
+
+def make_service(
+    items: Items, recommend: Recommend, *, longest_list: int, name: str, batch_size: int = 16, limit: int = 64
+) -> FastAPI:
+    """The application.
+
+    Args:
+        items: The run's items.
+        recommend: See `serving.dispatch.Recommend`.
+        longest_list: Most items of a list.
+        name: Shown on the page: the run, or whatever is recommended from.
+        batch_size: Requests decoded together.
+        limit: Requests that may wait.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with Dispatcher(recommend, batch_size=batch_size, limit=limit) as app.state.dispatcher:
+            yield
+
+    app = FastAPI(
+        title="GREAM recommendations",
+        version=gream.__version__,
+        lifespan=lifespan,
+        # Their pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+    )
+    page = _page(name)
+    malformed: dict[int | str, dict[str, Any]] = {
+        422: {"model": Problem, "description": "A value is missing, of the wrong type, or out of range"}
+    }
+    refusals: dict[int | str, dict[str, Any]] = {
+        400: {"model": Problem, "description": "The model cannot hold the prompt, or no item is left to recommend"},
+        404: {"model": Problem, "description": "An entry names no item, or several"},
+        413: {"model": Problem, "description": "The body is too large"},
+        **malformed,
+    }
+    busy: dict[int | str, dict[str, Any]] = {
+        503: {
+            "model": Problem,
+            "description": "Too many requests wait",
+            "headers": {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}},
+        }
+    }
+
+    app.add_middleware(BodyLimit)
+
+    @app.exception_handler(GreamError)
+    async def refuse(_: Request, error: Exception) -> JSONResponse:
+        return _refused(400, str(error))
+
+    @app.exception_handler(UnknownItemError)
+    async def refuse_entry(_: Request, error: Exception) -> JSONResponse:
+        return _refused(404, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_form(_: Request, error: Exception) -> JSONResponse:
+        return _refused(422, _first_problem(error))
+
+    async def recommend_items(body: RecommendRequest) -> Recommendation:
+        """Rank items for a history: each entry is an id, a title or a semantic id, oldest first."""
+        # Fuzzy titles take milliseconds each: not on the loop that answers everybody.
+        history = await asyncio.to_thread(find_history, items, body.history)
+        dispatcher: Dispatcher = app.state.dispatcher
+        return await dispatcher.ask(body.mode, history, body.k)
+
+    # How long a list may be depends on the beams: the description of the interface says it.
+    count = Annotated[int, Field(ge=1, le=longest_list)]
+    recommend_items.__annotations__["body"] = create_model(
+        "RecommendRequest", __base__=RecommendRequest, k=(count, min(USUAL_LIST, longest_list))
+    )
+    app.post("/recommend", responses={**refusals, **busy})(recommend_items)
+
+    @app.exception_handler(BusyError)
+    async def ask_later(_: Request, error: Exception) -> JSONResponse:
+        seconds = str(error.retry_after) if isinstance(error, BusyError) else "1"
+        return _refused(503, f"{limit} requests wait already; {error}", {"Retry-After": seconds})
+
+    @app.get("/items", responses=malformed)
+    async def find_items(
+        query: Annotated[str, Query(max_length=LONGEST_ENTRY, description="Id, title or semantic id")] = "",
+        limit: Annotated[int, Query(ge=1, le=MOST_FOUND)] = 10,
+    ) -> ItemsFound:
+        """Search items; an empty query finds the first ones."""
+        found = await asyncio.to_thread(items.search, query, limit)
+        return ItemsFound(total=len(items), items=tuple(shown(items[number]) for number in found))
+
+    @app.get("/health")
+    async def health() -> Health:
+        """Whether the service is up, and how long its queue is."""
+        dispatcher: Dispatcher = app.state.dispatcher
+        return Health(
+            status="ok",
+            items=len(items),
+            longest_list=longest_list,
+            waiting=dispatcher.waiting,
+            limit=dispatcher.limit,
+            version=gream.__version__,
+        )
+
+    @app.get("/", include_in_schema=False)
+    async def front_page() -> HTMLResponse:
+        return page
+
+    return app
+
+
+class BodyLimit:
+    """Reads a request's body before the application does, and refuses one that is too large."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 - ASGI's interface
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":  # the client is gone
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > LARGEST_BODY:
+                await _refused(413, f"the body exceeds {LARGEST_BODY} bytes")(scope, receive, send)
+                return
+        parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return parts.pop() if parts else await receive()
+
+        await self._app(scope, replay, send)
+
+
+def _first_problem(error: Exception) -> str:
+    if not isinstance(error, RequestValidationError):
+        return str(error)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}"
+
+
+def _refused(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(Problem(detail=detail).model_dump(), status_code=status, headers=headers)
+
+
+def _page(name: str) -> HTMLResponse:
+    """The page, with everything it needs in it; the browser is told to load and run nothing else."""
+    script = (_PAGE / "page.js").read_text(encoding="utf-8")
+    style = (_PAGE / "page.css").read_text(encoding="utf-8")
+    body = (_PAGE / "page.html").read_text(encoding="utf-8").replace("{{name}}", escape(name))
+    html = html_page(f"{name} - GREAM", f"<style>{style}</style>{body}<script>{script}</script>")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return HTMLResponse(html, headers={"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"})
