@@ -121,7 +121,7 @@ def test_a_beam_as_wide_as_the_catalogue_ranks_and_scores_it_exactly(
     assert result.items.dtype == np.int64 and result.scores.dtype == np.float32
     for row, prompt in enumerate(prompts):
         exact = np.array(exact_scores(model, prompt, ids, legal=score == "legal"))
-        # Two ids of which one goes on into the other alone are equally likely among legal tokens: either may stand first.
+        # Two ids of which one goes on into the other alone are tied among legal tokens: either may be first.
         assert sorted(result.items[row].tolist()) == list(range(len(ids)))
         assert np.all(np.diff(exact[result.items[row]]) < 1e-5)
         np.testing.assert_allclose(result.scores[row], np.sort(exact)[::-1], atol=1e-4)
