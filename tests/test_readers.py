@@ -109,12 +109,12 @@ def test_a_broken_line_is_named(tmp_path: Path, case: str, zipped: bool) -> None
     ("name", "content", "message"),
     [
         ("r.json", b"", "the file is empty"),
-        ("r.json.gz", gzip.compress(b""), "holds no line"),
+        ("r.json.gz", gzip.compress(b"", mtime=0), "holds no line"),
         ("r.json", b"\n \n", "holds no line"),
         ("r.json.gz", lines(REVIEW), "named .gz, but it is no gzip file"),
         ("r.json", lines(REVIEW)[:-10], ":1: not valid JSON .*the file ends inside this line; download it again"),
-        ("r.json.gz", gzip.compress(lines(REVIEW, REVIEW))[:-8], ":3: the gzip stream is cut or damaged"),
-        ("r.json.gz", gzip.compress(lines(REVIEW)) + b"more", "the gzip stream is cut or damaged"),
+        ("r.json.gz", gzip.compress(lines(REVIEW, REVIEW), mtime=0)[:-8], ":3: the gzip stream is cut or damaged"),
+        ("r.json.gz", gzip.compress(lines(REVIEW), mtime=0) + b"more", "the gzip stream is cut or damaged"),
     ],
 )
 @pytest.mark.parametrize("read", [read_reviews, read_metadata])
@@ -134,7 +134,7 @@ def test_a_missing_file_is_named(tmp_path: Path, read: Any) -> None:
 
 
 def test_a_changed_byte_in_the_checksum_is_noticed(tmp_path: Path) -> None:
-    content = bytearray(gzip.compress(lines(REVIEW)))
+    content = bytearray(gzip.compress(lines(REVIEW), mtime=0))
     content[-6] ^= 1
     with pytest.raises(GreamError, match="cut or damaged"):
         read_reviews(write(tmp_path / "r.json.gz", bytes(content)))
