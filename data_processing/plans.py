@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gream.config import Config
 from gream.errors import GreamError
+from gream.stage import Summary
 
 from .config import DataRecipe
 
@@ -47,7 +48,7 @@ class Plan:
     config: dict[str, Any]
     inputs: list[Path]
     outputs: list[str]
-    build: Callable[[Path], None]
+    build: Callable[[Path], Summary | None]
     resumes: bool = False
 
 

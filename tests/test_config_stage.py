@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from gream.config import Config, load_config
 from gream.errors import GreamError
-from gream.stage import run_stage, sha256_of
+from gream.stage import Summary, run_stage, sha256_of
 
 
 class Inner(Config):
@@ -166,3 +167,16 @@ def test_partial_work_is_kept_only_for_the_same_work(tmp_path: Path) -> None:
     assert seen == [True, False]
     record = json.loads((tmp_path / "run" / ".stages" / "s.json").read_text())
     assert list(record["outputs"]) == ["out.txt"]
+
+
+def test_stage_says_what_it_made_and_warns_also_when_up_to_date(tmp_path: Path) -> None:
+    def build(out: Path) -> Summary:
+        (out / "rows.jsonl").write_text("")
+        return Summary("0 rows", ("no row; take more items",))
+
+    def run() -> str:
+        return str(run_stage(tmp_path, "rows", config={}, inputs=[], outputs=["rows.jsonl"], build=build))
+
+    first, again = run(), run()
+    assert re.fullmatch(r"warning: rows: no row; take more items\nrows: \d+\.\d s, 0 rows -> rows\.jsonl", first)
+    assert again == "warning: rows: no row; take more items\nrows: up to date, 0 rows -> rows.jsonl"

@@ -13,11 +13,24 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gream.errors import GreamError
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a build made, for the stage's line and its record.
+
+    Attributes:
+        made: Figures in a few words, such as "630 rows, 120 chains".
+        warnings: What in them will disappoint later, each in one line with its remedy.
+    """
+
+    made: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,15 +42,20 @@ class StageResult:
         ran: False where every output was already there and up to date.
         seconds: Wall time of the run that made the outputs.
         outputs: Paths relative to the run folder.
+        summary: Of the run that made the outputs, if it gave one.
     """
 
     name: str
     ran: bool
     seconds: float
     outputs: tuple[str, ...]
+    summary: Summary | None = None
 
     def __str__(self) -> str:
-        return f"{self.name}: {f'{self.seconds:.1f} s' if self.ran else 'up to date'} -> {', '.join(self.outputs)}"
+        took = f"{self.seconds:.1f} s" if self.ran else "up to date"
+        made, warnings = ("", ()) if self.summary is None else (f", {self.summary.made}", self.summary.warnings)
+        lines = [f"warning: {self.name}: {warning}" for warning in warnings]
+        return "\n".join([*lines, f"{self.name}: {took}{made} -> {', '.join(self.outputs)}"])
 
 
 def sha256_of(path: Path) -> str:
@@ -72,7 +90,7 @@ def run_stage(
     config: Mapping[str, Any],
     inputs: Sequence[Path],
     outputs: Sequence[str],
-    build: Callable[[Path], None],
+    build: Callable[[Path], Summary | None],
     overwrite: bool = False,
     keep_partial: bool = False,
 ) -> StageResult:
@@ -84,7 +102,7 @@ def run_stage(
         config: What determines the outputs besides the inputs; must survive JSON.
         inputs: Files or folders read.
         outputs: Files or folders made, relative to ``run``.
-        build: Writes every output under the folder it is given.
+        build: Writes every output under the folder it is given; may return what it made.
         overwrite: Rebuild although the configuration differs from the recorded one.
         keep_partial: Hand ``build`` what a killed run left in the partial folder, for work that resumes. What was
             left by another configuration or other inputs is always removed.
@@ -110,7 +128,14 @@ def run_stage(
         stale = [f"input {key} changed" for key in _changed_keys(record["inputs"], wanted_inputs)]
         stale += [f"output {key} is missing or differs" for key in _damaged_outputs(run, record["outputs"], outputs)]
         if not changed and not stale:
-            return StageResult(name, False, float(record["seconds"]), tuple(outputs))
+            summary = record.get("summary")
+            return StageResult(
+                name,
+                False,
+                float(record["seconds"]),
+                tuple(outputs),
+                Summary(summary["made"], tuple(summary["warnings"])) if summary else None,
+            )
         print(f"[{name}] again: {'; '.join(changed + stale)}", flush=True)
 
     partial = run / ".partial" / name
@@ -124,7 +149,7 @@ def run_stage(
     token_path.write_text(token, encoding="utf-8")
 
     start = time.monotonic()
-    build(partial)
+    summary = build(partial)
     missing = [output for output in outputs if not (partial / output).exists()]
     if missing:
         raise GreamError(f"stage '{name}' ended without writing {', '.join(missing)}")
@@ -144,9 +169,10 @@ def run_stage(
             "inputs": wanted_inputs,
             "outputs": {output: sha256_of(run / output) for output in outputs},
             "seconds": round(seconds, 3),
+            **({"summary": asdict(summary)} if summary else {}),
         },
     )
-    return StageResult(name, True, seconds, tuple(outputs))
+    return StageResult(name, True, seconds, tuple(outputs), summary)
 
 
 def _label(run: Path, path: Path) -> str:
