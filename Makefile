@@ -10,4 +10,4 @@ quickstart:
 	bash scripts/quickstart.sh
 
 doctor:
-	.venv/bin/python -m gream doctor
+	.venv/bin/gream doctor

@@ -9,17 +9,24 @@ from typing import Annotated
 import typer
 from gream.config import load_config
 from gream.errors import GreamError, exit_with_error_line
+from gream.options import OverwriteOption, RunOption
+from gream.recipes import find_recipe
 from gream.stage import run_stage
 
 from .config import DataRecipe
 from .encoders import ranks
 from .plans import Request, Stage, plan
 
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
+
+@app.command()
 def main(
     stage: Annotated[Stage, typer.Argument(help="Stage to run.")],
-    config: Annotated[Path, typer.Option(help="Data recipe, e.g. recipes/data/quickstart.yaml.")],
-    run: Annotated[Path, typer.Option(help="Run folder, e.g. runs/quickstart.")],
+    config: Annotated[
+        Path, typer.Option(help="Data recipe: its path, or the name of one that comes along, e.g. quickstart.")
+    ],
+    run: RunOption,
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, wins over the recipe.")] = None,
     reviews: Annotated[
         Path | None,
@@ -48,10 +55,10 @@ def main(
         str | None,
         typer.Option(help="Ray cluster whose machines encode in 'embed': its address, 'auto' or 'local'."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Run one stage of data processing."""
-    recipe = load_config(DataRecipe, config, overrides or ())
+    """Run one stage of data processing, or find it up to date."""
+    recipe = load_config(DataRecipe, find_recipe("data", config), overrides or ())
     if stage is Stage.embed and ranks.rank() > 0:
         ranks.work_along()
         return
@@ -89,4 +96,4 @@ def main(
 
 
 if __name__ == "__main__":
-    exit_with_error_line(lambda: typer.run(main))
+    exit_with_error_line(app)

@@ -4,50 +4,29 @@ from __future__ import annotations
 
 import shlex
 import sys
-from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from gream.dialogue import Form
 from gream.errors import GreamError, exit_with_error_line
-
-from .options import (
+from gream.options import (
     ChainTokensOption,
-    Device,
     DeviceOption,
-    Evaluated,
-    Form,
     FormOption,
-    Here,
     OverwriteOption,
-    Recommending,
     RunOption,
     SeedOption,
     with_groups,
 )
 
-if TYPE_CHECKING:
-    from serving.recommend import Settings
+from .options import Evaluated, Here
 
+if TYPE_CHECKING:
     from .asking import Combine
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-
-
-class _Mode(StrEnum):
-    direct = "direct"
-    reasoning = "reasoning"
-
-
-class _RemoteMode(StrEnum):
-    direct = "direct"
-    reasoning = "reasoning"
-    sampled = "sampled"
-
-
-class _Engine(StrEnum):
-    sglang = "sglang"
-    vllm = "vllm"
 
 
 @app.command()
@@ -63,12 +42,14 @@ def baselines(run: RunOption, seed: SeedOption = 0, overwrite: OverwriteOption =
 def sasrec(
     run: RunOption,
     hidden: Annotated[int, typer.Option(min=1, help="Width of the model.")] = 64,
-    dropout: Annotated[float, typer.Option(min=0.0, max=0.99, help="Of embeddings, attention and layers.")] = 0.5,
+    dropout: Annotated[
+        float, typer.Option(min=0.0, max=0.99, help="Dropout of embeddings, attention and layers.")
+    ] = 0.5,
     negatives: Annotated[
         int, typer.Option(min=1, help="Items that stand for the catalogue in the loss; the catalogue's size is exact.")
     ] = 2048,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; validation ends training earlier.")] = 200,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -82,7 +63,7 @@ def sasrec(
         dropout=dropout,
         negatives=negatives,
         epochs=epochs,
-        device=resolve_device(device.value),
+        device=resolve_device(device),
         seed=seed,
     )
     print(evaluate_sasrec(run, settings, command=_command(), overwrite=overwrite), flush=True)
@@ -90,7 +71,7 @@ def sasrec(
 
 @app.command()
 @with_groups
-def direct(what: Evaluated, here: Here, form: FormOption = Form.question) -> None:
+def direct(what: Evaluated, here: Here, form: FormOption = "question") -> None:
     """Ask a model for the next item at once."""
     _evaluate(what, here, form=form)
 
@@ -101,7 +82,7 @@ def reasoning(
     what: Evaluated,
     here: Here,
     chain_tokens: ChainTokensOption = 512,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Of the chain; 0 is greedy.")] = 0.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature of the chain; 0 is greedy.")] = 0.0,
     chains: Annotated[int, typer.Option(min=1, help="Chains per user, their lists combined by log-sum-exp.")] = 1,
 ) -> None:
     """Let a model reason, then ask it for items given its chain, or given several chains together."""
@@ -114,8 +95,8 @@ def sampled(
     what: Evaluated,
     here: Here,
     chain_tokens: ChainTokensOption = 512,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Of the chains.")] = 1.0,
-    chains: Annotated[int, typer.Option(min=2, help="Chains per user: n of pass@K.")] = 10,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Sampling temperature of the chains.")] = 1.0,
+    chains: Annotated[int, typer.Option(min=2, help="Chains per user: the n of pass@K.")] = 10,
 ) -> None:
     """The paper's sampled mode: n chains with one item each; pass@K, and hit@K by the chain's log-probability."""
     _evaluate(what, here, chain_tokens=chain_tokens, temperature=temperature, chains=chains, combine="answers")
@@ -141,10 +122,11 @@ def compare(
     seed: SeedOption = 0,
 ) -> None:
     """Set two evaluations against each other, paired by user, by length of history and popularity of the target."""
+    from gream.console import make_console
     from gream.stage import write_json
 
     from .compare import compare as compare_evaluations
-    from .table import make_console, print_comparison
+    from .table import print_comparison
 
     comparison = compare_evaluations(first, second, seed=seed)
     if json_file is not None:
@@ -155,9 +137,11 @@ def compare(
 @app.command()
 def table(run: RunOption) -> None:
     """Show every evaluation of a run."""
+    from gream.console import make_console
+
     from .results import read_results
     from .rewards import read_rewards
-    from .table import make_console, print_table
+    from .table import print_table
 
     results = read_results(run)
     if not results:
@@ -173,39 +157,19 @@ def report(run: RunOption, overwrite: OverwriteOption = False) -> None:
     print(write_report(run, overwrite=overwrite), flush=True)
 
 
-@app.command()
-@with_groups
-def recommend(
-    model: Recommending,
-    item: Annotated[
-        list[str] | None, typer.Option(help="An item of the history, oldest first: id, title or semantic id; repeat.")
-    ] = None,
-    users: Annotated[
-        Path | None, typer.Option(help='JSON lines {"user": NAME, "history": [ITEM, ...]}, instead of --item.')
-    ] = None,
-    mode: Annotated[_Mode, typer.Option(help="Ask at once, or after a chain of reasoning.")] = _Mode.reasoning,
-    k: Annotated[int, typer.Option("-k", min=1, help="Items per list.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per user instead of tables.")] = False,
-) -> None:
+_HANDED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+@app.command(context_settings=_HANDED_ON)
+def recommend(context: typer.Context) -> None:
     """Rank items for a history, or for a file of users."""
-    from serving.recommend_command import recommend_command
-
-    settings = _settings(model)
-    recommend_command(model.run, model.checkpoint, settings, mode.value, item or [], users, k, as_json=as_json)
+    _serving("recommend", context)
 
 
-@app.command()
-@with_groups
-def serve(
-    model: Recommending,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; further ones get status 503.")] = 64,
-) -> None:
+@app.command(context_settings=_HANDED_ON)
+def serve(context: typer.Context) -> None:
     """Serve recommendations over HTTP, with a page to try them on."""
-    from serving.serve_command import serve_command
-
-    serve_command(model.run, model.checkpoint, _settings(model), host, port, waiting)
+    _serving("serve", context)
 
 
 @app.command()
@@ -213,16 +177,23 @@ def serve(
 def remote(
     what: Evaluated,
     endpoint: Annotated[list[str], typer.Option(help="Root of a server, e.g. http://127.0.0.1:30000; repeat.")],
-    engine: Annotated[_Engine, typer.Option(help="What runs there.")] = _Engine.sglang,
+    engine: Annotated[Literal["sglang", "vllm"], typer.Option(help="Engine that runs on the servers.")] = "sglang",
     mode: Annotated[
-        _RemoteMode, typer.Option(help="Ask at once, after chains of reasoning, or for an item per sampled chain.")
-    ] = _RemoteMode.reasoning,
-    form: FormOption = Form.question,
+        Literal["direct", "reasoning", "sampled"],
+        typer.Option(help="Ask at once, after chains of reasoning, or for an item per sampled chain."),
+    ] = "reasoning",
+    form: FormOption = "question",
     chain_tokens: ChainTokensOption = 512,
     temperature: Annotated[
-        float | None, typer.Option(min=0.0, help="Of the chains; by default 0 (greedy), sampled 1.")
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Sampling temperature of the chains; by default 0, which is greedy, and 1 where they are sampled.",
+        ),
     ] = None,
-    chains: Annotated[int | None, typer.Option(min=1, help="Chains per user; by default 1, sampled 10.")] = None,
+    chains: Annotated[
+        int | None, typer.Option(min=1, help="Chains per user; by default 1, and 10 where they are sampled.")
+    ] = None,
     in_flight: Annotated[int, typer.Option(min=1, help="Requests at once, over all servers.")] = 256,
     timeout: Annotated[float, typer.Option(help="Seconds until a request counts as failed.")] = 300.0,
     patience: Annotated[float, typer.Option(min=0.0, help="Seconds for which a failing request is tried again.")] = 180,
@@ -234,21 +205,21 @@ def remote(
 
     from .remote import RemoteDecoding, evaluate_remote
 
-    reasoned, many = mode is not _RemoteMode.direct, mode is _RemoteMode.sampled
+    reasoned, many = mode != "direct", mode == "sampled"
     if not reasoned and (chains is not None or temperature is not None):
         raise GreamError("--mode direct writes no chains: leave --chains and --temperature out")
     usual_chains, usual_temperature = (10, 1.0) if many else (1, 0.0)
     decoding = RemoteDecoding(
-        engine=engine.value,
+        engine=engine,
         beams=what.beams,
-        score=what.score.value,
+        score=what.score,
         history=what.history,
         chain_tokens=chain_tokens if reasoned else None,
         temperature=0.0 if not reasoned else usual_temperature if temperature is None else temperature,
         seed=what.seed,
         chains=1 if not reasoned else usual_chains if chains is None else chains,
         combine="answers" if many else "probability",
-        form=form.value,
+        form=form,
         exclude_history=what.exclude_history,
     )
     done = evaluate_remote(
@@ -257,7 +228,7 @@ def remote(
         what.name,
         decoding,
         settings_of(endpoint, in_flight, timeout, patience, os.environ),
-        what.split.value,
+        what.split,
         what.users,
         _command(),
         overwrite=what.overwrite,
@@ -265,18 +236,10 @@ def remote(
     print(done, flush=True)
 
 
-def _settings(model: Recommending) -> Settings:
-    from serving.recommend import Settings
-
-    return Settings(
-        beams=model.beams,
-        history=model.history,
-        chain_tokens=model.chain_tokens,
-        batch_size=model.batch_size,
-        device=model.device.value,
-        form=model.form.value,
-        exclude_history=model.exclude_history,
-    )
+def _serving(command: str, context: typer.Context) -> None:
+    # By the name under which this folder itself goes: in the repository, or installed.
+    serving = import_module("serving.__main__" if __package__ == "eval" else "gream_serving.__main__")
+    serving.app([command, *context.args], prog_name=context.parent and context.parent.command_path)
 
 
 def _evaluate(
@@ -287,7 +250,7 @@ def _evaluate(
     temperature: float = 0.0,
     chains: int = 1,
     combine: Combine = "probability",
-    form: Form = Form.question,
+    form: Form = "question",
 ) -> None:
     from .checkpoint import resolve_device
     from .generative import Decoding
@@ -296,15 +259,15 @@ def _evaluate(
     decoding = Decoding(
         beams=what.beams,
         batch_size=here.batch_size,
-        score=what.score.value,
+        score=what.score,
         history=what.history,
-        device=resolve_device(here.device.value),
+        device=resolve_device(here.device),
         chain_tokens=chain_tokens,
         temperature=temperature,
         seed=what.seed,
         chains=chains,
         combine=combine,
-        form=form.value,
+        form=form,
         exclude_history=what.exclude_history,
     )
     result = evaluate_model(
@@ -312,7 +275,7 @@ def _evaluate(
         what.checkpoint,
         what.name,
         decoding,
-        what.split.value,
+        what.split,
         what.users,
         _command(),
         overwrite=what.overwrite,
@@ -324,7 +287,9 @@ def _evaluate(
 
 
 def _command() -> str:
-    return shlex.join(["python", "-m", "eval", *sys.argv[1:]])
+    """What was typed: ``gream eval ...`` or ``gream report ...``, or the form of the repository."""
+    program = ["gream"] if Path(sys.argv[0]).name == "gream" else ["python", "-m", "eval"]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

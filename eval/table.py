@@ -14,14 +14,7 @@ from .metrics import SHOWN
 from .results import Interval, Result
 from .rewards import RewardComparison
 
-_WIDTH = 100
 _HEADS = {"recall@1": "R@1", "recall@5": "R@5", "recall@10": "R@10", "ndcg@5": "N@5", "ndcg@10": "N@10", "mrr": "MRR"}
-
-
-def make_console() -> Console:
-    """The terminal as wide as it is; a pipe or a file as if it had 100 columns."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
 
 
 def print_table(results: Sequence[Result], rewards: RewardComparison | None, console: Console) -> None:

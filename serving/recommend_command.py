@@ -1,4 +1,4 @@
-"""``python -m eval recommend``: what was asked for on standard output, as tables or as JSON lines."""
+"""``gream recommend``: what was asked for on standard output, as tables or as JSON lines."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gream.console import make_console
 from gream.errors import GreamError
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
-
-from eval.table import make_console
 
 from .items import Items
 from .recommend import Asked, LocalModel, Mode, Recommendation, Settings, find_history, read_users, recommend_all

@@ -1,4 +1,4 @@
-"""``python -m eval serve``: the service of `serving.service` around a model in this process."""
+"""``gream serve``: the service of `serving.service` around a model in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m gream doctor`` examines the installation; ``python -m gream stage`` runs a command as a stage."""
+"""Commands of the package itself: the installation, recipes, and any command as a stage; see `gream.cli`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from gream.errors import GreamError, exit_with_error_line
+from gream.errors import GreamError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 
 @app.command()
@@ -29,6 +29,28 @@ def doctor() -> None:
     broken = [finding.part for finding in findings if finding.remedy]
     if broken:
         raise GreamError(f"not in order: {', '.join(broken)}; the table names each remedy")
+
+
+@app.command()
+def recipes(
+    to: Annotated[
+        Path | None, typer.Argument(help="New folder to copy all of them into; left out, they are listed.")
+    ] = None,
+) -> None:
+    """List the recipes that come along, or copy them into a folder to change them."""
+    from gream.console import make_console
+    from gream.recipes import copy_recipes, describe_recipes
+
+    if to is not None:
+        copy_recipes(to)
+        print(f"recipes: written to {to}", flush=True)
+        return
+    from rich.table import Table
+
+    table = Table("kind", "name", "what", box=None)
+    for row in describe_recipes():
+        table.add_row(*row)
+    make_console().print(table)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
@@ -51,4 +73,6 @@ def stage(
 
 
 if __name__ == "__main__":
-    exit_with_error_line(app)
+    from gream.cli import main
+
+    main()

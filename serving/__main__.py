@@ -1,0 +1,96 @@
+"""``gream recommend`` and ``gream serve``: one model, for a history that somebody names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from gream.errors import exit_with_error_line
+from gream.options import (
+    BatchSizeOption,
+    BeamsOption,
+    ChainTokensOption,
+    CheckpointOption,
+    DeviceOption,
+    ExcludeOption,
+    FormOption,
+    HistoryOption,
+    RunOption,
+    with_groups,
+)
+
+if TYPE_CHECKING:
+    from .recommend import Settings
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+@dataclass(frozen=True)
+class Recommending:
+    """A model that recommends in both modes for whoever asks."""
+
+    run: RunOption
+    checkpoint: CheckpointOption
+    beams: BeamsOption = 20
+    history: HistoryOption = 20
+    exclude_history: ExcludeOption = False
+    chain_tokens: ChainTokensOption = 512
+    form: FormOption = "question"
+    batch_size: BatchSizeOption = 16
+    device: DeviceOption = "auto"
+
+    def settings(self) -> Settings:
+        """How the model is asked."""
+        from .recommend import Settings
+
+        return Settings(
+            beams=self.beams,
+            history=self.history,
+            chain_tokens=self.chain_tokens,
+            batch_size=self.batch_size,
+            device=self.device,
+            form=self.form,
+            exclude_history=self.exclude_history,
+        )
+
+
+@app.command()
+@with_groups
+def recommend(
+    model: Recommending,
+    item: Annotated[
+        list[str] | None, typer.Option(help="An item of the history, oldest first: id, title or semantic id; repeat.")
+    ] = None,
+    users: Annotated[
+        Path | None, typer.Option(help='JSON lines {"user": NAME, "history": [ITEM, ...]}, instead of --item.')
+    ] = None,
+    mode: Annotated[
+        Literal["direct", "reasoning"], typer.Option(help="Ask at once, or after a chain of reasoning.")
+    ] = "reasoning",
+    k: Annotated[int, typer.Option("-k", min=1, help="Items per list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per user instead of tables.")] = False,
+) -> None:
+    """Rank items for a history, or for a file of users."""
+    from .recommend_command import recommend_command
+
+    recommend_command(model.run, model.checkpoint, model.settings(), mode, item or [], users, k, as_json=as_json)
+
+
+@app.command()
+@with_groups
+def serve(
+    model: Recommending,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; further ones get status 503.")] = 64,
+) -> None:
+    """Serve recommendations over HTTP, with a page to try them on."""
+    from .serve_command import serve_command
+
+    serve_command(model.run, model.checkpoint, model.settings(), host, port, waiting)
+
+
+if __name__ == "__main__":
+    exit_with_error_line(app)
