@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
+from gream.files import write_atomically
 from gream.stage import sha256_of
 
 from .config import EmbedConfig, RlConfig
@@ -81,13 +80,14 @@ def embed(
     if not encoder.exists():
         if previous is not None:
             _check_previous(config, previous / ENCODER)
-            _written(encoder, lambda path: shutil.copyfile(previous / ENCODER, path))
+            with write_atomically(encoder) as temporary:
+                shutil.copyfile(previous / ENCODER, temporary)
         elif config.encoder == "lsa":
             lsa = LsaEncoder.fit(catalogue, config.dimensions, seed, source=str(items))
-            _written(encoder, lsa.save)
+            lsa.save(encoder)
         elif config.model is not None:
             digest = sha256_of(config.model)
-            _written(encoder, lambda path: note_model(path, config.encoder, digest))
+            note_model(encoder, config.encoder, digest)
     parts = out / "parts"
     parts.mkdir(exist_ok=True)
     job = Job(items, enriched, encoder, config.model, config.batch_tokens, parts, len(catalogue))
@@ -102,7 +102,8 @@ def embed(
         sequences = without_reserved(rl, seed, read_training_sequences(interactions))
         known = _collaborative(config, seed, list(sequences.values()), read_item_ids(items), previous, out)
         vectors = fuse(vectors, known, config.collaborative)
-    save_file({"embeddings": vectors}, str(out / "embeddings.safetensors"))
+    with write_atomically(out / "embeddings.safetensors") as temporary:
+        save_file({"embeddings": vectors}, str(temporary))
 
 
 def _collaborative(
@@ -125,10 +126,3 @@ def _check_previous(config: EmbedConfig, encoder: Path) -> None:
         raise GreamError(f"{encoder}: encodes with '{kind}'; set embed.encoder={kind}")
     if config.model is not None and digest != sha256_of(config.model):
         raise GreamError(f"{encoder}: made with another model than {config.model}; name that one: embed.model=FOLDER")
-
-
-def _written(path: Path, write: Callable[[Path], object]) -> None:
-    """Write through a temporary name: a killed process leaves a whole file or none."""
-    temporary = path.with_suffix(".tmp")
-    write(temporary)
-    os.replace(temporary, path)

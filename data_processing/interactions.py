@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from gream.config import Config
 from gream.errors import GreamError
-from gream.stage import write_json
+from gream.files import write_json, write_text
 from pydantic import Field, PositiveInt, model_validator
 
 from .published import read_inter, read_item
@@ -328,7 +328,7 @@ def _write_tables(
     _write(items.with_row_index("item").cast({"item": pl.Int32}), out / "items.parquet")
     _write(texts, out / "reviews.parquet")
     write_json(out / "statistics.json", statistics)
-    (out / "statistics.md").write_text(render_statistics(statistics), encoding="utf-8")
+    write_text(out / "statistics.md", render_statistics(statistics))
 
 
 def _write(frame: pl.DataFrame, path: Path) -> None:

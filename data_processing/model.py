@@ -12,12 +12,13 @@ from typing import Any
 
 from gream.dialogue import CHAT_TEMPLATE
 from gream.errors import GreamError
+from gream.files import read_jsonl
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.extension import add_id_tokens, texts_under, write_rows
 from gream.semantic_ids.vocabulary import TOKEN_PATTERN
 
 from .config import ModelConfig
-from .tables import read_items, read_jsonl
+from .tables import read_items
 
 
 def build_model(

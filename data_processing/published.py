@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 from gream.errors import GreamError
+from gream.files import jsonl_line, write_text
 from gream.semantic_ids.published import read_index
 
 from .readers.files import numbered_lines, plain_name
@@ -115,7 +116,7 @@ def export(name: str, *, bars: bool, interactions: Path, items: Path, index: Pat
             item: [respell(token, bars=bars) for token in own] for item, own in enumerate(read_index(index))
         }
     for kind, content in files.items():
-        (folder / f"{name}.{kind}.json").write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(folder / f"{name}.{kind}.json", jsonl_line(content))
 
 
 def _read_mapping(path: Path, what: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from gream.errors import GreamError
+from gream.files import write_json, write_text
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.collisions import Policy, resolve_collisions
 from gream.semantic_ids.kmeans import Codebook, Codes, Floats, fit_residual_kmeans
@@ -14,7 +15,6 @@ from gream.semantic_ids.published import index_codes
 from gream.semantic_ids.quality import quality_report
 from gream.semantic_ids.quality_page import quality_page
 from gream.semantic_ids.vocabulary import level_token
-from gream.stage import write_json
 
 from .config import SemanticIdsConfig
 from .tables import read_item_ids, read_items, read_training_sequences
@@ -82,7 +82,7 @@ def build_semantic_ids(
         pairs=pairs,
     )
     write_json(out / "quality.json", report)
-    (out / "quality.html").write_text(quality_page(report), encoding="utf-8")
+    write_text(out / "quality.html", quality_page(report))
 
 
 def _grow(

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from gream.errors import GreamError
-
-# One JSON object of a JSONL file.
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -79,27 +73,3 @@ def _read(path: Path) -> pl.DataFrame:
         return pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise GreamError(f"{path}: cannot be read as Parquet ({error})") from None
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All objects of a JSON-lines file.
-
-    Raises:
-        GreamError: A line is no JSON object; names file and line.
-    """
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise GreamError(f"{path}:{number}: not valid JSON ({error}); make the file again") from None
-        if not isinstance(row, dict):
-            raise GreamError(f"{path}:{number}: a JSON object is expected; make the file again")
-        rows.append(row)
-    return rows
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object per line, non-ASCII text as it is."""
-    with path.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -123,7 +123,7 @@ def compare(
 ) -> None:
     """Set two evaluations against each other, paired by user, by length of history and popularity of the target."""
     from gream.console import make_console
-    from gream.stage import write_json
+    from gream.files import write_json
 
     from .compare import compare as compare_evaluations
     from .table import print_comparison

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Collection, Sequence
@@ -17,6 +16,7 @@ from gream.decoding.chain import ChainWriter, Sampling
 from gream.decoding.chain_text import Chain
 from gream.decoding.language_model import batches_by_length
 from gream.errors import GreamError
+from gream.files import write_atomically
 from gream.semantic_ids.trie import PrefixTrie
 from tqdm import tqdm
 
@@ -221,10 +221,9 @@ def predict_in_chunks(recommender: Recommender, cases: Cases, size: int, parts: 
             began = time.monotonic()
             some = Cases(cases.users[rows], cases.targets[rows], cases.histories[rows])
             table = recommender.predict(prompts[rows], some)
-            temporary = path.with_suffix(".tmp")
             seconds = (time.monotonic() - began) / len(table)
-            table.with_columns(seconds=pl.lit(seconds)).write_parquet(temporary)
-            os.replace(temporary, path)
+            with write_atomically(path) as temporary:
+                table.with_columns(seconds=pl.lit(seconds)).write_parquet(temporary)
             progress.update(len(table))
 
 

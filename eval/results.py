@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 from gream.config import Config
 from gream.errors import GreamError
-from gream.stage import write_json
+from gream.files import read_json, write_json
 from pydantic import ValidationError
 
 K = 10
@@ -192,7 +192,7 @@ def read_result(path: Path) -> Result:
         GreamError: It does not follow the schema.
     """
     try:
-        return Result.model_validate_json(path.read_text(encoding="utf-8"))
+        return Result.model_validate(read_json(path, remedy="evaluate again with --overwrite"))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

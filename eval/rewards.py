@@ -7,13 +7,13 @@ prompts do not blur it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 from gream.config import Config
 from gream.errors import GreamError
-from gream.stage import StageResult, run_stage, write_json
+from gream.files import iterate_jsonl, read_json, write_json
+from gream.stage import StageResult, run_stage
 from pydantic import ValidationError
 
 from .metrics import mean_with_interval
@@ -95,7 +95,7 @@ def read_rewards(run: Path) -> RewardComparison | None:
     if not path.exists():
         return None
     try:
-        return RewardComparison.model_validate_json(path.read_text(encoding="utf-8"))
+        return RewardComparison.model_validate(read_json(path, remedy="remove it"))
     except ValidationError as error:
         raise GreamError(f"{path}: {error.errors()[0]['msg']}; remove it and run 'python -m eval rewards'") from None
 
@@ -113,14 +113,8 @@ def _dumps(folder: Path) -> dict[int, Path]:
 def _reward_by_prompt(path: Path) -> dict[str, float]:
     """Mean score of the responses to each prompt."""
     scores: dict[str, list[float]] = {}
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                row = json.loads(line)
-                prompt, score = str(row["input"]), float(row["score"])
-            except (ValueError, KeyError, TypeError):
-                raise GreamError(f"{path}:{number}: no JSON object with 'input' and a number as 'score'") from None
-            scores.setdefault(prompt, []).append(score)
+    for _, row in iterate_jsonl(path, fields={"input": str, "score": int | float}, remedy="run the validation again"):
+        scores.setdefault(row["input"], []).append(float(row["score"]))
     if not scores:
         raise GreamError(f"{path}: holds no response")
     return {prompt: sum(values) / len(values) for prompt, values in scores.items()}

@@ -7,7 +7,6 @@ LLaMA-Factory and verl judge their recipes themselves, in processes of their own
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import shutil
@@ -23,6 +22,7 @@ from typing import Any
 import yaml
 from gream.config import load_config, read_yaml
 from gream.errors import GreamError, exit_with_error_line
+from gream.files import read_json
 from safetensors import SafetensorError, safe_open
 
 from data_processing.config import DataRecipe, SftConfig
@@ -304,7 +304,7 @@ def counted(run: Path) -> tuple[int, int, int, int] | None:
 
 def read_statistics(path: Path) -> dict[str, Any] | None:
     """What a finished stage counted."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_json(path, remedy="make it again") if path.exists() else None
 
 
 def hours(seconds: float) -> str:

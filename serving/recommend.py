@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from gream.config import Config
 from gream.dialogue import ANSWER_CLOSE, Form, parse_reasoned_answer
 from gream.errors import GreamError
+from gream.files import Row, iterate_jsonl
 from gream.semantic_ids.trie import PrefixTrie
 
 from eval.asking import chain_room, encode_prompts, prompt_text
@@ -259,16 +259,10 @@ def read_users(path: Path, items: Items) -> list[Asked]:
     Raises:
         GreamError: The file cannot be read, or a line is no such object or names an unknown item; names file and line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise GreamError(f"{path}: cannot be read ({error})") from None
     users = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, row in iterate_jsonl(path, remedy='an object with the keys "user" and "history" is expected'):
         try:
-            users.append(_parsed(line, items))
+            users.append(_asked(row, items))
         except GreamError as error:
             raise GreamError(f"{path}:{number}: {error}") from None
     if not users:
@@ -276,12 +270,8 @@ def read_users(path: Path, items: Items) -> list[Asked]:
     return users
 
 
-def _parsed(line: str, items: Items) -> Asked:
-    try:
-        row: Any = json.loads(line)
-    except ValueError as error:
-        raise GreamError(f"not valid JSON ({error})") from None
-    if not isinstance(row, dict) or not {"history"} <= row.keys() <= {"user", "history"}:
+def _asked(row: Row, items: Items) -> Asked:
+    if not {"history"} <= row.keys() <= {"user", "history"}:
         raise GreamError('an object with the keys "user" and "history" is expected')
     user, history = row.get("user"), row["history"]
     if not isinstance(user, str | int | None):

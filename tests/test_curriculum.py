@@ -278,7 +278,7 @@ def test_another_order_is_named() -> None:
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"messages": messages_of(1)}) + "\n{}\n")
-    with pytest.raises(GreamError, match=r"rows\.jsonl:2: no row of messages"):
+    with pytest.raises(GreamError, match=r"rows\.jsonl:2: a JSON object with messages is expected"):
         file_order(path)
     path.write_text(json.dumps({"messages": messages_of(1)}) + "\n")
     assert file_order(path) == [row_hash(messages_of(1))]

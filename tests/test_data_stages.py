@@ -26,11 +26,12 @@ from data_support import (
     synthetic_run,
 )
 from gream.config import load_config
+from gream.files import read_jsonl
 from gream.semantic_ids.catalog import Catalog
 
 from data_processing.config import DataRecipe
 from data_processing.model import build_model
-from data_processing.tables import read_items, read_jsonl
+from data_processing.tables import read_items
 
 # What training reads, and what it is made of. Validation prompts are no training file.
 TRAINING_FILES = ("sft", "rl/train.parquet", "preferences.jsonl", "enriched.jsonl", "reviews.parquet", "model")

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from data_support import RECIPE, call, command, kill_when
 from gream.errors import GreamError
+from gream.files import write_jsonl
 from gream.semantic_ids.kmeans import fit_residual_kmeans
 from gream.stage import sha256_of
 from hypothesis import given, settings
@@ -30,7 +31,7 @@ from data_processing.encoders.lsa import LsaEncoder
 from data_processing.encoders.parts import read_catalogue
 from data_processing.encoders.sentence import SentenceEncoder
 from data_processing.semantic_ids import build_semantic_ids
-from data_processing.tables import Item, write_jsonl
+from data_processing.tables import Item
 
 CONTEXT = 96
 WORDS = ["soap", "brush", "comb", "cream", "oil", "wax", "balm", "mask", "serum", "towel"]

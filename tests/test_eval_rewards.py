@@ -80,5 +80,5 @@ def test_unusable_dumps_are_named(tmp_path: Path) -> None:
         compare_rewards(tmp_path, seed=0, overwrite=False)
     for broken in ("{", '{"input": "one"}', '{"input": "one", "score": null}', "[]"):
         last.write_text('{"input": "one", "score": 1}\n' + broken + "\n")
-        with pytest.raises(GreamError, match=r"5\.jsonl:2: no JSON object with 'input' and a number as 'score'"):
+        with pytest.raises(GreamError, match=r"5\.jsonl:2: (not valid JSON|a JSON object with input, score)"):
             compare_rewards(tmp_path, seed=0, overwrite=False)

@@ -205,7 +205,7 @@ def test_what_the_model_cannot_do_is_refused(run: Path) -> None:
     ("line", "message"),
     [
         ('{"history": ["B00001"', "not valid JSON"),
-        ('["B00001"]', 'an object with the keys "user" and "history" is expected'),
+        ('["B00001"]', 'a JSON object is expected; an object with the keys "user" and "history" is expected'),
         ('{"user": 1}', 'an object with the keys "user" and "history" is expected'),
         ('{"user": 1, "history": ["B00001"], "k": 3}', 'an object with the keys "user" and "history" is expected'),
         ('{"user": [], "history": ["B00001"]}', '"user" must be a string or a number'),

@@ -227,7 +227,7 @@ def test_the_report_is_made_again_when_something_it_shows_changes(full_run: Path
     [
         ("checkpoints/srpo/metrics.jsonl", '{"step": 1, "data": {}}\n{', r"metrics\.jsonl:2: not valid JSON"),
         ("checkpoints/alignment/trainer_log.jsonl", "[]\n", r"trainer_log\.jsonl:1: a JSON object is expected"),
-        ("quality.json", "{", r"quality\.json: not valid JSON"),
+        ("quality.json", "{", r"quality\.json:1: not valid JSON"),
         ("statistics.json", "[]", r"statistics\.json: a JSON object is expected"),
     ],
 )

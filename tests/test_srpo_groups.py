@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from gream.errors import GreamError
+from gream.files import write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from verl_srpo.groups import GenerationTally, GroupSelection, read_selection
@@ -299,7 +300,7 @@ def test_parts_must_be_the_same_for_every_rollout() -> None:
 
 
 def test_rollouts_are_written_with_what_they_earned(tmp_path: Path) -> None:
-    from verl_srpo.rollouts import rollout_rows, write_rollouts
+    from verl_srpo.rollouts import rollout_rows
 
     item = "<|a_1|><|b_2|>"
     rows = rollout_rows(
@@ -314,8 +315,8 @@ def test_rollouts_are_written_with_what_they_earned(tmp_path: Path) -> None:
         bonuses=[1.2, -1.2],
         policy_steps=[3, 3],
     )
-    path = tmp_path / "rollouts" / "5.jsonl"
-    write_rollouts(path, rows)
+    path = tmp_path / "5.jsonl"
+    write_jsonl(path, rows)
     first, second = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     assert first == {
         "step": 5,

@@ -65,8 +65,8 @@ def test_of_a_step_logged_twice_the_later_value_counts(tmp_path: Path) -> None:
     [
         (None, r"metrics\.jsonl: cannot be read"),
         ("", r"metrics\.jsonl: holds no step yet"),
-        ('{"step": 1, "data": {}}\nnothing\n', r"metrics\.jsonl:2: no JSON object"),
-        ('{"data": {}}\n', r"metrics\.jsonl:1: no JSON object"),
+        ('{"step": 1, "data": {}}\nnothing\n', r"metrics\.jsonl:2: not valid JSON"),
+        ('{"data": {}}\n', r"metrics\.jsonl:1: a JSON object with step, data is expected"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, text: str | None, message: str) -> None:

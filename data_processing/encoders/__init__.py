@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from gream.errors import GreamError
+from gream.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +42,8 @@ def note_model(path: Path, kind: Kind, digest: str) -> None:
     from safetensors.numpy import save_file
 
     # One entry: safetensors writes several in any order.
-    save_file({}, str(path), metadata={"encoder": json.dumps({"kind": kind, "model": digest})})
+    with write_atomically(path) as temporary:
+        save_file({}, str(temporary), metadata={"encoder": json.dumps({"kind": kind, "model": digest})})
 
 
 def read_note(path: Path) -> tuple[Kind, str | None]:

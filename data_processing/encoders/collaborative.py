@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
+from gream.files import write_atomically
 
 Floats = npt.NDArray[np.float32]
 
@@ -71,7 +72,8 @@ class CollaborativeEncoder:
 
         # One entry: safetensors writes several in any order.
         note = {"note": json.dumps({"items": self.items, "share": self.share})}
-        save_file({"components": np.ascontiguousarray(self.components)}, str(path), metadata=note)
+        with write_atomically(path) as temporary:
+            save_file({"components": np.ascontiguousarray(self.components)}, str(temporary), metadata=note)
 
     @staticmethod
     def load(path: Path) -> CollaborativeEncoder:

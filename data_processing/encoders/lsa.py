@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
+from gream.files import write_atomically
 
 from . import item_text
 
@@ -72,7 +73,8 @@ class LsaEncoder:
         from safetensors.numpy import save_file
 
         tensors = {"idf": self.idf, "components": np.ascontiguousarray(self.components)}
-        save_file(tensors, str(path), metadata={"vocabulary": json.dumps(self.vocabulary)})
+        with write_atomically(path) as temporary:
+            save_file(tensors, str(temporary), metadata={"vocabulary": json.dumps(self.vocabulary)})
 
     @staticmethod
     def load(path: Path) -> LsaEncoder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
+from gream.files import read_jsonl, write_atomically
 from tqdm import tqdm
 
-from ..tables import Item, read_items, read_jsonl
+from ..tables import Item, read_items
 from . import open_encoder
 
 # A killed process loses so many items' work at most. Parts are batched each for itself, so that a part has the same
@@ -70,10 +70,8 @@ class PartEncoder:
         from safetensors.numpy import save_file
 
         rows = self._encoder.encode(self._catalogue[number * PART_ITEMS : (number + 1) * PART_ITEMS])
-        path = self._job.part(number)
-        temporary = path.with_suffix(".tmp")
-        save_file({"embeddings": rows}, str(temporary))
-        os.replace(temporary, path)
+        with write_atomically(self._job.part(number)) as temporary:
+            save_file({"embeddings": rows}, str(temporary))
         return len(rows)
 
 
@@ -83,7 +81,7 @@ def read_catalogue(items: Path, enriched: Path) -> list[Item]:
     Raises:
         GreamError: An item has no title, or the two files are not of one catalogue.
     """
-    catalogue, rows = read_items(items), read_jsonl(enriched)
+    catalogue, rows = read_items(items), read_jsonl(enriched, fields={"description": str})
     if len(rows) != len(catalogue):
         raise GreamError(f"{enriched}: {len(rows)} texts for {len(catalogue)} items; run the stage 'enrich' again")
     for number, item in enumerate(catalogue):

@@ -10,10 +10,11 @@ from typing import Any
 
 from gream.dialogue import ReasonedAnswer, reasoning_prompt
 from gream.errors import GreamError
+from gream.files import Row
 from gream.semantic_ids.catalog import Catalog
 
 from ..config import SftConfig
-from ..tables import Item, Row
+from ..tables import Item
 from ..teacher.chains import Chain, Place, places
 from ..teacher.filters import Rejection, Titles, count_rejections, length_of, rejections
 from ..teacher.labels import labelled

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from gream.files import Row, read_jsonl, write_json, write_jsonl, write_text
 from gream.semantic_ids.catalog import Catalog
-from gream.stage import write_json
 from gream.tasks import ITEM_TEXTS, USER_TEXTS, Material, Record, render_record
 
 from ..config import RlConfig, SftConfig
-from ..tables import Item, Row, read_items, read_jsonl, read_training_sequences, write_jsonl
+from ..tables import Item, read_items, read_training_sequences
 from ..teacher.chains import read_chains
 from .alignment import alignment_records
 from .curriculum import chained_stages, like_length_order, steps_shown, training_order
@@ -105,12 +105,12 @@ def build_sft(
         "alignment_rows_mixed_in": len(mixed),
     }
     write_json(folder / "statistics.json", statistics)
-    (folder / "reasoning.html").write_text(reasoning_page(statistics, order, steps), encoding="utf-8")
+    write_text(folder / "reasoning.html", reasoning_page(statistics, order, steps))
 
 
 def _material(catalog: Catalog, catalogue: Sequence[Item], enriched: Path, preferences: Path) -> Material:
     items = []
-    for item, row in zip(catalogue, read_jsonl(enriched), strict=True):
+    for item, row in zip(catalogue, read_jsonl(enriched, fields={"description": str}), strict=True):
         # The teacher's description stands in for the item's own.
         texts = {name: getattr(item, name) for name in ITEM_TEXTS} | {"description": row["description"]}
         items.append(texts)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from gream.stage import write_json
+from gream.files import write_json, write_jsonl
 
 from ..config import RlConfig, SftConfig, TeacherConfig
-from ..tables import Item, write_jsonl
+from ..tables import Item
 from .chain_prompts import ask_chain, chain_reader
 from .chains import Chain, Place, places
 from .client import Endpoint

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from gream.dialogue import ReasonedAnswer
 from gream.errors import GreamError
-
-from ..tables import read_jsonl
+from gream.files import iterate_jsonl
 
 _REFERENCE = re.compile(r"\[(\d+)\]")
 
@@ -77,7 +76,7 @@ def read_chains(path: Path) -> dict[Place, Chain]:
         GreamError: A line is no chain; names file and line.
     """
     chains = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
+    for number, row in iterate_jsonl(path):
         try:
             place = Place(row.pop("user"), row.pop("position"))
             chains[place] = Chain(**{**row, "kept": tuple(row["kept"]), "items": tuple(row["items"])})

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from gream.files import write_jsonl
+
 from ..config import RlConfig
 from ..rows.reserve import without_reserved
-from ..tables import Item, read_items, read_training_sequences, write_jsonl
+from ..tables import Item, read_items, read_training_sequences
 from .template import describe_item, describe_user, state_intention
 
 

@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 
 from gream.dialogue import Message
 from gream.errors import GreamError
+from gream.files import write_json
 from gream.journal import Journal
-from gream.stage import write_json
 
 from ..config import RlConfig, TeacherConfig
 from ..tables import read_training_reviews

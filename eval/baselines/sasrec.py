@@ -10,7 +10,6 @@ validation items.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from gream.errors import GreamError
+from gream.files import write_atomically
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -288,9 +288,8 @@ def _save(
     tensors |= {f"best.{name}": value for name, value in best.items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, {name: repr(value) for name, value in asdict(progress).items()})
-    os.replace(temporary, path)
+    with write_atomically(path) as temporary:
+        save_file(tensors, temporary, {name: repr(value) for name, value in asdict(progress).items()})
 
 
 def _load(path: Path, model: SasRec, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]) -> _Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import polars as pl
 from gream.dialogue import ANSWER_CLOSE, ReasonedAnswer, parse_reasoned_answer
 from gream.errors import GreamError
+from gream.files import Row, read_json, read_jsonl
 from gream.page.svg import Point
 from gream.semantic_ids.catalog import Catalog
 
@@ -149,10 +149,7 @@ def read_report_data(run: Path) -> ReportData:
 def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise GreamError(f"{path}: not valid JSON ({error}); make it again") from None
+    value = read_json(path, remedy="make it again")
     if not isinstance(value, dict):
         raise GreamError(f"{path}: a JSON object is expected; make it again")
     return value
@@ -160,33 +157,23 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def _curves(run: Path) -> Iterator[Curve]:
     for title, source in _SFT_LOGS.items():
-        rows = list(_read_jsonl(run / source))
+        rows = _logged(run / source)
         yield _curve(title, source, "loss", [(row.get("current_steps"), row.get("loss")) for row in rows])
-    steps = [(row.get("step"), row.get("data") or {}) for row in _read_jsonl(run / _SRPO_LOG)]
+    steps = [(row.get("step"), row.get("data") or {}) for row in _logged(run / _SRPO_LOG)]
     keys = sorted({key for _, data in steps for key in data})
     for title, names in _SRPO_CURVES.items():
         key = next((key for name in names for key in keys if name in key), names[0])
         yield _curve(title, _SRPO_LOG, key, [(step, data.get(key)) for step, data in steps])
 
 
+def _logged(path: Path) -> list[Row]:
+    return read_jsonl(path, remedy="remove the line or train again") if path.exists() else []
+
+
 def _curve(title: str, source: str, key: str, pairs: Sequence[tuple[Any, Any]]) -> Curve:
     logged = [(float(step), float(value)) for step, value in pairs if step is not None and value is not None]
     finite = sorted((step, value) for step, value in logged if math.isfinite(value))
     return Curve(title, source, key, tuple(finite) or None, len(logged) - len(finite))
-
-
-def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                raise GreamError(f"{path}:{number}: not valid JSON; remove the line or train again") from None
-            if not isinstance(row, dict):
-                raise GreamError(f"{path}:{number}: a JSON object is expected; remove the line or train again")
-            yield row
 
 
 def _most_telling(results: Sequence[Result]) -> Result | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gream.errors import GreamError
+from gream.files import write_text
 from gream.page import STYLE
 from gream.stage import StageResult, run_stage
 
@@ -25,7 +26,7 @@ def write_report(run: Path, *, overwrite: bool) -> StageResult:
         raise GreamError(f"{run}: holds nothing to report; name the folder of a run")
 
     def build(out: Path) -> None:
-        (out / REPORT).write_text(render_page(read_report_data(run)), encoding="utf-8")
+        write_text(out / REPORT, render_page(read_report_data(run)))
 
     return run_stage(
         run,

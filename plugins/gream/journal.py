@@ -7,13 +7,14 @@ leaves half of one, which the next start cuts off. No key is ever in the file tw
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from gream.errors import GreamError
+from gream.files import Row, jsonl_line, parse_jsonl
 
 
 class Journal:
@@ -46,23 +47,15 @@ class Journal:
             end = content.rfind(b"\n") + 1
             if end < len(content):
                 self._stream.truncate(end)
-            self.rows = self._parsed(content[:end])
+            self.rows: dict[str, Row] = {}
+            lines = parse_jsonl(BytesIO(content[:end]), path, fields={"key": str}, remedy="delete the line")
+            for number, row in lines:
+                if row["key"] in self.rows:
+                    raise GreamError(f"{path}:{number}: its key is in the file already; delete the line")
+                self.rows[row["key"]] = row
         except BaseException:
             self._stream.close()
             raise
-
-    def _parsed(self, content: bytes) -> dict[str, dict[str, Any]]:
-        rows: dict[str, dict[str, Any]] = {}
-        for number, line in enumerate(content.splitlines(), start=1):
-            try:
-                row = json.loads(line)
-                key = row["key"]
-            except (ValueError, TypeError, KeyError):
-                raise GreamError(f"{self.path}:{number}: no JSON object with a key; delete the line") from None
-            if key in rows:
-                raise GreamError(f"{self.path}:{number}: its key is in the file already; delete the line")
-            rows[key] = row
-        return rows
 
     def add(self, key: str, row: Mapping[str, Any]) -> None:
         """Append ``row`` under a new ``key``.
@@ -74,7 +67,7 @@ class Journal:
             raise ValueError(f"{self.path}: {key} is already there")
         whole = {"key": key, **row}
         try:
-            self._stream.write(json.dumps(whole, ensure_ascii=False).encode() + b"\n")
+            self._stream.write(jsonl_line(whole).encode())
             self._stream.flush()
         except OSError as error:
             raise GreamError(f"{self.path}: cannot be written ({error.strerror}); make room and start again") from None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gream.errors import GreamError
+from gream.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,6 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise GreamError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write ``value`` as indented JSON through a temporary name, so that no reader sees half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def run_stage(
@@ -186,7 +180,7 @@ def _label(run: Path, path: Path) -> str:
 def _read_record(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    record: dict[str, Any] = read_json(path, remedy="remove it")
     return record
 
 

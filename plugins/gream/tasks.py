@@ -7,19 +7,21 @@ through this module, so a row says the same by each way.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from string import Formatter
 from sys import intern
-from typing import Any, TypedDict, cast, get_args
+from typing import TypedDict, cast, get_args
 
 from gream.dialogue import SYSTEM_PROMPT, Message, join_history, sequence_messages
 from gream.errors import GreamError
+from gream.files import iterate_jsonl, read_jsonl, write_jsonl
 from gream.templates import TEMPLATES, Template
 from gream.templates import Task as Task
+
+_REMEDY = "run the stage 'sft' again"
 
 # Most recent items whose titles stand in a prompt of titles.
 TITLES = 5
@@ -97,8 +99,8 @@ class Material:
     def save(self, folder: Path) -> None:
         """Write ``items.jsonl`` and ``users.jsonl``."""
         rows = ({"id": id_, **texts} for id_, texts in zip(self.ids, self.items, strict=True))
-        _write(folder / "items.jsonl", rows)
-        _write(folder / "users.jsonl", ({"user": user, **texts} for user, texts in self.users.items()))
+        write_jsonl(folder / "items.jsonl", rows)
+        write_jsonl(folder / "users.jsonl", ({"user": user, **texts} for user, texts in self.users.items()))
 
     @staticmethod
     def load(folder: Path) -> Material:
@@ -107,8 +109,10 @@ class Material:
         Raises:
             GreamError: A file is missing or is not what `save` writes; names file and line.
         """
-        items = list(_read(folder / "items.jsonl", {"id": str, **dict.fromkeys(ITEM_TEXTS, str)}))
-        users = _read(folder / "users.jsonl", {"user": int, **dict.fromkeys(USER_TEXTS, str)})
+        items = read_jsonl(folder / "items.jsonl", fields={"id": str, **dict.fromkeys(ITEM_TEXTS, str)}, remedy=_REMEDY)
+        users = read_jsonl(
+            folder / "users.jsonl", fields={"user": int, **dict.fromkeys(USER_TEXTS, str)}, remedy=_REMEDY
+        )
         return Material(
             [row.pop("id") for row in items],
             items,
@@ -132,30 +136,8 @@ def read_records(path: Path) -> list[Record]:
             "history": row["history"],
             "user": row["user"],
         }
-        for row in _read(path, fields)
+        for _, row in iterate_jsonl(path, fields=fields, remedy=_REMEDY)
     ]
-
-
-def _write(path: Path, rows: Any) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def _read(path: Path, fields: Mapping[str, type]) -> Iterator[dict[str, Any]]:
-    number = 0
-    try:
-        with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                row = json.loads(line)
-                if not isinstance(row, dict) or not all(isinstance(row.get(name), fields[name]) for name in fields):
-                    raise GreamError(
-                        f"{path}:{number}: an object with {', '.join(fields)} is expected; run the stage 'sft' again"
-                    )
-                yield row
-    except OSError as error:
-        raise GreamError(f"{path}: cannot be read ({error.strerror}); run the stage 'sft' first") from None
-    except ValueError as error:
-        raise GreamError(f"{path}:{number}: not valid JSON ({error}); run the stage 'sft' again") from None
 
 
 def template_of(task: str, number: int) -> Template:

@@ -9,16 +9,18 @@ hash of the text of each row. A row of a file has the same hash: that of its con
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from gream.dialogue import Message, render_prompt
 from gream.errors import GreamError, exit_with_error_line
+from gream.files import Row, iterate_jsonl, read_jsonl
 
 LOG = "order.rank{}.jsonl"
+
+_REMEDY = "name a file of the sft stage"
 
 
 def text_hash(text: str) -> str:
@@ -44,9 +46,9 @@ def read_order(output: Path) -> list[str]:
     Raises:
         GreamError: There is no log, or a rank's is missing.
     """
-    ranks: list[list[dict[str, Any]]] = []
+    ranks: list[list[Row]] = []
     while (path := output / LOG.format(len(ranks))).exists():
-        ranks.append([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+        ranks.append(read_jsonl(path, fields={"ranks": int, "rows": list}, remedy="train again"))
     if not ranks:
         raise GreamError(f"{output}: holds no {LOG.format(0)}; train with llamafactory-gream")
     if any(line["ranks"] != len(ranks) for rank in ranks for line in rank):
@@ -82,12 +84,11 @@ def file_order(path: Path) -> list[str]:
         GreamError: A line is no such row; names file and line.
     """
     hashes = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, row in iterate_jsonl(path, fields={"messages": list}, remedy=_REMEDY):
         try:
-            row: dict[str, Any] = json.loads(line)
             hashes.append(row_hash(row["messages"]))
-        except (ValueError, KeyError, TypeError):
-            raise GreamError(f"{path}:{number}: no row of messages; name a file of the sft stage") from None
+        except (IndexError, KeyError, TypeError):
+            raise GreamError(f"{path}:{number}: no row of messages; {_REMEDY}") from None
     if not hashes:
         raise GreamError(f"{path}: holds no row")
     return hashes

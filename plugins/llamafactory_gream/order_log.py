@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from gream.files import jsonl_line, read_jsonl, write_jsonl
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llamafactory_gream.order import LOG, text_hash
@@ -24,11 +24,10 @@ class OrderLog(TrainerCallback):
         """Start the log; a resumed run goes on with it where its checkpoint was written."""
         path = Path(args.output_dir) / LOG.format(args.process_index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        earlier = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        # The last line may be half of one, where the run was killed; it is past the checkpoint then.
-        kept = [line for line in earlier if line.endswith("\n") and json.loads(line)["step"] < state.global_step]
-        self._stream = path.open("w", encoding="utf-8")
-        self._stream.writelines(kept)
+        fields = {"step": int}
+        earlier = read_jsonl(path, fields=fields, unfinished=True, remedy="remove it") if path.exists() else []
+        write_jsonl(path, (line for line in earlier if line["step"] < state.global_step))
+        self._stream = path.open("a", encoding="utf-8")
         tokenizer = kwargs["processing_class"]
 
         def log(model: Any, _: Any, inputs: dict[str, Any]) -> None:
@@ -40,7 +39,7 @@ class OrderLog(TrainerCallback):
             rows = [row[keep].tolist() for row, keep in zip(tokens, shown, strict=True)]
             texts = tokenizer.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             line = {"step": state.global_step, "ranks": args.world_size, "rows": [text_hash(text) for text in texts]}
-            self._stream.write(json.dumps(line) + "\n")
+            self._stream.write(jsonl_line(line))
             self._stream.flush()
 
         self._hook = kwargs["model"].register_forward_pre_hook(log, with_kwargs=True)

@@ -5,9 +5,7 @@ A log is what verl's file logger writes (``VERL_FILE_LOGGER_PATH``): one JSON ob
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,9 +14,12 @@ from typing import Annotated
 
 import typer
 from gream.errors import GreamError, exit_with_error_line
+from gream.files import write_text
 from gream.page import html_page
 from gream.page.markup import table_of
 from gream.page.svg import COLOURS, lines_chart
+
+from verl_srpo.rollouts import read_metrics
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -75,27 +76,11 @@ def read_run(path: Path, name: str) -> Run:
     Raises:
         GreamError: The file cannot be read, a line before the last is broken, or there is no metric.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except OSError as error:
-        raise GreamError(
-            f"{path}: cannot be read ({error.strerror}); name a log that verl's file logger wrote"
-        ) from None
     steps: dict[str, dict[float, float]] = {}
-    for number, line in enumerate(lines, start=1):
-        # The last line may be half written: the run may go on as we read.
-        if not line.endswith("\n"):
-            break
-        try:
-            record = json.loads(line)
-            step, data = float(record["step"]), dict(record["data"])
-        except (ValueError, KeyError, TypeError):
-            raise GreamError(
-                f"{path}:{number}: no JSON object with 'step' and 'data', as verl's file logger writes"
-            ) from None
-        for metric, value in data.items():
+    for record in read_metrics(path):
+        for metric, value in record["data"].items():
             if isinstance(value, int | float) and math.isfinite(value):
-                steps.setdefault(metric, {})[step] = float(value)
+                steps.setdefault(metric, {})[float(record["step"])] = float(value)
     if not steps:
         raise GreamError(f"{path}: holds no step yet")
     return Run(name, {metric: sorted(values.items()) for metric, values in steps.items()})
@@ -158,9 +143,7 @@ def report(
     runs = [read_run(path, name) for path, name in zip(logs, names_of(logs), strict=True)]
     page = report_page(runs)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, out)
+    write_text(out, page)
     print(f"{out}: {len(runs)} runs", flush=True)
 
 

@@ -1,10 +1,8 @@
-"""Sampled rollouts: their names and order, the parts of their rewards, and a record of them as JSON lines."""
+"""Sampled rollouts: names, order, parts of their rewards, records; and the metrics of the steps they were made in."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 from gream.dialogue import ANSWER_OPEN, extract_answer
 from gream.errors import GreamError
+from gream.files import Row, read_jsonl
 
 
 def group_of(key: str) -> str:
@@ -107,11 +106,11 @@ def rollout_rows(
         }
 
 
-def write_rollouts(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    """Write ``rows`` to ``path`` as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
+def read_metrics(path: Path) -> list[Row]:
+    """The records, ``{"step", "data"}``, that verl's file logger has written; the run may go on, or have been killed.
+
+    Raises:
+        GreamError: The file cannot be read, or a line before the last is no such record.
+    """
+    fields = {"step": int | float, "data": dict}
+    return read_jsonl(path, fields=fields, unfinished=True, remedy="name a log that verl's file logger wrote")

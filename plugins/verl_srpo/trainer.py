@@ -12,7 +12,6 @@ Use with ``trainer.v1.trainer_mode=srpo_sync``. It differs from verl's ``sync`` 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import transfer_queue as tq
 from gream.errors import GreamError
+from gream.files import Row, write_jsonl
 from gream.semantic_ids.catalog import Catalog
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
@@ -37,7 +37,7 @@ from verl_srpo.liveness import Liveness
 from verl_srpo.metrics import policy_gap, step_metrics
 from verl_srpo.replay import SrpoReplayBuffer
 from verl_srpo.reward import ResidualReward
-from verl_srpo.rollouts import group_of, reward_parts, rollout_rows, write_rollouts
+from verl_srpo.rollouts import group_of, read_metrics, reward_parts, rollout_rows
 from verl_srpo.settings import read_settings
 
 _SURPLUS = "transfer_queue"
@@ -235,7 +235,9 @@ class SrpoTrainer(PPOTrainerSync):
             bonuses=[self._bonus[key] for key in keys],
             policy_steps=[tags[key]["max_global_steps"] for key in keys],
         )
-        write_rollouts(Path(rollout_data_dir, f"{self.global_steps}.jsonl"), rows)
+        folder = Path(rollout_data_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_jsonl(folder / f"{self.global_steps}.jsonl", rows)
 
 
 def _check_settings(config: Any) -> None:
@@ -287,20 +289,11 @@ def _paths(files: str | Sequence[str]) -> list[Path]:
     return [Path(files)] if isinstance(files, str) else [Path(file) for file in files]
 
 
-def records_up_to(path: Path, step: int) -> list[dict[str, Any]]:
+def records_up_to(path: Path, step: int) -> list[Row]:
     """The records of a metrics file up to ``step``; a run that was killed later wrote more, which will be made again.
 
     Args:
         path: JSON lines of verl's file logger.
         step: Last step to keep.
     """
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        # A kill may leave a last line without its end.
-        if line.endswith("\n"):
-            record = json.loads(line)
-            if record["step"] <= step:
-                records.append(record)
-    return records
+    return [record for record in read_metrics(path) if record["step"] <= step] if path.exists() else []

@@ -11,7 +11,6 @@ job on two free cores.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from gream.files import jsonl_line, read_json, read_jsonl
 
 from eval.metrics import mean_with_interval, ranks_of
 
@@ -99,8 +99,8 @@ def finish(
             *(sys.executable, "-m", "eval", "reasoning", "--run", str(job)),
             *("--checkpoint", str(checkpoint), "--name", "srpo"),
         )
-    rewards = json.loads((job / "eval" / "rewards.json").read_text(encoding="utf-8"))
-    metrics = json.loads((job / "eval" / "srpo" / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+    rewards = read_json(job / "eval" / "rewards.json", remedy="make it again")
+    metrics = read_json(job / "eval" / "srpo" / "metrics.json", remedy="make it again")["metrics"]
     return {
         "variant": variant,
         "seed": seed,
@@ -148,9 +148,9 @@ def main() -> None:
     run, out = given.run.resolve(), given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "results.jsonl"
-    results = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    results = read_jsonl(path) if path.exists() else []
     done = {(row["variant"], row["seed"], row["steps"]) for row in results}
-    levels = min(len(tokens) for tokens in json.loads((run / "index.json").read_text(encoding="utf-8")).values())
+    levels = min(len(tokens) for tokens in read_json(run / "index.json", remedy="make it again").values())
     # Seed by seed, so that a stop leaves whole comparisons.
     for seed in given.seeds:
         for variant in VARIANTS:
@@ -160,7 +160,7 @@ def main() -> None:
             job = folder_of(out, {"variant": variant, "seed": seed, "steps": given.steps})
             row = finish(run, job, variant, seed, given.steps, levels, given.options)
             with path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+                stream.write(jsonl_line(row))
             results.append(row)
     show(run, out, results)
 

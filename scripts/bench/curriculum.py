@@ -28,13 +28,14 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from gream.dialogue import Message, direct_prompt, reasoning_prompt, render_prompt
+from gream.files import read_jsonl
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.extension import texts_under, write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_cosine_schedule_with_warmup
 
 from data_processing.config import CurriculumConfig
 from data_processing.rows.curriculum import reasoning_share, training_order
-from data_processing.tables import read_items, read_jsonl, read_sequences, read_training_sequences
+from data_processing.tables import read_items, read_sequences, read_training_sequences
 from data_processing.teacher.labels import labelled
 from data_processing.teacher.template import argue, usual_successors
 

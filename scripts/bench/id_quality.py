@@ -12,13 +12,12 @@ with centroids refitted to each side's codes.
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from gream.files import read_json
 from gream.semantic_ids.collisions import collision_groups, resolve_collisions
 from gream.semantic_ids.kmeans import fit_residual_kmeans
 from gream.semantic_ids.published import index_codes, read_index
@@ -36,7 +35,7 @@ SIZE = 256
 
 def read(path: Path) -> Any:
     """The JSON value of a gzip'd file, or None where there is no such file."""
-    return json.loads(gzip.decompress(path.read_bytes())) if path.exists() else None
+    return read_json(path, remedy="download it again") if path.exists() else None
 
 
 def sequences_of(folder: Path, name: str) -> list[list[int]]:

@@ -11,13 +11,12 @@ items, FOLDER/Beauty/Beauty.item.json.gz, as LSA makes vectors of them, one prob
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gream.files import read_json
 from gream.semantic_ids.kmeans import fit_residual_kmeans
 
 # Points, dimensions, clusters.
@@ -40,7 +39,7 @@ def texts(folder: Path) -> Any:
     from data_processing.encoders.lsa import LsaEncoder
     from data_processing.tables import Item
 
-    items = json.loads(gzip.decompress((folder / "Beauty" / "Beauty.item.json.gz").read_bytes()))
+    items = read_json(folder / "Beauty" / "Beauty.item.json.gz", remedy="download it again")
     catalogue = []
     for number in range(len(items)):
         item = items[str(number)]

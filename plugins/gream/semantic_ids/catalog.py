@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 
 from gream.errors import GreamError
+from gream.files import write_json
 from gream.semantic_ids.published import read_index
 from gream.semantic_ids.vocabulary import TOKEN_PATTERN, find_tokens
-from gream.stage import write_json
 
 
 class Catalog:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gream.errors import GreamError
+from gream.files import write_atomically
 from gream.semantic_ids.balance import Array, assign_balanced
 
 Floats = npt.NDArray[np.float32]
@@ -98,7 +99,8 @@ class Codebook:
         """Write all levels to a safetensors file."""
         from safetensors.numpy import save_file
 
-        save_file({f"level_{i}": level for i, level in enumerate(self.centroids)}, str(path))
+        with write_atomically(path) as temporary:
+            save_file({f"level_{i}": level for i, level in enumerate(self.centroids)}, str(temporary))
 
     @staticmethod
     def load(path: Path) -> Codebook:

@@ -6,7 +6,6 @@ on them or decode them before `disambiguate_index` has made them unique: `Catalo
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from gream.errors import GreamError
+from gream.files import read_json
 from gream.semantic_ids.kmeans import Codes
 from gream.semantic_ids.vocabulary import LEVEL_LETTERS, TOKEN_PATTERN
 
@@ -27,14 +27,7 @@ def read_token_lists(path: Path) -> Ids:
     Raises:
         GreamError: The file cannot be read, or its items are not 0 to n-1 with a list of texts each, none empty.
     """
-    try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8") as stream:
-            raw = json.load(stream)
-    except json.JSONDecodeError as error:
-        raise GreamError(f"{path}:{error.lineno}: not valid JSON ({error}); make or download the file again") from None
-    except (OSError, EOFError, ValueError) as error:
-        raise GreamError(f"{path}: cannot be read as an index of semantic ids ({error})") from None
+    raw = read_json(path, remedy="make or download the index of semantic ids again")
     if not isinstance(raw, dict) or not raw:
         raise GreamError(f"{path}: a JSON object that maps item numbers to the tokens of their ids is expected")
     for key in raw:
