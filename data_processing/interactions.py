@@ -17,12 +17,13 @@ import polars as pl
 from gream.config import Config
 from gream.errors import GreamError
 from gream.files import write_json, write_text
+from gream.stage import Summary
 from pydantic import Field, PositiveInt, model_validator
 
 from .published import read_inter, read_item
 from .readers import source_of
 from .readers.formats import Columns, Format, check_format
-from .readers.text import clean_items
+from .readers.text import CleanItems, clean_items
 from .statistics_page import render_statistics
 
 # Leave-one-out takes two interactions of each user; one at least must be left to train on.
@@ -56,7 +57,7 @@ class InteractionsConfig(Config):
         return self
 
 
-def build_interactions(config: InteractionsConfig, reviews: Path, metadata: Path, out: Path) -> None:
+def build_interactions(config: InteractionsConfig, reviews: Path, metadata: Path, out: Path) -> Summary:
     """Write the tables of a run and what they count.
 
     ``interactions.parquet``, ``users.parquet``, ``items.parquet``, ``reviews.parquet``, ``statistics.json`` and
@@ -75,8 +76,7 @@ def build_interactions(config: InteractionsConfig, reviews: Path, metadata: Path
     for path in (reviews, metadata):
         check_format(path, config.format)
     if config.format == "published":
-        _import_published(config, reviews, metadata, out)
-        return
+        return _import_published(config, reviews, metadata, out)
     source = source_of(config.format, config.columns)
     described = source.read_metadata(metadata)
     made = make_sequences(source.read_reviews(reviews), described["item_id"], config.core)
@@ -100,17 +100,17 @@ def build_interactions(config: InteractionsConfig, reviews: Path, metadata: Path
     texts = training.join(texts, on="row", how="inner", maintain_order="left").drop("row")
     first, last = made.frame["timestamp"].min(), made.frame["timestamp"].max()
     counts = made.counts
-    _write_tables(
+    return _write_tables(
         out,
         made.frame.drop("row"),
         made.users,
-        items.frame,
+        items,
         texts,
         {
             "source": {**_source(config, reviews, metadata), "first": _date(first), "last": _date(last)},
             **_shape(made.frame),
             "training_reviews_with_text": len(texts),
-            "titles_replaced": items.titles_replaced,
+            **items.statistics(),
             "filters": {
                 "raw": counts["raw"],
                 "removed_without_metadata": _difference(counts["raw"], counts["with_metadata"]),
@@ -125,7 +125,7 @@ def build_interactions(config: InteractionsConfig, reviews: Path, metadata: Path
     )
 
 
-def _import_published(config: InteractionsConfig, inter: Path, item: Path, out: Path) -> None:
+def _import_published(config: InteractionsConfig, inter: Path, item: Path, out: Path) -> Summary:
     """The same tables from finished sequences: no filter, nothing renumbered, no times and no reviews."""
     published = read_inter(inter)
     metadata = read_item(item)
@@ -148,17 +148,17 @@ def _import_published(config: InteractionsConfig, inter: Path, item: Path, out: 
         metadata = metadata[kept_items]
     items = clean_items(metadata)
     texts = pl.DataFrame(schema={"user": pl.Int32, "item": pl.Int32, "text": pl.String})
-    _write_tables(
+    return _write_tables(
         out,
         sequences,
         users,
-        items.frame,
+        items,
         texts,
         {
             "source": _source(config, inter, item),
             **_shape(sequences),
             "training_reviews_with_text": 0,
-            "titles_replaced": items.titles_replaced,
+            **items.statistics(),
             # Published sequences stay as they are, or results on them could not be compared.
             "repetitions_kept": len(sequences) - sequences.select("user", "item").n_unique(),
             "items_without_interaction": len(metadata) - sequences["item"].n_unique(),
@@ -319,16 +319,18 @@ def _write_tables(
     out: Path,
     sequences: pl.DataFrame,
     users: pl.Series,
-    items: pl.DataFrame,
+    items: CleanItems,
     texts: pl.DataFrame,
     statistics: dict[str, Any],
-) -> None:
+) -> Summary:
     _write(sequences, out / "interactions.parquet")
     _write(users.to_frame("user_id").with_row_index("user").cast({"user": pl.Int32}), out / "users.parquet")
-    _write(items.with_row_index("item").cast({"item": pl.Int32}), out / "items.parquet")
+    _write(items.frame.with_row_index("item").cast({"item": pl.Int32}), out / "items.parquet")
     _write(texts, out / "reviews.parquet")
     write_json(out / "statistics.json", statistics)
     write_text(out / "statistics.md", render_statistics(statistics))
+    counted = ", ".join(f"{statistics[name]:,} {name}" for name in ("users", "items", "interactions"))
+    return Summary(", ".join(filter(None, (counted, items.says()))))
 
 
 def _write(frame: pl.DataFrame, path: Path) -> None:

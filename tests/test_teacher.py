@@ -114,11 +114,20 @@ def test_preferences_count_what_was_bought() -> None:
     assert preference.long_term.startswith("Earlier Cups (1 of 1)")
 
 
-def test_descriptions_and_intentions_are_never_empty() -> None:
-    bare = item("", "", title="Thing")
-    assert describe_item(bare).startswith("Thing")
-    assert state_intention(bare)
-    assert "Zanzibar" not in state_intention(item("Cups", "Arbor", title="Zanzibar"))
+def test_what_is_not_known_of_an_item_is_not_said() -> None:
+    assert describe_item(item("Cups", "Arbor", title="Zanzibar")) == "Zanzibar (Kitchen > Cups), by Arbor."
+    assert describe_item(item("Cups", "", title="Zanzibar")) == "Zanzibar (Kitchen > Cups)."
+    assert describe_item(item("", "Arbor", title="Zanzibar")) == "Zanzibar, by Arbor."
+    assert describe_item(item("", "", title="Zanzibar")) == ""
+    assert state_intention(item("Cups", "Arbor", title="Zanzibar")) == "I am looking for Cups by Arbor."
+    assert state_intention(item("", "Arbor", title="Zanzibar")) == "I am looking for something by Arbor."
+    assert state_intention(item("", "", title="Zanzibar")) == ""
+
+
+def test_a_history_of_titles_alone_is_told_by_their_first_words() -> None:
+    history = [item("", "", "Green tea of the upper valley, loose"), item("", "", "山" * 60), item("", "Arbor", "Tray")]
+    general = describe_user([*history, history[0]]).general
+    assert general == f"In all Green tea of the upper (2 of 4) and {'山' * 40} (1 of 4)."
 
 
 def test_a_category_that_most_items_share_is_no_label() -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gream.errors import GreamError
 from gream.files import write_atomically
 
+from ..words import terms_of
 from . import item_text
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class LsaEncoder:
     """Text to vector: TF-IDF over a fixed vocabulary, projected on the main directions of the texts it was fitted to.
 
     Attributes:
-        vocabulary: Terms of one or two words, in column order.
+        vocabulary: Terms of one or two words (see `data_processing.words`), in column order.
         idf: Inverse document frequency of each term, ``[terms]``.
         components: ``[d, terms]``.
     """
@@ -96,4 +97,4 @@ class LsaEncoder:
 def _vectorizer(**more: Any) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(sublinear_tf=True, stop_words="english", ngram_range=(1, 2), **more)
+    return TfidfVectorizer(sublinear_tf=True, analyzer=terms_of, **more)

@@ -1,13 +1,16 @@
-"""Text of raw dumps made clean: no markup, no control characters, cut at a word, never emptied by a cut."""
+"""Text of raw dumps made clean: no markup, no token, nothing invisible, cut at a word, never emptied by a cut."""
 
 from __future__ import annotations
 
 import html
 import re
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
+from gream.texts import Change, plain_text
 
 # What readers return of items, and `clean_items` takes.
 METADATA: dict[str, pl.DataType] = {
@@ -29,25 +32,28 @@ _HIDDEN = re.compile(r"<!--.*?(?:-->|$)|<(script|style)\b.*?(?:</\1\s*>|$)", re.
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 # A tag that the end of the text cut off; with an attribute, so that "a <b" stays what it says.
 _OPEN_TAG = re.compile(r"<[a-zA-Z]\w*\s+[\w-]+\s*=[^<>]*$|</\w*$")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def clean_text(text: str) -> str:
-    """Text without markup: HTML entities resolved, tags and control characters removed, white space folded.
+def clean_text(text: str, changes: Counter[Change] | None = None) -> str:
+    """Plain text (see `gream.texts`) without markup: HTML entities resolved, tags removed, white space folded.
 
     Dumps escape some texts twice, so this repeats until nothing changes: cleaning clean text changes nothing.
+
+    Args:
+        text: As a dump, or a teacher, has it.
+        changes: Told what `plain_text` takes away.
     """
     while True:
         before = text
+        # Control tokens go before tags, some of which they look like, so that they are counted.
+        text = plain_text(_HIDDEN.sub(" ", text) if "<" in text else text, changes)
+        if "<" not in text and "&" not in text:
+            return text
         if "<" in text:
-            for pattern in (_HIDDEN, _TAG, _OPEN_TAG):
-                text = pattern.sub(" ", text)
+            text = " ".join(_OPEN_TAG.sub(" ", _TAG.sub(" ", text)).split())
         if "&" in text:
             text = html.unescape(text)
-        if not text.isprintable():
-            text = _CONTROL.sub(" ", text)
-        text = " ".join(text.split())
-        if text == before or ("<" not in text and "&" not in text):
+        if text == before:
             return text
 
 
@@ -79,14 +85,32 @@ class CleanItems:
     Attributes:
         frame: item_id, title, description, brand (strings) and categories (list), none of them null.
         titles_replaced: How many titles held no text and were replaced.
+        brands_respelt: How many items have a brand that others spell otherwise, and more often.
+        changes: What cleaning took away that no reader of the texts is to see.
     """
 
     frame: pl.DataFrame
     titles_replaced: int
+    brands_respelt: int
+    changes: Counter[Change]
+
+    def statistics(self) -> dict[str, int]:
+        """Counts for ``statistics.json``."""
+        empty = {
+            "items_without_description": int((self.frame["description"] == "").sum()),
+            "items_without_brand": int((self.frame["brand"] == "").sum()),
+            "items_without_category": int((self.frame["categories"].list.len() == 0).sum()),
+        }
+        removed = {f"{change.value.replace(' ', '_')}_removed": self.changes[change] for change in Change}
+        return {"titles_replaced": self.titles_replaced, "brands_respelt": self.brands_respelt, **empty, **removed}
+
+    def says(self) -> str:
+        """The same in a few words, for a stage's line: what is not zero."""
+        return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in self.statistics().items() if count)
 
 
 def clean_items(metadata: pl.DataFrame) -> CleanItems:
-    """Texts of items, free of markup and scripts.
+    """Texts of items, free of markup and scripts; brands in one spelling each.
 
     A title without any text of its own is replaced by "CATEGORY by BRAND" (the most specific category), by the one of
     the two that is known, or by the item id. A description may stay empty.
@@ -94,18 +118,20 @@ def clean_items(metadata: pl.DataFrame) -> CleanItems:
     Args:
         metadata: As `Source.read_metadata` returns it.
     """
+    changes: Counter[Change] = Counter()
+    fields = list(metadata.select("item_id", "title", "description", "brand", "category").iter_rows())
+    spelt = [clean_text(re.sub(r"^\s*by\s*\n", "", brand or ""), changes) for _, _, _, brand, _ in fields]
+    brands = one_spelling(spelt)
     replaced = 0
     rows = []
-    for item_id, title, description, brand, category in metadata.select(
-        "item_id", "title", "description", "brand", "category"
-    ).iter_rows():
-        brand = clean_text(re.sub(r"^\s*by\s*\n", "", brand or ""))
-        categories = _category_path(category or [])
-        clean_title = cut_text(_without_script(clean_text(title or "")), TITLE_CHARACTERS)
+    for number, ((item_id, title, description, _, category), brand) in enumerate(zip(fields, brands, strict=True)):
+        categories = _category_path(category or [], changes)
+        clean_title = cut_text(_without_script(clean_text(title or "", changes)), TITLE_CHARACTERS)
         if not clean_title:
-            clean_title = " by ".join(part for part in (*categories[-1:], brand) if part) or item_id
+            known = (" by ".join(part for part in (*categories[-1:], brand) if part), clean_text(item_id))
+            clean_title = next(filter(None, known), f"Item {number}")
             replaced += 1
-        paragraphs = [_without_script(clean_text(paragraph or "")) for paragraph in description or []]
+        paragraphs = [_without_script(clean_text(paragraph or "", changes)) for paragraph in description or []]
         # Some rows repeat a paragraph word for word.
         text = " ".join(dict.fromkeys(paragraph for paragraph in paragraphs if paragraph))
         rows.append((item_id, clean_title, cut_text(text, DESCRIPTION_CHARACTERS), brand, categories))
@@ -113,14 +139,29 @@ def clean_items(metadata: pl.DataFrame) -> CleanItems:
         **dict.fromkeys(("item_id", "title", "description", "brand"), pl.String()),
         "categories": pl.List(pl.String()),
     }
-    return CleanItems(pl.DataFrame(rows, schema=schema, orient="row"), replaced)
+    respelt = sum(before != after for before, after in zip(spelt, brands, strict=True))
+    return CleanItems(pl.DataFrame(rows, schema=schema, orient="row"), replaced, respelt, changes)
 
 
-def _category_path(category: Sequence[str | None]) -> list[str]:
+def one_spelling(brands: Sequence[str]) -> list[str]:
+    """Each brand as most spell it, where case, white space, width, a trade mark's sign and a last stop differ.
+
+    Ties by the alphabet.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    keys = [_MARKS.sub("", unicodedata.normalize("NFKC", _MARKS.sub("", brand))).casefold() for brand in brands]
+    keys = [" ".join(key.split()).rstrip(" .,;:") for key in keys]
+    for key, brand in zip(keys, brands, strict=True):
+        counts[key][brand] += 1
+    chosen = {key: min(spelt, key=lambda brand: (-spelt[brand], brand)) for key, spelt in counts.items()}
+    return [chosen[key] if key else brand for key, brand in zip(keys, brands, strict=True)]
+
+
+def _category_path(category: Sequence[str | None], changes: Counter[Change]) -> list[str]:
     """Categories from general to specific, each once; ends where the dump goes on with selling points."""
     path: list[str] = []
     for raw in category:
-        name = clean_text(raw or "")
+        name = clean_text(raw or "", changes)
         if not name or len(name) > CATEGORY_CHARACTERS or name.endswith("."):
             break
         if name not in path:
@@ -128,6 +169,7 @@ def _category_path(category: Sequence[str | None]) -> list[str]:
     return path
 
 
+_MARKS = re.compile("[\u00ae\u2122\u00a9\u2120]|\\((?:R|TM|C)\\)")
 # The 2018 crawl took the page's scripts and styles for the title of some items.
 _SCRIPT = re.compile(r"\.getTime\(\)|\bvar \w+ ?=|\bfunction ?\w*\(|[.#][\w-]+ ?\{[^{}]*:[^{}]*\}")
 

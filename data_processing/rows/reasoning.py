@@ -12,6 +12,8 @@ from gream.dialogue import ReasonedAnswer, reasoning_prompt
 from gream.errors import GreamError
 from gream.files import Row
 from gream.semantic_ids.catalog import Catalog
+from gream.semantic_ids.vocabulary import TOKEN_PATTERN
+from gream.texts import refuse_tokens
 
 from ..config import SftConfig
 from ..tables import Item
@@ -34,7 +36,13 @@ class Reasoned:
     answer: ReasonedAnswer
 
     def row(self, steps: int) -> Row:
-        """Messages, with the first ``steps`` stages of the chain."""
+        """Messages, with the first ``steps`` stages of the chain.
+
+        Raises:
+            GreamError: A stage holds a control token, or a part of an id.
+        """
+        said = (self.answer.evidence, self.answer.preference, self.answer.intent, self.answer.recommendation)
+        refuse_tokens(TOKEN_PATTERN.sub(" ", " ".join(said)), "a chain")
         answer = {"role": "assistant", "content": self.answer.render(steps)}
         return {"messages": [*reasoning_prompt(self.history), answer]}
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..tables import Item
+from ..words import telling_words
 
 # An item stays that is so similar to the argument as this share of the most similar one.
 LEAST_SIMILAR = 0.5
@@ -25,7 +26,7 @@ class Denoiser:
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        self._weights: Any = TfidfVectorizer(stop_words="english", sublinear_tf=True)
+        self._weights: Any = TfidfVectorizer(analyzer=telling_words, sublinear_tf=True)
         self._weights.fit([_text_of(item) for item in catalogue])
 
     def supported(self, history: Sequence[Item], argument: str) -> tuple[int, ...]:

@@ -17,6 +17,8 @@ from gream.dialogue import ReasonedAnswer, join_history, parse_reasoned_answer
 from gream.semantic_ids.vocabulary import TOKEN_PATTERN
 
 from ..tables import Item
+from ..words import SPACELESS, is_spaceless
+from ..words import words_of as split
 from .template import kind_of, label_of
 
 # A word of a title is distinctive where a smaller share of all titles holds it, or hardly any.
@@ -29,9 +31,8 @@ TITLE_WORDS = 5
 OTHER_TITLE_WORDS = 3
 
 _CLAUSE_END = re.compile(r"[.;:!?](?:\s|$)")
-_WORD = re.compile(r"\w+")
 _ID = re.compile(rf"(?:{TOKEN_PATTERN.pattern})+")
-_UNIT = re.compile(rf"{TOKEN_PATTERN.pattern}|\w+|[^\w\s]")
+_UNIT = re.compile(rf"{TOKEN_PATTERN.pattern}|[{SPACELESS}]|\w+|[^\w\s]")
 
 
 class Rejection(StrEnum):
@@ -46,10 +47,8 @@ class Rejection(StrEnum):
     too_long = "too long"
 
 
-@lru_cache(maxsize=1 << 17)
-def words_of(text: str) -> tuple[str, ...]:
-    """Words in lower case."""
-    return tuple(_WORD.findall(text.casefold()))
+# Titles and brands are looked at again and again.
+words_of = lru_cache(maxsize=1 << 17)(split)
 
 
 # Words that any text may hold: they tell no title from another.
@@ -113,7 +112,9 @@ class Titles:
         return {
             word
             for word in set(words_of(title)) - FUNCTION_WORDS
-            if len(word) >= DISTINCTIVE_LETTERS and not word.isdigit() and self._holding[word] <= most
+            if (len(word) >= DISTINCTIVE_LETTERS or is_spaceless(word))
+            and not word.isdigit()
+            and self._holding[word] <= most
         }
 
     def named_in(self, words: Sequence[str]) -> set[tuple[str, ...]]:

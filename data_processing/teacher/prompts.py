@@ -12,9 +12,11 @@ import re
 from collections.abc import Callable, Sequence
 
 from gream.dialogue import Message
+from gream.texts import refuse_tokens
 
 from ..readers.text import DESCRIPTION_CHARACTERS, clean_text
 from ..tables import Item
+from .filters import words_of
 from .questions import UnusableAnswerError
 
 # Reviews of an item, and their least length, as in the paper; items of a user, the most recent ones.
@@ -146,14 +148,14 @@ def ask_intention(target: Item, review: str) -> list[Message]:
 
 def intention_reader(target: Item) -> Callable[[str], dict[str, str]]:
     """Read ``intention``, which must not name the title of ``target`` (paper section 3.2)."""
-    title = _words(target.title)
+    title = words_of(target.title)
     length = min(len(title), _TITLE_WORDS)
-    names = {tuple(title[start : start + length]) for start in range(len(title) - length + 1)} if length > 1 else set()
+    names = {title[start : start + length] for start in range(len(title) - length + 1)} if length > 1 else set()
 
     def read(answer: str) -> dict[str, str]:
         text = _text(answer, SENTENCE_CHARACTERS)
-        words = _words(text)
-        if any(tuple(words[start : start + length]) in names for start in range(len(words))):
+        words = words_of(text)
+        if any(words[start : start + length] in names for start in range(len(words))):
             raise UnusableAnswerError("it names the title of the product")
         return {"intention": text}
 
@@ -166,7 +168,12 @@ def line_of(item: Item) -> str:
 
 
 def conversation(prompt: str, system: str = SYSTEM) -> list[Message]:
-    """A system turn and one question."""
+    """A system turn and one question.
+
+    Raises:
+        GreamError: A text in the question would be a control token.
+    """
+    refuse_tokens(prompt, "a question to the teacher")
     return [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
 
 
@@ -177,10 +184,6 @@ def _fields(item: Item) -> dict[str, str]:
         "categories": " > ".join(item.categories) or _UNKNOWN,
         "description": item.description or _UNKNOWN,
     }
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
 
 
 def without_reasoning(answer: str) -> str:

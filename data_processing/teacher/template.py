@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from gream.dialogue import ReasonedAnswer
 
+from ..readers.text import cut_text
 from ..tables import Item
 
 # How many of the categories that follow a category count as its usual successors.
@@ -25,14 +26,18 @@ MOST_KEPT = 8
 RECENT = 3
 # Words of a title that stand for an item without category and brand.
 TITLE_WORDS = 5
+# Of scripts that put no spaces between words.
+KIND_CHARACTERS = 40
 
 
 def describe_item(item: Item) -> str:
-    """A description that is never empty: the item's own, or one composed of its brand and categories."""
+    """The item's own description, or one composed of title, categories and brand; empty where its title is all."""
     if item.description:
         return item.description
-    path = " > ".join(item.categories) or "no category"
-    return f"{item.title} ({path}), by {item.brand or 'an unnamed brand'}."
+    path, brand = " > ".join(item.categories), item.brand
+    if not path and not brand:
+        return ""
+    return f"{item.title}{f' ({path})' if path else ''}{f', by {brand}' if brand else ''}."
 
 
 @dataclass(frozen=True)
@@ -62,15 +67,21 @@ def describe_user(history: Sequence[Item]) -> Preference:
 
 
 def _counts(items: Sequence[Item]) -> str:
-    categories = Counter(item.category or "items of no category" for item in items).most_common(2)
-    brands = Counter(item.brand for item in items if item.brand).most_common(1)
-    liked = " and ".join(f"{name} ({count} of {len(items)})" for name, count in categories)
+    # Items without a category are what their brand, or their title, says.
+    kinds = Counter(label_of(item) or kind_of(item) for item in items).most_common(2)
+    brands = Counter(item.brand for item in items if item.category and item.brand).most_common(1)
+    liked = " and ".join(f"{name} ({count} of {len(items)})" for name, count in kinds)
     return liked + (f", often by {brands[0][0]}" if brands else "")
 
 
 def state_intention(target: Item) -> str:
-    """A first-person wish for an item of the target's kind; it does not name the title (paper section 3.2)."""
-    wish = f"I am looking for {target.category or 'something new'}"
+    """A first-person wish for an item of the target's kind, empty where it has none.
+
+    It does not name the title (paper section 3.2).
+    """
+    if not target.category and not target.brand:
+        return ""
+    wish = f"I am looking for {target.category or 'something'}"
     return wish + (f" by {target.brand}." if target.brand else ".")
 
 
@@ -149,7 +160,7 @@ def argue(
 def kind_of(item: Item) -> str:
     """An item in the words that chains use: category and brand, the first words of its title where it has neither."""
     if not item.category and not item.brand:
-        return " ".join(item.title.split()[:TITLE_WORDS])
+        return cut_text(" ".join(item.title.split()[:TITLE_WORDS]), KIND_CHARACTERS)
     return f"{item.category or 'one'} by {item.brand}" if item.brand else item.category
 
 

@@ -20,6 +20,7 @@ from gream.errors import GreamError
 from gream.files import iterate_jsonl, read_jsonl, write_jsonl
 from gream.templates import TEMPLATES, Template
 from gream.templates import Task as Task
+from gream.texts import refuse_tokens
 
 _REMEDY = "run the stage 'sft' again"
 
@@ -64,6 +65,17 @@ class Material:
     ids: Sequence[str]
     items: Sequence[Mapping[str, str]]
     users: Mapping[int, Mapping[str, str]]
+
+    def __post_init__(self) -> None:
+        """Refuse a text that would put a turn, a thought or an id into a row.
+
+        Raises:
+            GreamError: A text of an item or a user holds a control or id token.
+        """
+        for kind, texts_of in (("item", enumerate(self.items)), ("user", self.users.items())):
+            for number, texts in texts_of:
+                for name, text in texts.items():
+                    refuse_tokens(text, f"the {name} of {kind} {number}")
 
     def slots(self, record: Record) -> dict[str, str]:
         """Text of every slot that ``record`` could fill; empty where there is none.
