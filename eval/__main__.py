@@ -21,20 +21,28 @@ from gream.options import (
     with_groups,
 )
 
-from .options import Evaluated, Here
+from .options import Evaluated, Here, HistoryRuleOption, RefitOption
 
 if TYPE_CHECKING:
     from .asking import Combine
+    from .protocol import History, Protocol
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 
 @app.command()
-def baselines(run: RunOption, seed: SeedOption = 0, overwrite: OverwriteOption = False) -> None:
-    """Popularity, item-to-item co-occurrence and a Markov chain over items, on the test split."""
+def baselines(
+    run: RunOption,
+    history: HistoryRuleOption = "excluded",
+    refit: RefitOption = False,
+    seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Popularity, co-occurrence, a Markov chain, and transitions with content, on the test split; seconds each."""
     from .stages import evaluate_baselines
 
-    for result in evaluate_baselines(run, seed=seed, command=_command(), overwrite=overwrite):
+    protocol = _protocol(history, refit)
+    for result in evaluate_baselines(run, protocol=protocol, seed=seed, command=_command(), overwrite=overwrite):
         print(result, flush=True)
 
 
@@ -49,6 +57,8 @@ def sasrec(
         int, typer.Option(min=1, help="Items that stand for the catalogue in the loss; the catalogue's size is exact.")
     ] = 2048,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; validation ends training earlier.")] = 200,
+    history: HistoryRuleOption = "excluded",
+    refit: RefitOption = False,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
@@ -66,7 +76,8 @@ def sasrec(
         device=resolve_device(device),
         seed=seed,
     )
-    print(evaluate_sasrec(run, settings, command=_command(), overwrite=overwrite), flush=True)
+    protocol = _protocol(history, refit)
+    print(evaluate_sasrec(run, settings, protocol=protocol, command=_command(), overwrite=overwrite), flush=True)
 
 
 @app.command()
@@ -234,6 +245,12 @@ def remote(
         overwrite=what.overwrite,
     )
     print(done, flush=True)
+
+
+def _protocol(history: History, refit: bool) -> Protocol:
+    from .protocol import Protocol
+
+    return Protocol(history, "train+valid" if refit else "train")
 
 
 def _serving(command: str, context: typer.Context) -> None:

@@ -35,6 +35,16 @@ PromptOption = Annotated[
     Path | None, typer.Option(help="Text file with {history} in it: the prompt of a model trained elsewhere.")
 ]
 
+HistoryRuleOption = Annotated[
+    Literal["allowed", "excluded"], typer.Option(help="Whether lists may hold what the user already has.")
+]
+RefitOption = Annotated[
+    bool,
+    typer.Option(
+        "--refit", help="Fit on everything but the test item, with settings chosen before on validation, for the test."
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Evaluated:

@@ -12,8 +12,32 @@ import polars as pl
 from gream.errors import GreamError
 
 Split = Literal["test", "valid"]
+History = Literal["allowed", "excluded"]
+Fitted = Literal["train", "train+valid"]
 
 _COLUMNS = ("user", "item", "position", "split")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What published figures differ in and seldom say.
+
+    Attributes:
+        history: Whether lists may hold what the user already has.
+        fitted: Interactions that are counted or trained on for the test: the training part, or everything but the test
+            item, with settings that were chosen before on validation.
+    """
+
+    history: History = "excluded"
+    fitted: Fitted = "train"
+
+    @property
+    def suffix(self) -> str:
+        """What sets the name of an evaluation apart from one of history excluded and fitted on the training part."""
+        return ("-history" if self.history == "allowed" else "") + ("-refit" if self.fitted == "train+valid" else "")
+
+
+COMMON = Protocol()
 
 
 @dataclass(frozen=True)
@@ -85,13 +109,18 @@ def held_out(interactions: pl.DataFrame, split: Split) -> Cases:
     )
 
 
-def training_matrix(interactions: pl.DataFrame, items: int) -> npt.NDArray[np.int64]:
-    """Row and column of each training interaction, int64 ``[2, M]``: users numbered from 0, and items.
+def training_matrix(interactions: pl.DataFrame, items: int, fitted: Fitted = "train") -> npt.NDArray[np.int64]:
+    """Row and column of each interaction that is fitted on, int64 ``[2, M]``: users numbered from 0, and items.
+
+    Args:
+        interactions: What `read_interactions` returns.
+        items: Size of the catalogue.
+        fitted: Which part; the test item is in neither.
 
     Raises:
         GreamError: An item lies outside the catalogue of ``items``, or there is no training interaction.
     """
-    train = interactions.filter(pl.col("split") == "train")
+    train = interactions.filter(pl.col("split").is_in(fitted.split("+")))
     if train.is_empty():
         raise GreamError("interactions.parquet: holds no training interaction")
     largest = int(interactions["item"].max())  # type: ignore[arg-type] # not empty
@@ -102,7 +131,7 @@ def training_matrix(interactions: pl.DataFrame, items: int) -> npt.NDArray[np.in
     )
 
 
-def training_sequences(interactions: pl.DataFrame) -> list[list[int]]:
-    """Training items of each user in order of time, users in ascending order; those who have none are left out."""
-    train = interactions.filter(pl.col("split") == "train").sort("user", "position")
+def training_sequences(interactions: pl.DataFrame, fitted: Fitted = "train") -> list[list[int]]:
+    """Items of each user that are fitted on, in order of time, users ascending; those who have none are left out."""
+    train = interactions.filter(pl.col("split").is_in(fitted.split("+"))).sort("user", "position")
     return train.group_by("user", maintain_order=True).agg("item")["item"].to_list()

@@ -17,10 +17,12 @@ from gream.errors import GreamError
 from gream.files import read_json, write_json
 from pydantic import ValidationError
 
+from .protocol import Fitted, History
+
 K = 10
 
-Mode = Literal["popularity", "cooccurrence", "markov", "sasrec", "direct", "reasoning", "sampled"]
-BASELINES: tuple[Mode, ...] = ("popularity", "cooccurrence", "markov", "sasrec")
+Mode = Literal["popularity", "cooccurrence", "markov", "transitions", "sasrec", "direct", "reasoning", "sampled"]
+BASELINES: tuple[Mode, ...] = ("popularity", "cooccurrence", "markov", "transitions", "sasrec")
 
 PREDICTIONS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "user": pl.Int32,
@@ -90,6 +92,9 @@ class Result(Config):
         name: Name of the evaluation: its folder under ``eval/``.
         mode: How items were found.
         split: Whose item was to be predicted.
+        history: Whether lists may hold what the user already has.
+        fitted: Interactions that a baseline counted or was trained on, see `eval.protocol.Protocol`; None for a model,
+            whose rows say it.
         checkpoint: The model, relative to the run folder where it lies in it; None for baselines.
         users: Users asked.
         k: Items per list.
@@ -110,6 +115,8 @@ class Result(Config):
     name: str
     mode: Mode
     split: Literal["test", "valid"]
+    history: History
+    fitted: Fitted | None = None
     checkpoint: str | None
     users: int
     k: int
@@ -172,13 +179,15 @@ def write_result(out: Path, result: Result, predictions: pl.DataFrame) -> None:
 
 
 def read_results(run: Path) -> list[Result]:
-    """Every ``eval/*/metrics.json`` of a run: baselines first, then the others by name; may be empty.
+    """Every ``eval/*/metrics.json`` of a run: by protocol, baselines first, then the others by name; may be empty.
 
     Raises:
         GreamError: One does not follow the schema.
     """
     results = [read_result(path) for path in (run / "eval").glob("*/metrics.json")]
-    return sorted(results, key=lambda result: (_order(result), result.name))
+    return sorted(
+        results, key=lambda result: (result.history == "allowed", result.fitted or "", _order(result), result.name)
+    )
 
 
 def _order(result: Result) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +14,23 @@ import polars as pl
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult, run_stage
+from safetensors.numpy import load_file
 
 from .asking import Asking
 from .baselines.counted import (
     Ranking,
     rank_by_cooccurrence,
+    rank_by_markov_chain,
     rank_by_popularity,
-    rank_by_transitions,
     rank_histories,
 )
+from .baselines.transitions import Transitions, grid_lines
 from .checkpoint import checkpoint_files
 from .external import ItemIds, PromptTemplate
 from .generative import Decoding, Recommender, collect_chunks, predict_in_chunks
 from .metrics import exposure_of, mean_with_interval, measure, pass_at_k
 from .processes import join_processes
-from .protocol import Cases, Split, held_out, read_interactions, training_matrix, training_sequences
+from .protocol import COMMON, Cases, Protocol, Split, held_out, read_interactions, training_matrix, training_sequences
 from .results import (
     BASELINES,
     Cost,
@@ -42,12 +44,30 @@ from .results import (
     write_result,
 )
 
+# Who is asked for the weights of a baseline, at most.
+_VALIDATION_USERS = 5000
+
 if TYPE_CHECKING:
     from .baselines.sasrec import SasRecSettings
 
 
-def evaluate_baselines(run: Path, *, seed: int, command: str, overwrite: bool) -> list[StageResult]:
-    """Make ``eval/popularity``, ``eval/cooccurrence`` and ``eval/markov`` on the test split, for all users.
+def evaluate_baselines(
+    run: Path, *, protocol: Protocol = COMMON, seed: int, command: str, overwrite: bool
+) -> Iterator[StageResult]:
+    """Make ``eval/popularity``, ``cooccurrence``, ``markov`` and ``transitions`` on the test split, for all users.
+
+    The weights of the last are chosen on the validation items with counts of the training part, under any protocol.
+    Without ``embeddings.safetensors`` in the run it goes by transitions alone.
+
+    Args:
+        run: Run folder.
+        protocol: What lists may hold and what is counted; it is part of the names.
+        seed: Of the bootstrap and of the sample of validation users.
+        command: What was typed, for the record.
+        overwrite: Replace those that were made with another configuration.
+
+    Yields:
+        What happened to each.
 
     Raises:
         GreamError: An input is missing or broken.
@@ -55,31 +75,64 @@ def evaluate_baselines(run: Path, *, seed: int, command: str, overwrite: bool) -
     counted: dict[Mode, Callable[..., Ranking]] = {
         "popularity": rank_by_popularity,
         "cooccurrence": rank_by_cooccurrence,
-        "markov": rank_by_transitions,
+        "markov": rank_by_markov_chain,
     }
+    allow = protocol.history == "allowed"
 
     def ranker(rank: Callable[..., Ranking]) -> _Ranker:
-        def ranked(data: _Data, _: Path) -> tuple[Ranking, float, dict[str, str | int | float | None]]:
+        def ranked(data: _Data, _: Path) -> _Ranked:
             began = time.monotonic()
-            ranking = rank(data.train, data.items, data.cases.histories, K)
+            ranking = rank(data.train, data.items, data.cases.histories, K, allow_history=allow)
             return ranking, time.monotonic() - began, {}
 
         return ranked
 
-    return [
-        _evaluate_baseline(
-            run, mode, ranker(rank), config={}, packages=(), seed=seed, command=command, overwrite=overwrite
+    path = run / "embeddings.safetensors"
+    embeddings = path if path.exists() else None
+
+    def by_transitions(data: _Data, _: Path) -> _Ranked:
+        vectors = None if embeddings is None else load_file(str(embeddings))["embeddings"]
+        valid = held_out(data.interactions, "valid")
+        counts = Transitions(training_matrix(data.interactions, data.items), data.items, vectors)
+        weights, gains = counts.choose(
+            valid.sample(min(_VALIDATION_USERS, len(valid.users)), seed), allow_history=allow
         )
-        for mode, rank in counted.items()
-    ]
+        print("\n".join(grid_lines(gains)), flush=True)
+        if protocol.fitted != "train":
+            counts = Transitions(data.train, data.items, vectors)
+        began = time.monotonic()
+        ranking = counts.rank(weights, data.cases.histories, K, allow_history=allow)
+        seconds = time.monotonic() - began
+        return ranking, seconds, dataclasses.asdict(weights) | {"validation_ndcg@10": gains[weights]}
+
+    rankers: dict[Mode, _Ranker] = {mode: ranker(rank) for mode, rank in counted.items()}
+    for mode, ranked in (rankers | {"transitions": by_transitions}).items():
+        yield _evaluate_baseline(
+            run,
+            mode,
+            ranked,
+            protocol=protocol,
+            config={},
+            more_inputs=[embeddings] if mode == "transitions" and embeddings else [],
+            packages=(),
+            seed=seed,
+            command=command,
+            overwrite=overwrite,
+        )
 
 
-def evaluate_sasrec(run: Path, settings: SasRecSettings, *, command: str, overwrite: bool) -> StageResult:
-    """Train SASRec on the training split and make ``eval/sasrec`` on the test split, for all users.
+def evaluate_sasrec(
+    run: Path, settings: SasRecSettings, *, protocol: Protocol = COMMON, command: str, overwrite: bool
+) -> StageResult:
+    """Train SASRec and make ``eval/sasrec`` on the test split, for all users.
+
+    The number of epochs is chosen on the validation items. Where they are fitted on too, the model is then trained anew
+    on everything but the test items, for that many epochs.
 
     Args:
         run: Run folder.
         settings: Size of the model and how it is trained.
+        protocol: What lists may hold and what is trained on; it is part of the name.
         command: What was typed, for the record.
         overwrite: Replace one that was made with other settings.
 
@@ -88,28 +141,37 @@ def evaluate_sasrec(run: Path, settings: SasRecSettings, *, command: str, overwr
     """
     from .baselines.sasrec import train_sasrec
 
-    def ranked(data: _Data, out: Path) -> tuple[Ranking, float, dict[str, str | int | float | None]]:
+    def ranked(data: _Data, out: Path) -> _Ranked:
+        valid = held_out(data.interactions, "valid")
         sequences = training_sequences(data.interactions)
-        trained = train_sasrec(
-            sequences, held_out(data.interactions, "valid"), data.items, settings, out / "training.safetensors"
-        )
+        trained = train_sasrec(sequences, valid, data.items, settings, out / "training.safetensors")
+        model, seconds = trained.model, trained.seconds
+        if protocol.fitted != "train":
+            again = train_sasrec(
+                training_sequences(data.interactions, protocol.fitted),
+                None,
+                data.items,
+                dataclasses.replace(settings, epochs=trained.best_epoch),
+                out / "refit.safetensors",
+            )
+            model, seconds = again.model, seconds + again.seconds
         began = time.monotonic()
         ranking = rank_histories(
-            lambda batch: trained.model.score_histories(batch).double().cpu().numpy(),
+            lambda batch: model.score_histories(batch).double().cpu().numpy(),
             np.bincount(data.train[1], minlength=data.items).astype(np.float64),
             data.cases.histories,
             K,
+            allow_history=protocol.history == "allowed",
         )
-        seconds = time.monotonic() - began
         return (
             ranking,
-            seconds,
+            time.monotonic() - began,
             dataclasses.asdict(settings)
             | {
                 "epochs_trained": trained.epochs,
                 "best_epoch": trained.best_epoch,
                 "validation_ndcg@10": trained.validation_ndcg,
-                "training_seconds": trained.seconds,
+                "training_seconds": seconds,
             },
         )
 
@@ -117,7 +179,9 @@ def evaluate_sasrec(run: Path, settings: SasRecSettings, *, command: str, overwr
         run,
         "sasrec",
         ranked,
+        protocol=protocol,
         config=dataclasses.asdict(settings),
+        more_inputs=[],
         packages=("torch",),
         seed=settings.seed,
         command=command,
@@ -127,7 +191,7 @@ def evaluate_sasrec(run: Path, settings: SasRecSettings, *, command: str, overwr
 
 @dataclasses.dataclass(frozen=True)
 class _Data:
-    """What a baseline sees: ``train`` int64 ``[2, M]``, the cases of the test split, the number of items."""
+    """What a baseline sees: ``train`` int64 ``[2, M]``, what it is fitted on, the test cases, the number of items."""
 
     interactions: pl.DataFrame
     train: npt.NDArray[np.int64]
@@ -136,7 +200,8 @@ class _Data:
 
 
 # From the data and a folder for unfinished work to a ranking, the seconds of ranking alone, and what to record.
-_Ranker = Callable[[_Data, Path], tuple[Ranking, float, dict[str, str | int | float | None]]]
+_Ranked = tuple[Ranking, float, dict[str, str | int | float | None]]
+_Ranker = Callable[[_Data, Path], _Ranked]
 
 
 def _evaluate_baseline(
@@ -144,25 +209,30 @@ def _evaluate_baseline(
     mode: Mode,
     ranked: _Ranker,
     *,
+    protocol: Protocol,
     config: dict[str, Any],
+    more_inputs: Sequence[Path],
     packages: Sequence[str],
     seed: int,
     command: str,
     overwrite: bool,
 ) -> StageResult:
     interactions, index = run / "interactions.parquet", run / "index.json"
+    name = mode + protocol.suffix
 
     def build(out: Path) -> None:
         table = read_interactions(interactions)
         count = len(Catalog.load(index))
-        data = _Data(table, training_matrix(table, count), held_out(table, "test"), count)
+        data = _Data(table, training_matrix(table, count, protocol.fitted), held_out(table, "test"), count)
         (items, scores), seconds, settings = ranked(data, out)
         nothing = [None] * len(items)
         predictions = predictions_table(data.cases.users, data.cases.targets, items, scores, nothing, nothing)
         result = Result(
-            name=mode,
+            name=name,
             mode=mode,
             split="test",
+            history=protocol.history,
+            fitted=protocol.fitted,
             checkpoint=None,
             **measure(items, data.cases.targets, catalogue=count, seed=seed),
             malformed_rate=None,
@@ -177,10 +247,10 @@ def _evaluate_baseline(
 
     return run_stage(
         run,
-        f"eval-{mode}",
-        config={"mode": mode, "k": K, "seed": seed} | config,
-        inputs=[interactions, index],
-        outputs=outputs_of(mode),
+        f"eval-{name}",
+        config={"mode": mode, "k": K, "seed": seed} | dataclasses.asdict(protocol) | config,
+        inputs=[interactions, index, *more_inputs],
+        outputs=outputs_of(name),
         build=build,
         overwrite=overwrite,
         keep_partial=True,
@@ -362,6 +432,7 @@ def model_result(
         name=name,
         mode=asking.mode,
         split=split,
+        history="excluded" if asking.exclude_history else "allowed",
         checkpoint=checkpoint,
         **measure(items, cases.targets, catalogue=catalogue, seed=asking.seed),
         malformed_rate=None if asking.mode == "direct" else malformed / asking.chains,
@@ -392,7 +463,7 @@ def check_name(name: str) -> None:
     """Refuse what is no name of an evaluation of a model."""
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         raise GreamError(f"--name '{name}': letters, digits, '-', '_' and '.' only")
-    if name in BASELINES:
+    if name.split("-")[0] in BASELINES:
         raise GreamError(f"--name '{name}' is the name of a baseline; choose another")
 
 

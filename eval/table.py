@@ -32,7 +32,12 @@ def print_table(results: Sequence[Result], rewards: RewardComparison | None, con
     table.add_column("invalid\ndoubled", justify="right", no_wrap=True)
     table.add_column("s/user\nmalformed", justify="right", no_wrap=True)
     best = {name: max(result.metrics[name].value for result in results) for name in SHOWN}
-    for result in results:
+    protocols = [_protocol(result) for result in results]
+    for index, result in enumerate(results):
+        if index and protocols[index] != protocols[index - 1]:
+            table.add_section()
+        if index == 0 or protocols[index] != protocols[index - 1]:
+            table.add_row(Text(protocols[index], style="dim"))
         cells = [_metric(result.metrics[name], result.metrics[name].value == best[name]) for name in SHOWN]
         table.add_row(
             _who(result),
@@ -46,6 +51,8 @@ def print_table(results: Sequence[Result], rewards: RewardComparison | None, con
     console.print(table)
     console.print(
         "\nR Recall, N NDCG over the full catalogue; below each its 95 % bootstrap interval over users. "
+        "With or without history: whether lists may name what the user already has; refit: validation items were "
+        "fitted on too. "
         "Invalid: share of items that do not exist; doubled: lists that name an item twice; malformed: share of "
         "chains that never came to an answer.",
         style="dim",
@@ -105,6 +112,12 @@ def rewards_line(rewards: RewardComparison) -> str:
         f"Validation reward of {rewards.prompts} prompts: SFT {rewards.before.value:.4f}, "
         f"SRPO {rewards.after.value:.4f} (step {rewards.after_step}), "
         f"difference {change.value:+.4f} (95 % {change.low:+.4f} to {change.high:+.4f})"
+    )
+
+
+def _protocol(result: Result) -> str:
+    return ("without history" if result.history == "excluded" else "with history") + (
+        ", refit" if result.fitted == "train+valid" else ""
     )
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from gream.errors import GreamError
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from eval.baselines.counted import rank_by_cooccurrence, rank_by_popularity, rank_by_transitions, top_k
+from eval.baselines.counted import rank_by_cooccurrence, rank_by_markov_chain, rank_by_popularity, top_k
+from eval.baselines.transitions import Transitions, Weights, grid
+from eval.metrics import measure
+from eval.protocol import Cases
 
 ITEMS = 12
+EMBEDDINGS = np.random.default_rng(0).normal(size=(ITEMS, 4)).astype(np.float32)
 
 training = st.lists(st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=6, unique=True), min_size=1, max_size=8)
 histories_of_users = st.lists(
@@ -57,13 +63,76 @@ def test_a_markov_chain_counts_what_followed_the_last_item(
 ) -> None:
     pairs = Counter(pair for items in sequences for pair in pairwise(items))
     counts = Counter(item for items in sequences for item in items)
-    items, scores = rank_by_transitions(matrix(sequences), ITEMS, histories, k=5)
+    items, scores = rank_by_markov_chain(matrix(sequences), ITEMS, histories, k=5)
     for row, history in enumerate(histories):
         followed = sum(count for (before, _), count in pairs.items() if before == history[-1])
         chance = {item: pairs[history[-1], item] / max(followed, 1) for item in set(range(ITEMS)) - set(history)}
         expected = sorted(chance, key=lambda item: (-chance[item], -counts[item], item))[:5]
         assert items[row].tolist() == expected
         np.testing.assert_allclose(scores[row], [chance[item] for item in expected], rtol=1e-6)
+
+
+def score_by_hand(sequences: list[list[int]], history: list[int], weights: Weights) -> list[float]:
+    """The score of every item, from its definition."""
+    steps = Counter(pair for items in sequences for pair in pairwise(items))
+
+    def near(one: int, other: int) -> float:
+        return np.log1p(steps[one, other] + steps[other, one])
+
+    def relative(value: Callable[[int, int], float], one: int, other: int) -> float:
+        largest = max(value(one, item) for item in range(ITEMS))
+        return value(one, other) / largest if largest else 0.0
+
+    taste = sum(
+        weights.content_decay**age * EMBEDDINGS[item] / np.linalg.norm(EMBEDDINGS[item])
+        for age, item in enumerate(reversed(history))
+    )
+    return [
+        weights.step * relative(lambda one, other: np.log1p(steps[one, other]), history[-1], item)
+        + weights.near
+        * sum(weights.near_decay**age * relative(near, had, item) for age, had in enumerate(reversed(history)))
+        + weights.content * (EMBEDDINGS[item] @ taste / np.linalg.norm(EMBEDDINGS[item]) / np.linalg.norm(taste))
+        for item in range(ITEMS)
+    ]
+
+
+@given(sequences=training, histories=histories_of_users, allow=st.booleans())
+def test_transitions_add_steps_neighbours_and_content(
+    sequences: list[list[int]], histories: list[list[int]], allow: bool
+) -> None:
+    weights = Weights(0.4, 0.2, 1.0, 0.8, 0.7)
+    found = Transitions(matrix(sequences), ITEMS, EMBEDDINGS).rank(weights, histories, 5, allow_history=allow)
+    for items, scores, history in zip(*found, histories, strict=True):
+        exact = np.array(score_by_hand(sequences, history, weights))
+        allowed = np.array([item for item in range(ITEMS) if allow or item not in history])
+        np.testing.assert_allclose(scores, np.sort(exact[allowed])[::-1][:5], atol=1e-5)
+        np.testing.assert_allclose(scores, exact[items], atol=1e-5)
+        assert len(set(items.tolist())) == 5 and set(items.tolist()) <= set(allowed.tolist())
+
+
+@pytest.mark.parametrize("embeddings", [EMBEDDINGS, None])
+@pytest.mark.parametrize("allow", [True, False])
+def test_weights_are_those_of_the_best_validation_ndcg(embeddings: np.ndarray | None, allow: bool) -> None:
+    random = np.random.default_rng(1)
+    sequences = [random.permutation(ITEMS)[: random.integers(2, 7)].tolist() for _ in range(40)]
+    cases = Cases(
+        np.arange(40, dtype=np.int32),
+        np.array([items[-1] for items in sequences], dtype=np.int32),
+        tuple(tuple(items[:-1]) for items in sequences),
+    )
+    lists = Transitions(matrix([items[:-1] for items in sequences]), ITEMS, embeddings)
+    best, gains = lists.choose(cases, allow_history=allow)
+    assert set(gains) == set(grid(embeddings is not None)) and gains[best] == max(gains.values())
+    for weights, gain in gains.items():
+        items, _ = lists.rank(weights, cases.histories, 10, allow_history=allow)
+        ndcg = measure(items, cases.targets, catalogue=ITEMS, seed=0)["metrics"]["ndcg@10"].value
+        # A tie counts against the list here, and goes to the more popular item there.
+        assert gain <= ndcg + 1e-9 and (embeddings is None or gain == pytest.approx(ndcg))
+
+
+def test_embeddings_of_another_catalogue_are_refused() -> None:
+    with pytest.raises(GreamError, match=r"embeddings\.safetensors holds 11 vectors for 12 items"):
+        Transitions(matrix([[0, 1]]), ITEMS, EMBEDDINGS[1:])
 
 
 def test_items_nobody_had_together_are_ranked_by_popularity() -> None:

@@ -25,6 +25,7 @@ def a_result(name: str, mode: str, value: float, malformed: float | None = None)
         name=name,
         mode=mode,  # type: ignore[arg-type]
         split="test",
+        history="excluded",
         checkpoint=None,
         users=22363,
         k=10,
@@ -92,6 +93,7 @@ def test_a_run_is_evaluated_shown_and_reported_from_the_command_line(tmp_path: P
         "popularity",
         "cooccurrence",
         "markov",
+        "transitions",
         "sft",
     ]
     page = (run / "report.html").read_text(encoding="utf-8")

@@ -40,6 +40,7 @@ def evaluation(run: Path, name: str, ranks: np.ndarray, *, users: slice = slice(
     result = Result(
         name=name,
         mode="direct",
+        history="excluded",
         split=split,  # type: ignore[arg-type]
         checkpoint=None,
         **measure(np.array(items), cases.targets[users], catalogue=ITEMS, seed=0),

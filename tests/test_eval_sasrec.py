@@ -15,7 +15,7 @@ from gream.errors import GreamError
 
 from eval.baselines import sasrec
 from eval.baselines.sasrec import SasRec, SasRecSettings, train_sasrec
-from eval.protocol import held_out, read_interactions
+from eval.protocol import Protocol, held_out, read_interactions
 from eval.results import read_results
 from eval.stages import evaluate_baselines, evaluate_sasrec
 
@@ -45,12 +45,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_finds_what_counting_cannot(run: Path) -> None:
     evaluate_sasrec(run, SMALL, command="", overwrite=False)
-    evaluate_baselines(run, seed=0, command="", overwrite=False)
+    list(evaluate_baselines(run, seed=0, command="", overwrite=False))
     found = {result.name: result for result in read_results(run)}
-    assert list(found) == ["popularity", "cooccurrence", "markov", "sasrec"]
+    assert list(found) == ["popularity", "cooccurrence", "markov", "transitions", "sasrec"]
     best = found["sasrec"].metrics["recall@1"].value
     assert best > 0.6
-    rivals = {name: found[name].metrics["recall@1"].value for name in ("popularity", "cooccurrence", "markov")}
+    counted = ("popularity", "cooccurrence", "markov", "transitions")
+    rivals = {name: found[name].metrics["recall@1"].value for name in counted}
     assert best > 1.3 * max(rivals.values()), rivals
     settings = found["sasrec"].settings
     assert settings["epochs_trained"] == 8 and 1 <= int(settings["best_epoch"] or 0) <= 8
@@ -60,6 +61,16 @@ def test_it_finds_what_counting_cannot(run: Path) -> None:
     assert table["user"].to_list() == cases.users.tolist()
     for items, history in zip(table["items"].to_list(), cases.histories, strict=True):
         assert len(set(items)) == 10 and not set(items) & set(history)
+
+
+def test_refitted_it_knows_the_validation_items_too_and_may_name_what_a_user_has(run: Path) -> None:
+    protocol = Protocol("allowed", "train+valid")
+    evaluate_sasrec(run, dataclasses.replace(SMALL, epochs=4), protocol=protocol, command="", overwrite=False)
+    [result] = [result for result in read_results(run) if result.name == "sasrec-history-refit"]
+    assert (result.history, result.fitted) == ("allowed", "train+valid")
+    cases = held_out(read_interactions(run / "interactions.parquet"), "test")
+    table = pl.read_parquet(run / "eval" / "sasrec-history-refit" / "predictions.parquet")
+    assert any(set(items) & set(had) for items, had in zip(table["items"].to_list(), cases.histories, strict=True))
 
 
 def test_a_killed_training_goes_on_and_ends_with_the_same_lists(

@@ -1,8 +1,7 @@
 """Baselines that are counted, not trained, on the same split: popularity, item neighbours, a Markov chain over items.
 
-All count the training split only, all leave out what the user already has (no user meets an item twice in
-this protocol), and all break ties by popularity and then by the lower item, so that their lists are
-determined.
+All count the interactions they are given only, and all break ties by popularity and then by the lower item, so that
+their lists are determined.
 """
 
 from __future__ import annotations
@@ -20,23 +19,30 @@ Histories = Sequence[Sequence[int]]
 Ranking = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
-def rank_by_popularity(train: npt.NDArray[np.int64], items: int, histories: Histories, k: int) -> Ranking:
-    """The most popular items that a history does not hold.
+def rank_by_popularity(
+    train: npt.NDArray[np.int64], items: int, histories: Histories, k: int, *, allow_history: bool = False
+) -> Ranking:
+    """The most popular items.
 
     Args:
         train: int64 ``[2, M]``, user and item of each training interaction.
         items: Size of the catalogue.
         histories: N lists of items.
         k: Items per list.
+        allow_history: Whether lists may hold what the history holds.
 
     Returns:
         Items int64 ``[N, k]`` and scores float32 ``[N, k]``: the number of training interactions.
     """
     popularity = np.bincount(train[1], minlength=items).astype(np.float64)
-    return rank_histories(lambda batch: np.tile(popularity, (len(batch), 1)), popularity, histories, k)
+    return rank_histories(
+        lambda batch: np.tile(popularity, (len(batch), 1)), popularity, histories, k, allow_history=allow_history
+    )
 
 
-def rank_by_cooccurrence(train: npt.NDArray[np.int64], items: int, histories: Histories, k: int) -> Ranking:
+def rank_by_cooccurrence(
+    train: npt.NDArray[np.int64], items: int, histories: Histories, k: int, *, allow_history: bool = False
+) -> Ranking:
     """Items that training users had together with those of the history: item-based nearest neighbours (item-kNN).
 
     Two items are as similar as the cosine between the sets of their training users; an item's score is the
@@ -48,6 +54,7 @@ def rank_by_cooccurrence(train: npt.NDArray[np.int64], items: int, histories: Hi
         items: Size of the catalogue.
         histories: N lists of items.
         k: Items per list.
+        allow_history: Whether lists may hold what the history holds.
 
     Returns:
         Items int64 ``[N, k]`` and scores float32 ``[N, k]``.
@@ -57,10 +64,18 @@ def rank_by_cooccurrence(train: npt.NDArray[np.int64], items: int, histories: Hi
     had.data[:] = 1.0  # repeated interactions were summed on the way
     norm = sp.diags_array(1 / np.sqrt(np.maximum(had.sum(axis=0), 1)))
     similarity = sp.csr_array(norm @ (had.T @ had) @ norm)
-    return rank_histories(lambda batch: (_had(batch, items) @ similarity).toarray(), popularity, histories, k)
+    return rank_histories(
+        lambda batch: (_had(batch, items) @ similarity).toarray(),
+        popularity,
+        histories,
+        k,
+        allow_history=allow_history,
+    )
 
 
-def rank_by_transitions(train: npt.NDArray[np.int64], items: int, histories: Histories, k: int) -> Ranking:
+def rank_by_markov_chain(
+    train: npt.NDArray[np.int64], items: int, histories: Histories, k: int, *, allow_history: bool = False
+) -> Ranking:
     """Items that followed the last item of the history: a first-order Markov chain over items.
 
     The score is the maximum-likelihood estimate of p(next item | last item), counted over neighbours in training
@@ -71,6 +86,7 @@ def rank_by_transitions(train: npt.NDArray[np.int64], items: int, histories: His
         items: Size of the catalogue.
         histories: N lists of items, oldest first.
         k: Items per list.
+        allow_history: Whether lists may hold what the history holds.
 
     Returns:
         Items int64 ``[N, k]`` and scores float32 ``[N, k]``.
@@ -80,7 +96,13 @@ def rank_by_transitions(train: npt.NDArray[np.int64], items: int, histories: His
     before, after = train[1, :-1][same_user], train[1, 1:][same_user]
     followed = sp.csr_array((np.ones(len(before)), (before, after)), shape=(items, items))
     chance = sp.csr_array(sp.diags_array(1 / np.maximum(followed.sum(axis=1), 1)) @ followed)
-    return rank_histories(lambda batch: chance[[history[-1] for history in batch]].toarray(), popularity, histories, k)
+    return rank_histories(
+        lambda batch: chance[[history[-1] for history in batch]].toarray(),
+        popularity,
+        histories,
+        k,
+        allow_history=allow_history,
+    )
 
 
 def top_k(scores: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.int64]:
@@ -99,18 +121,21 @@ def rank_histories(
     popularity: npt.NDArray[np.float64],
     histories: Histories,
     k: int,
+    *,
+    allow_history: bool = False,
 ) -> Ranking:
-    """The items of highest score that a history does not hold, ties to the more popular, then to the lower item.
+    """The items of highest score, ties to the more popular, then to the lower item.
 
     Args:
         score: From B histories to scores ``[B, items]``.
         popularity: ``[items]``.
         histories: N lists of items.
         k: Items per list; the whole catalogue where it is smaller.
+        allow_history: Whether lists may hold what the history holds.
 
     Returns:
-        Items int64 ``[N, k]`` and scores float32 ``[N, k]``. What the history holds comes last, at minus infinity: it
-        is in the list only where the catalogue holds too little else to fill it.
+        Items int64 ``[N, k]`` and scores float32 ``[N, k]``. Unless allowed, what the history holds comes last, at
+        minus infinity: it is in the list only where the catalogue holds too little else to fill it.
     """
     k = min(k, len(popularity))
     popular_first = np.argsort(-popularity, kind="stable")
@@ -118,7 +143,8 @@ def rank_histories(
     for start in range(0, len(histories), _USERS_AT_ONCE):
         batch = histories[start : start + _USERS_AT_ONCE]
         values = score(batch)  # [B, items]
-        values[places(batch)] = -np.inf
+        if not allow_history:
+            values[places(batch)] = -np.inf
         best = popular_first[top_k(values[:, popular_first], k)]
         ranked.append(best)
         scores.append(np.take_along_axis(values, best, axis=1).astype(np.float32))

@@ -156,16 +156,16 @@ class _Progress:
 
 
 def train_sasrec(
-    sequences: Sequence[Sequence[int]], validation: Cases, items: int, settings: SasRecSettings, state: Path
+    sequences: Sequence[Sequence[int]], validation: Cases | None, items: int, settings: SasRecSettings, state: Path
 ) -> Trained:
-    """Train until the validation items are no longer found better.
+    """Train until the validation items are no longer found better, or for all epochs where there are none.
 
     Each epoch draws its order and dropout from seed and epoch alone, and is saved: a killed training goes on with the
     next epoch and ends with the same model.
 
     Args:
         sequences: Training items of each user, oldest first.
-        validation: Histories and the items that followed.
+        validation: Histories and the items that followed; None keeps the model of the last epoch.
         items: Size of the catalogue.
         settings: Size and schedule.
         state: File of the progress; read where a killed training left it.
@@ -179,7 +179,8 @@ def train_sasrec(
     if settings.hidden % settings.heads:
         raise GreamError(f"--hidden {settings.hidden}: a multiple of {settings.heads} needed")
     torch.manual_seed(settings.seed)
-    validation = validation.sample(min(_VALIDATION_USERS, len(validation.users)), settings.seed)
+    if validation is not None:
+        validation = validation.sample(min(_VALIDATION_USERS, len(validation.users)), settings.seed)
     model = SasRec(items, settings).to(settings.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate, betas=(0.9, 0.98))
     best = {name: value.clone() for name, value in model.state_dict().items()}
@@ -187,16 +188,16 @@ def train_sasrec(
     while progress.epoch < settings.epochs and progress.epoch - progress.best_epoch < settings.patience:
         began = time.monotonic()
         loss = _train_epoch(model, optimizer, windows, settings, progress.epoch)
-        ndcg = _validation_ndcg(model, validation)
+        ndcg = math.nan if validation is None else _validation_ndcg(model, validation)
         progress.epoch += 1
         progress.seconds += time.monotonic() - began
-        if ndcg > progress.best_ndcg:
+        if validation is None or ndcg > progress.best_ndcg:
             progress.best_epoch, progress.best_ndcg = progress.epoch, ndcg
             best = {name: value.clone() for name, value in model.state_dict().items()}
         _save(state, model, optimizer, best, progress)
+        found = f"validation NDCG@10 {ndcg:.4f} (best {progress.best_ndcg:.4f} in epoch {progress.best_epoch}), "
         print(
-            f"epoch {progress.epoch}: loss {loss:.4f}, validation NDCG@10 {ndcg:.4f} (best {progress.best_ndcg:.4f} in "
-            f"epoch {progress.best_epoch}), {progress.seconds:.0f} s",
+            f"epoch {progress.epoch}: loss {loss:.4f}, {'' if validation is None else found}{progress.seconds:.0f} s",
             flush=True,
         )
     model.load_state_dict(best)
