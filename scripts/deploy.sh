@@ -1,14 +1,22 @@
 #!/usr/bin/env bash
-# Start inference servers for a model, one per tensor-parallel group, and keep them until a signal comes or one ends:
+# Start inference servers for a model, one per tensor-parallel group, and keep them until a signal comes or one ends.
+# When all are healthy their addresses are printed, ready for 'gream eval remote'.
 #
-#   bash scripts/deploy.sh MODEL NAME GPUS [--engine sglang|vllm] [--tp N] [--port N] [--python PYTHON] [-- ENGINE FLAGS]
+# usage: bash scripts/deploy.sh MODEL NAME GPUS [--engine sglang|vllm] [--tp N] [--port N] [--python PYTHON] [-- FLAGS]
 #
-# MODEL is a checkpoint folder, NAME names the logs (logs/deploy/NAME-PORT.log), GPUS lists devices, e.g. 0,1,2,3. With
-# --tp 2 that makes two servers, on PORT and PORT + 1. The engine has an environment of its own: --python names its
-# interpreter, and what follows -- is for the engine, e.g. -- --dtype float32. When all are healthy their addresses are
-# printed, ready for 'python -m eval remote'.
+#   MODEL             checkpoint folder in Hugging Face format
+#   NAME              names the logs: logs/deploy/NAME-PORT.log
+#   GPUS              devices, e.g. 0,1,2,3
+#   --engine ENGINE   sglang (default) or vllm
+#   --tp N            GPUs per server, 1 by default: four GPUs and --tp 2 make two servers, on PORT and PORT + 1
+#   --port N          port of the first server, 30000 by default
+#   --python PYTHON   interpreter of the environment that the engine is installed in
+#   -- FLAGS          for the engine, e.g. -- --dtype float32
+#
+# example: bash scripts/deploy.sh runs/beauty/checkpoints/reasoning beauty 0,1 --engine vllm --python ~/vllm/bin/python
 set -euo pipefail
 
+show_help() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"; exit; } # the lines above
 usage="usage: bash scripts/deploy.sh MODEL NAME GPUS [--engine sglang|vllm] [--tp N] [--port N] [--python PYTHON]"
 fail() { echo "error: $*" >&2; exit 2; }
 positional=()
@@ -24,6 +32,7 @@ while [ $# -gt 0 ]; do
             printf -v "${1#--}" '%s' "$2"
             shift 2
             ;;
+        -h | --help) show_help ;;
         --) shift; flags=("$@"); break ;;
         -*) fail "unknown option '$1'; $usage" ;;
         *) positional+=("$1"); shift ;;

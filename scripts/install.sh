@@ -1,17 +1,26 @@
 #!/usr/bin/env bash
-# Install everything into .venv: both frameworks, the plugins, and (with --dev) the test tools. Idempotent.
-# PYTHON names the interpreter (3.11 or 3.12), VENV another folder.
+# Install everything into .venv: both frameworks and the plugins. Run again, it does nothing.
+#
+# usage: [PYTHON=INTERPRETER] [VENV=FOLDER] bash scripts/install.sh [--dev]
+#
+#   --dev    the test tools as well
+#   PYTHON   interpreter, 3.11 or 3.12; the first one found by default
+#   VENV     folder of the environment, .venv by default
+#
+# example: PYTHON=python3.12 bash scripts/install.sh --dev
 set -euo pipefail
-cd "$(dirname "$0")/.."
+show_help() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"; exit; } # the lines above
 
 requirements=(requirements.txt)
 for argument in "$@"; do
     case "$argument" in
+        -h | --help) show_help ;;
         --dev) requirements+=(requirements-dev.txt) ;;
         *) echo "error: unknown option '$argument'; usage: bash scripts/install.sh [--dev]" >&2; exit 2 ;;
     esac
 done
 
+cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
 find_python() {
     for candidate in ${PYTHON:-python3.11 python3.12 python3}; do

@@ -1,7 +1,18 @@
 #!/usr/bin/env bash
 # From raw reviews to recommendations with reasoning, on a machine without a GPU. Interrupted, it goes on where it was;
 # run again unchanged, it only prints the table.
+#
+# usage: bash scripts/quickstart.sh [--reviews R.json.gz --meta M.json.gz --name NAME] [--overwrite]
+#
+#   --reviews FILE   your reviews, in the format of the Amazon dumps of 2018; an invented shop's by default
+#   --meta FILE      their metadata
+#   --name NAME      run folder runs/NAME for them
+#   --overwrite      replace what another configuration made
+#
+# example: bash scripts/quickstart.sh --reviews Gift_Cards_5.json.gz --meta meta_Gift_Cards.json.gz --name gifts
 set -euo pipefail
+show_help() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"; exit; } # the lines above
+case " $* " in *" -h "* | *" --help "*) show_help ;; esac
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/pipeline.sh
 source scripts/pipeline.sh

@@ -1,13 +1,33 @@
 # shellcheck shell=bash
 # The paper's chain on one data set, sourced by reproduce_{beauty,sports,instruments}.sh, which set
 #
-#   name      of the data set; its recipes are recipes/sft/NAME_*.yaml and recipes/rl/NAME.yaml
+#   name      of the data set; its run folder is runs/NAME
 #   layouts   (FORMAT REVIEWS METADATA ...): names of the two files, by layout
 #   counts    (USERS ITEMS INTERACTIONS TARGETS) in the paper; targets of SRPO and of chains: at position 4 or later
 #   published where the files come from
 #
 # Interrupted, it goes on where it was; run again unchanged, it only prints the table.
 
+case " $* " in
+    *" -h "* | *" --help "*)
+        cat << EOF
+The paper's chain on $name, from the dump to the table. Interrupted, it goes on where it was; run again unchanged, it only
+prints the table.
+
+usage: bash scripts/reproduce_$name.sh [--raw DIR] [--base MODEL] [--gpus N] [--dry-run] [--tiny] [--overwrite]
+
+  --raw DIR      folder of the data set's files, data/$name by default; $published
+  --base MODEL   folder of the language model, models/Qwen3-4B-Instruct-2507 by default
+  --gpus N       GPUs of this machine to use: 1, 2, 4, 8 (default) or 16
+  --dry-run      check everything, print every command and an estimate of its time, and run nothing
+  --tiny         some of the users, a tiny model, minutes on two CPU cores
+  --overwrite    replace what another configuration made
+
+example: bash scripts/reproduce_$name.sh --raw data/$name --base models/Qwen3-4B-Instruct-2507 --dry-run
+EOF
+        exit
+        ;;
+esac
 original=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/pipeline.sh
@@ -45,14 +65,14 @@ raw=${raw:-data/$name} base=${base:-models/Qwen3-4B-Instruct-2507}
 if [ -z "$tiny" ]; then
     run=runs/$name
     recipe=recipes/data/paper.yaml
-    recipes=("${name}_alignment" "${name}_reasoning" "$name")
+    recipes=(paper_alignment paper_reasoning paper)
     embedding=(embed.encoder=language-model "embed.model=$base")
     model=(--base "$base")
     assembly=(--passes 3 --cutoff-len 2560)
     # 8 rows at a time per GPU, 256 per step on any number of them.
     sft_settings=("gradient_accumulation_steps=$((32 / gpus))")
     steps=150
-    rl_settings=("trainer.total_training_steps=$steps" "trainer.n_gpus_per_node=$gpus")
+    rl_settings=("run_folder=$run" "trainer.total_training_steps=$steps" "trainer.n_gpus_per_node=$gpus")
     reasoning=(--chain-tokens 1560)
     sasrec=()
     trainer=(env FORCE_TORCHRUN=1 "NPROC_PER_NODE=$gpus")
@@ -125,13 +145,12 @@ data model "${model[@]}"
 show llamafactory-gream assemble --run "$run" "${assembly[@]}" "${overwrite[@]}"
 
 title "SFT with LLaMA-Factory: alignment, then the reasoning curriculum"
-inputs=(--input recipes/sft/deepspeed_zero2.json --input "$run/assembled")
+inputs=(--input "$run/assembled")
 sft "${recipes[0]}" alignment model "tokenized_path=$run/assembled" "${sft_settings[@]}"
-inputs=(--input recipes/sft/deepspeed_zero2.json)
+inputs=()
 sft "${recipes[1]}" reasoning checkpoints/alignment "${sft_settings[@]}"
 
 title "SRPO with verl"
-inputs=(--input recipes/rl/paper.yaml)
 srpo "${recipes[2]}" "${rl_settings[@]}"
 
 title "Evaluation: direct and reasoning, beside four baselines on the same split"

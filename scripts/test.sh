@@ -1,7 +1,15 @@
 #!/usr/bin/env bash
-# Install with the test tools, then lint, type-check and test. GREAM_REAL_DATA names a folder of real data for the tests
-# that need it; without it they are skipped. Arguments, where given, go to pytest.
+# Install with the test tools, then lint, type-check and test.
+#
+# usage: [GREAM_REAL_DATA=FOLDER] bash scripts/test.sh [PYTEST ARGUMENTS]
+#
+#   GREAM_REAL_DATA    folder of real data, for the tests that need some; without it they are skipped
+#   PYTEST ARGUMENTS   for pytest, in place of all tests
+#
+# example: bash scripts/test.sh tests/test_semantic_ids.py -x
 set -euo pipefail
+show_help() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"; exit; } # the lines above
+case "${1:-}" in -h | --help) show_help ;; esac
 cd "$(dirname "$0")/.."
 
 bash scripts/install.sh --dev

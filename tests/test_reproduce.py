@@ -111,9 +111,10 @@ def test_a_dry_run_finds_the_raw_dump_and_plans_for_the_gpus_named(tmp_path: Pat
         f"torchrun --nproc-per-node 4 -m -- data_processing embed --config recipes/data/paper.yaml "
         f"embed.encoder=language-model embed.model={base}",
         "--passes 3",
-        "NPROC_PER_NODE=4 llamafactory-cli train recipes/sft/sports_alignment.yaml",
+        "NPROC_PER_NODE=4 llamafactory-cli train recipes/sft/paper_alignment.yaml",
         "gradient_accumulation_steps=8",
-        "--config-name sports",
+        "--config-name paper",
+        "run_folder=runs/sports",
         "trainer.n_gpus_per_node=4",
         "eval sasrec",
         "torchrun --nproc-per-node 4 -m -- eval reasoning --checkpoint "

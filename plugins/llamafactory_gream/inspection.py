@@ -67,7 +67,7 @@ def check(recipe: Path, overrides: Sequence[str]) -> None:
         GreamError: The recipe, or the DeepSpeed file it names, cannot be read, or LLaMA-Factory refuses it.
     """
     settings = _settings(recipe, overrides)
-    if deepspeed := settings.get("deepspeed"):
+    if isinstance(deepspeed := settings.get("deepspeed"), str):
         read_yaml(Path(deepspeed))  # JSON is YAML
     _parsed(recipe, settings)
 

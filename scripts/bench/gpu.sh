@@ -1,11 +1,21 @@
 #!/usr/bin/env bash
-# What only a GPU can show, one step after the other: usage: bash scripts/bench/gpu.sh [--rehearse] [STEP ...]
+# What only a GPU can show, one step after the other.
+#
+# usage: [PYTHON=INTERPRETER] [OUT=FOLDER] bash scripts/bench/gpu.sh [--rehearse] [STEP ...]
+#
+#   --rehearse   the same path on a CPU, small
+#   STEP         only these steps; all by default
+#
+# example: OUT=bench-gpu bash scripts/bench/gpu.sh --rehearse kmeans
+#
 # Needs torch, transformers, numpy and safetensors in PYTHON (python3), nothing else of this project's list. A step
 # that fails or takes too long is reported and the others go on; the exit status is the number of failed steps.
-# OUT (bench-gpu) gets gpu.json, the last line of each step, and STEP.log. --rehearse takes the same path on a CPU, small.
+# OUT (bench-gpu) gets gpu.json, the last line of each step, and STEP.log.
 #
 # To add a step: one line `step NAME SECONDS COMMAND...` below; its last line of output must be a JSON object.
 set -uo pipefail
+show_help() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"; exit; } # the lines above
+case "${1:-}" in -h | --help) show_help ;; esac
 cd "$(dirname "$0")/../.."
 
 PYTHON=${PYTHON:-python3}
