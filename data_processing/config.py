@@ -93,7 +93,6 @@ class SemanticIdsConfig(Config):
         levels: Tokens per id before disambiguation.
         codebook_size: Centroids per level; the paper uses 256.
         balanced: Clusters of equal size, as in the official implementation.
-        annealed: Of equal size with a lower error; false: as the quickstart's figures were made.
         collisions: What becomes of items with the same codes.
         restarts: k-means++ starts per level.
         device: Of PyTorch, such as "cuda", to fit on; NumPy by default.
@@ -102,7 +101,6 @@ class SemanticIdsConfig(Config):
     levels: PositiveInt = 4
     codebook_size: PositiveInt = 256
     balanced: bool = True
-    annealed: bool = True
     collisions: Literal["disambiguate", "reassign"] = "reassign"
     restarts: PositiveInt = 4
     device: str | None = None
@@ -135,14 +133,14 @@ class CurriculumConfig(Config):
     Attributes:
         schedule: ``ramp``: the share of reasoning rows grows evenly from the first row to the last; ``official``: as in
             the official implementation, with 47 % of them in one block at the end; ``shuffled``: no order.
-        tasks: Alignment tasks whose rows are mixed in.
+        tasks: Alignment tasks whose rows are mixed in; "sequence" for whole sequences.
         easy_first: Short histories before long ones.
         growth: Share of the reasoning rows, from the first one on, over which chains grow by one step at a time.
         stages: Into how many data sets, to be trained on one after the other, the order is cut.
     """
 
     schedule: Literal["ramp", "official", "shuffled"] = "ramp"
-    tasks: tuple[Task, ...] = ("next_item",)
+    tasks: tuple[Task | Literal["sequence"], ...] = ("next_item",)
     easy_first: bool = True
     growth: float = Field(default=0.0, ge=0.0, lt=1.0)
     stages: PositiveInt = 1

@@ -53,7 +53,6 @@ def build_semantic_ids(
             sizes,
             seed=seed,
             balanced=config.balanced,
-            annealed=config.annealed,
             restarts=config.restarts,
             device=config.device,
         )

@@ -39,6 +39,7 @@ def test_every_figure_of_a_small_batch() -> None:
             "srpo/hits_per_group": 1 / 2,
             "srpo/pass_at_2": (1 / 2 + 0) / 2,
             "srpo/zero_variance_groups": 1 / 2,
+            "srpo/groups/without_hit": 1 / 2,
             "srpo/format_ok": 7 / 8,
             "srpo/invalid_id": 1 / 8,
             "srpo/bonus_share": bonus / (bonus + relative),

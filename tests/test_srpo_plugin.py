@@ -366,11 +366,20 @@ def trainer_config(**changes: Any) -> Any:
                     "calculate_log_probs": True,
                     "name": "vllm",
                     "agent": {"default_agent_loop": "single_turn_agent"},
+                    "log_prob_use_dynamic_bsz": False,
+                    "log_prob_micro_batch_size_per_gpu": 16,
                 },
+                "actor": {"ppo_mini_batch_size": 8, "use_dynamic_bsz": False, "ppo_micro_batch_size_per_gpu": 16},
+                "ref": {"log_prob_use_dynamic_bsz": False, "log_prob_micro_batch_size_per_gpu": 16},
                 "model": {"override_config": {}, "use_remove_padding": False},
             },
+            "data": {"train_batch_size": 16},
             "algorithm": {"filter_groups": {"enable": False}},
-            "trainer": {"v1": {"sampler": {"custom_sampler": {"path": None}, "sync_refill_failed_groups": False}}},
+            "trainer": {
+                "nnodes": 1,
+                "n_gpus_per_node": 2,
+                "v1": {"sampler": {"custom_sampler": {"path": None}, "sync_refill_failed_groups": False}},
+            },
         }
     )
     for key, value in changes.items():
@@ -398,6 +407,47 @@ def test_settings_that_contradict_each_other_are_one_line(changes: dict[str, Any
     _check_settings(trainer_config())
     with pytest.raises(GreamError, match=message):
         _check_settings(trainer_config(**changes))
+
+
+_MINI, _MICRO = (
+    "actor_rollout_ref__actor__ppo_mini_batch_size",
+    "actor_rollout_ref__actor__ppo_micro_batch_size_per_gpu",
+)
+_REF = "actor_rollout_ref__ref__log_prob_micro_batch_size_per_gpu"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "remedy"),
+    [
+        (
+            {_MINI: 5, "actor_rollout_ref__rollout__n": 5},
+            "25 rollouts at a time cannot .* 2 training processes",
+            {_MINI: 6},
+        ),
+        ({"data__train_batch_size": 20}, "no multiple of .*ppo_mini_batch_size=8", {"data__train_batch_size": 24}),
+        ({_MICRO: 12}, r"does not divide the 32 rollouts .*\(8 prompts x 8 rollouts / 2\)", {_MICRO: 8}),
+        ({_REF: 100}, r"does not divide the 64 rollouts .*\(16 prompts x 8 rollouts / 2\)", {_REF: 64}),
+    ],
+)
+def test_batch_sizes_that_contradict_each_other_come_with_one_that_would_do(
+    changes: dict[str, Any], message: str, remedy: dict[str, int]
+) -> None:
+    from verl_srpo.batches import check_batch_sizes
+
+    with pytest.raises(GreamError, match=message) as error:
+        check_batch_sizes(trainer_config(**changes))
+    (key, value), *_ = remedy.items()
+    assert key.split("__", 1)[-1].replace("__", ".") in str(error.value)
+    assert str(error.value).endswith(f"; set it to {value}")
+    # Where the first size is what was mended, the others follow it.
+    multiples = {"data__train_batch_size": value * 8} if key == _MINI else {}
+    check_batch_sizes(trainer_config(**{_MICRO: 1, _REF: 1, **changes, **remedy, **multiples}))
+
+
+def test_dynamic_micro_batches_need_no_divisor() -> None:
+    from verl_srpo.batches import check_batch_sizes
+
+    check_batch_sizes(trainer_config(**{_MICRO: 12, "actor_rollout_ref__actor__use_dynamic_bsz": True}))
 
 
 def test_a_tokenizer_without_the_ids_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

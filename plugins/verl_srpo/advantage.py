@@ -111,18 +111,31 @@ def _share_without_hit(n: npt.NDArray[np.int64], c: Floats, k: npt.NDArray[np.in
     return share
 
 
-# verl hands an estimator rewards, masks and groups, but no parts of the reward: the trainer lays the hits down here.
-_exact_hits: ContextVar[npt.NDArray[np.bool_] | None] = ContextVar("exact_hits", default=None)
+@dataclass
+class Exchange:
+    """What trainer and estimator tell each other past verl, which hands an estimator no parts of the reward.
+
+    Attributes:
+        hits: bool ``[B]``, the batch's exact hits, padding included.
+        advantage: Of the rows that are no padding, once `srpo_advantage` has run.
+    """
+
+    hits: npt.NDArray[np.bool_]
+    advantage: GroupAdvantage | None = None
+
+
+_exchange: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 
 @contextmanager
-def exact_hits(hits: npt.NDArray[np.bool_]) -> Iterator[None]:
+def exact_hits(hits: npt.NDArray[np.bool_]) -> Iterator[Exchange]:
     """For the duration of the block, `srpo_advantage` takes ``hits``, bool ``[B]``, as the batch's exact hits."""
-    token = _exact_hits.set(hits)
+    exchange = Exchange(hits)
+    token = _exchange.set(exchange)
     try:
-        yield
+        yield exchange
     finally:
-        _exact_hits.reset(token)
+        _exchange.reset(token)
 
 
 def srpo_advantage(
@@ -148,13 +161,14 @@ def srpo_advantage(
     """
     import torch
 
-    hits = _exact_hits.get()
-    if hits is None:
+    exchange = _exchange.get()
+    if exchange is None:
         raise GreamError("algorithm.adv_estimator=srpo needs trainer.v1.trainer_mode=srpo_sync")
     real = response_mask.bool().any(dim=-1).cpu().numpy()  # [B]
     rewards = token_level_rewards.sum(dim=-1).double().cpu().numpy()
-    advantage = np.zeros(len(real))
     names = np.asarray(index)[real].astype(str)
-    advantage[real] = group_advantage(rewards[real], hits[real], names, read_settings(config)).total
-    spread = torch.as_tensor(advantage, dtype=torch.float32, device=response_mask.device)[:, None] * response_mask
+    exchange.advantage = group_advantage(rewards[real], exchange.hits[real], names, read_settings(config))
+    totals = np.zeros(len(real))
+    totals[real] = exchange.advantage.total
+    spread = torch.as_tensor(totals, dtype=torch.float32, device=response_mask.device)[:, None] * response_mask
     return spread, spread

@@ -33,7 +33,8 @@ def step_metrics(
 
     Returns:
         Named as verl logs them. Shares lie in 0..1. ``srpo/pass_at_K`` and ``srpo/hits_per_group`` are means over
-        groups, ``srpo/bonus_share`` is the bonus's part of all that moves the policy, by absolute value.
+        groups, ``srpo/groups/without_hit`` the share of those without one exact hit, ``srpo/bonus_share`` is
+        the bonus's part of all that moves the policy, by absolute value.
     """
     level = np.array([part["match_level"] for part in parts])
     moved_by_bonus = float(np.abs(advantage.bonus).sum())
@@ -49,6 +50,7 @@ def step_metrics(
         "srpo/hits_per_group": share("exact") * len(parts) / len(advantage.pass_at_k),
         f"srpo/pass_at_{pass_at}": float(advantage.pass_at_k.mean()),
         "srpo/zero_variance_groups": float(advantage.zero_variance.mean()),
+        "srpo/groups/without_hit": float((advantage.pass_at_k == 0).mean()),
         "srpo/format_ok": share("format_ok"),
         "srpo/invalid_id": share("invalid_id"),
         "srpo/bonus_share": moved_by_bonus / moved if moved else 0.0,

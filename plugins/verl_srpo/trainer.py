@@ -30,6 +30,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils
 
 from verl_srpo.advantage import exact_hits, group_advantage
+from verl_srpo.batches import check_batch_sizes
 from verl_srpo.dataset import check_ground_truths
 from verl_srpo.dispatch import NumberedDispatch
 from verl_srpo.groups import read_selection
@@ -196,14 +197,14 @@ class SrpoTrainer(PPOTrainerSync):
         exact = np.array([part["exact"] for part in parts], dtype=bool)
         # A padding row carries the parts of the rollout it was copied from.
         real = np.array([not tag.get("is_padding", False) for tag in batch.tags], dtype=bool)
-        with exact_hits(exact & real):
+        with exact_hits(exact & real) as exchange:
             result = super()._compute_advantage(batch, metrics)
         rewards = np.array([float(scores.sum()) for scores in data["rm_scores"].unbind()])[real]
         keys = [key for key, is_real in zip(batch.keys, real, strict=True) if is_real]
-        settings = self._settings
-        if self.config.algorithm.adv_estimator != "srpo":
-            settings = settings.model_copy(update={"bonus_weight": 0.0})
-        advantage = group_advantage(rewards, exact[real], [group_of(key) for key in keys], settings)
+        advantage = exchange.advantage
+        if advantage is None:  # another estimator, which has no bonus and keeps its parts to itself
+            settings = self._settings.model_copy(update={"bonus_weight": 0.0})
+            advantage = group_advantage(rewards, exact[real], [group_of(key) for key in keys], settings)
         self._bonus = dict(zip(keys, advantage.bonus.tolist(), strict=True))
         metrics.update(
             step_metrics(
@@ -211,7 +212,7 @@ class SrpoTrainer(PPOTrainerSync):
                 [part for part, is_real in zip(parts, real, strict=True) if is_real],
                 advantage,
                 levels=self._reward.levels,
-                pass_at=settings.pass_at,
+                pass_at=self._settings.pass_at,
             )
         )
         return result
@@ -248,6 +249,7 @@ def _check_settings(config: Any) -> None:
             f"actor_rollout_ref.rollout.n={rollout.n}: an advantage compares the rollouts of a prompt; set 2 or more "
             "(the paper: 10)"
         )
+    check_batch_sizes(config)
     if sampler.custom_sampler.path or sampler.sync_refill_failed_groups:
         raise GreamError(
             "trainer.v1.sampler: trainer_mode=srpo_sync brings its own sampler, which ends the run where a rollout "

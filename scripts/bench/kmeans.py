@@ -56,9 +56,7 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="Of all points and all starts.")
     parser.add_argument("--data", type=Path, help="Folder of data sets.")
-    parser.add_argument("--plain", action="store_true", help="Lloyd iterations that are not annealed.")
     arguments = parser.parse_args()
-    annealed = not arguments.plain
     try:
         from k_means_constrained import KMeansConstrained
     except ModuleNotFoundError:
@@ -68,9 +66,7 @@ def main() -> None:
         seed = arguments.seeds[0]
         large = points(arguments.items, arguments.dimensions, seed)
         start = time.perf_counter()
-        codebook, codes = fit_residual_kmeans(
-            large, (256,) * 4, seed=seed, restarts=arguments.restarts, annealed=annealed
-        )
+        codebook, codes = fit_residual_kmeans(large, (256,) * 4, seed=seed, restarts=arguments.restarts)
         seconds = time.perf_counter() - start
         print(f"{arguments.items} x {arguments.dimensions}, 256 x 4, {arguments.restarts} starts: {seconds:.1f} s")
         for level, centroids in enumerate(codebook.centroids):
@@ -97,7 +93,7 @@ def main() -> None:
         oracle = KMeansConstrained(k, size_min=n // k, size_max=-(-n // k), n_init=4, random_state=seed).fit(small)
         theirs = time.perf_counter() - start
         start = time.perf_counter()
-        codebook, codes = fit_residual_kmeans(small, (k,), seed=seed, restarts=4, annealed=annealed)
+        codebook, codes = fit_residual_kmeans(small, (k,), seed=seed, restarts=4)
         ours = time.perf_counter() - start
         error = float(((small - codebook.centroids[0][codes[:, 0]]) ** 2).sum(dtype=np.float64))
         exact = float(((small - oracle.cluster_centers_[oracle.labels_]) ** 2).sum(dtype=np.float64))

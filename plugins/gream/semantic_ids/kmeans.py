@@ -47,9 +47,8 @@ class _Effort:
     rounds: int
 
 
-# Centroids that still move want no exact assignment. Near the end a precise one gains what rough ones cannot.
+# Starts are compared after iterations whose centroids still move, and want no exact assignment.
 _ROUGH = _Effort(0.3, 100)
-_FINE = _Effort(0.03, 1000)
 _ANNEALED = _Effort(0.03, 300)
 # Share of its squared distance by which staying costs a point more when annealing begins.
 _PUSH = 0.3
@@ -132,7 +131,6 @@ def fit_residual_kmeans(
     *,
     seed: int,
     balanced: bool = True,
-    annealed: bool = True,
     restarts: int = 4,
     iterations: int = 10,
     device: str | None = None,
@@ -145,12 +143,11 @@ def fit_residual_kmeans(
         embeddings: float32 ``[n, d]``; float64 is computed with, and gives centroids, as such.
         sizes: Number of clusters at each level.
         seed: Fixes every random choice.
-        balanced: Let cluster sizes differ by one at most.
-        annealed: If balanced, leave clusters that are best only as long as no point moves: lower errors at the same
-            cost. False makes the ids of versions before it.
+        balanced: Let cluster sizes differ by one at most. Such clusters are annealed: they leave what is best only as
+            long as no point moves.
         restarts: k-means++ starts per level; the one that is best after a few iterations is carried on.
-        iterations: Lloyd iterations at most with a rough and then, if balanced, with a precise assignment; fewer where
-            they gain nothing any more. Twice as many, never fewer, if annealed.
+        iterations: Lloyd iterations at most, fewer where they gain nothing any more; twice as many, never fewer, if
+            balanced.
         device: Of PyTorch, such as "cpu" or "cuda"; None computes with NumPy. All draw the same random numbers, so
             results agree but for rounding.
 
@@ -173,7 +170,7 @@ def fit_residual_kmeans(
     levels: list[Floats] = []
     codes = np.empty((len(embeddings), len(sizes)), dtype=np.int64)
     for level, size in enumerate(sizes):
-        fit = _kmeans(residual, size, random, xp, balanced, annealed, restarts, iterations)
+        fit = _kmeans(residual, size, random, xp, balanced, restarts, iterations)
         for rows in _chunks(residual):
             residual[rows] -= fit.centroids[fit.assigned[rows]]
         levels.append(_to_numpy(fit.centroids))
@@ -211,7 +208,6 @@ def _kmeans(
     random: np.random.Generator,
     xp: Any,
     balanced: bool,
-    annealed: bool,
     restarts: int,
     iterations: int,
 ) -> _Fit:
@@ -222,12 +218,9 @@ def _kmeans(
         for _ in range(restarts)
     ]
     best = min(trials, key=lambda fit: fit.error)
-    if balanced and annealed:
+    if balanced:
         return _anneal(points, norms, best, xp, 2 * iterations)
-    best = min(best, _lloyd(points, norms, best.centroids, xp, rough, iterations), key=lambda fit: fit.error)
-    if not balanced:
-        return best
-    return _lloyd(points, norms, best.centroids, xp, _FINE, iterations)
+    return min(best, _lloyd(points, norms, best.centroids, xp, None, iterations), key=lambda fit: fit.error)
 
 
 def _lloyd(points: Array, norms: Array, centroids: Array, xp: Any, effort: _Effort | None, iterations: int) -> _Fit:
