@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from gream.config import load_config
 from gream.errors import GreamError, exit_with_error_line
-from gream.options import OverwriteOption, RunOption
+from gream.options import KeepOption, OverwriteOption, RunOption
+from gream.provenance import code_of
 from gream.recipes import find_recipe
 from gream.stage import run_stage
 
@@ -56,6 +57,7 @@ def main(
         typer.Option(help="Ray cluster whose machines encode in 'embed': its address, 'auto' or 'local'."),
     ] = None,
     overwrite: OverwriteOption = False,
+    keep: KeepOption = False,
 ) -> None:
     """Run one stage of data processing, or find it up to date."""
     recipe = load_config(DataRecipe, find_recipe("data", config), overrides or ())
@@ -86,8 +88,10 @@ def main(
         config=todo.config,
         inputs=todo.inputs,
         outputs=todo.outputs,
+        code=code_of(todo.code),
         build=todo.build,
         overwrite=overwrite,
+        keep=keep,
         keep_partial=todo.resumes,
     )
     if stage is Stage.embed:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
 from gream.files import write_atomically
-from gream.stage import sha256_of
+from gream.hashing import sha256_of
 
 from .config import EmbedConfig, RlConfig
 from .encoders import note_model, read_note

@@ -38,15 +38,17 @@ class Plan:
     """How a stage is to be run.
 
     Attributes:
+        code: The function that makes the outputs; what it imports is part of the stage.
         config: The part of the recipe that determines the outputs.
-        inputs: Paths read.
+        inputs: Paths read, by role.
         outputs: Paths written, relative to the run folder.
         build: Writes the outputs under the folder it is given.
         resumes: ``build`` goes on with what a killed one left in that folder.
     """
 
+    code: Callable[..., Any]
     config: dict[str, Any]
-    inputs: list[Path]
+    inputs: dict[str, Path]
     outputs: list[str]
     build: Callable[[Path], Summary | None]
     resumes: bool = False
@@ -115,8 +117,9 @@ def _synthesize(request: Request) -> Plan:
     if settings is None:
         raise GreamError("the recipe has no section 'synthesize'; pass --reviews and --metadata to 'interactions'")
     return Plan(
+        synthesize,
         {"synthesize": _settings(settings)},
-        [],
+        {},
         ["raw/reviews.json.gz", "raw/meta.json.gz"],
         lambda out: synthesize(settings, out),
     )
@@ -128,8 +131,9 @@ def _interactions(request: Request) -> Plan:
     settings = request.recipe.interactions
     tables = ["interactions.parquet", "users.parquet", "items.parquet", "reviews.parquet"]
     return Plan(
+        build_interactions,
         {"interactions": _settings(settings)},
-        [request.reviews, request.metadata],
+        {"reviews": request.reviews, "metadata": request.metadata},
         [*tables, "statistics.json", "statistics.md"],
         lambda out: build_interactions(settings, request.reviews, request.metadata, out),
     )
@@ -143,8 +147,9 @@ def _export(request: Request) -> Plan:
     # A run may be exported before it has ids.
     ids = request.index if request.index.exists() else None
     return Plan(
+        export,
         {"name": name, "tokens": tokens},
-        [request.interactions, request.items, *([ids] if ids else [])],
+        {"interactions": request.interactions, "items": request.items} | ({"ids": ids} if ids else {}),
         ["published"],
         lambda out: export(
             name,
@@ -165,8 +170,9 @@ def _enrich(request: Request) -> Plan:
         from .teacher.enrich import enrich
 
         return Plan(
+            enrich,
             config,
-            [request.interactions, request.items],
+            {"interactions": request.interactions, "items": request.items},
             outputs,
             lambda out: enrich(recipe.rl, recipe.seed, request.interactions, request.items, out),
         )
@@ -176,8 +182,9 @@ def _enrich(request: Request) -> Plan:
 
     reviews = request.run / "reviews.parquet"
     return Plan(
+        enrich_with_model,
         {**config, "teacher": _teacher(recipe, endpoint, wording())},
-        [request.interactions, request.items, reviews],
+        {"interactions": request.interactions, "items": request.items, "reviews": reviews},
         outputs,
         lambda out: enrich_with_model(
             recipe.teacher,
@@ -201,6 +208,7 @@ def _chains(request: Request) -> Plan:
     if endpoint is None:
         raise GreamError("'chains' asks a language model: pass --base-url and --model, or leave the stage out")
     return Plan(
+        write_chains,
         {
             "seed": recipe.seed,
             "rl": _settings(recipe.rl),
@@ -209,7 +217,7 @@ def _chains(request: Request) -> Plan:
             ),
             "teacher": _teacher(recipe, endpoint, wording()),
         },
-        [request.interactions, request.items],
+        {"interactions": request.interactions, "items": request.items},
         ["chains.jsonl"],
         lambda out: write_chains(
             recipe.teacher,
@@ -235,15 +243,17 @@ def _embed(request: Request) -> Plan:
     wanted["model"] = folder.resolve().name if folder else None
     # A collaborative part must not know what SRPO is to find out.
     unknown = {"rl": _settings(recipe.rl)} if settings.collaborative else {}
+    inputs = {"items": request.items, "enriched": request.enriched}
+    if folder:
+        inputs["model"] = folder
+    if settings.collaborative:
+        inputs["interactions"] = request.interactions
+    if previous:
+        inputs |= {f"previous/{name}": previous / name for name in files}
     return Plan(
+        embed,
         {"seed": recipe.seed, "embed": wanted, **unknown},
-        [
-            request.items,
-            request.enriched,
-            *([folder] if folder else []),
-            *([request.interactions] if settings.collaborative else []),
-            *([previous / name for name in files] if previous else []),
-        ],
+        inputs,
         ["embeddings.safetensors", *files],
         lambda out: embed(
             settings,
@@ -265,10 +275,15 @@ def _semantic_ids(request: Request) -> Plan:
 
     recipe, previous = request.recipe, request.previous
     embeddings = request.run / "embeddings.safetensors"
-    kept = [previous / name for name in ("codebook.safetensors", "index.json", "items.parquet")] if previous else []
+    inputs = {"embeddings": embeddings, "items": request.items, "interactions": request.interactions}
+    if previous:
+        inputs |= {
+            f"previous/{name}": previous / name for name in ("codebook.safetensors", "index.json", "items.parquet")
+        }
     return Plan(
+        build_semantic_ids,
         {"seed": recipe.seed, "semantic_ids": _settings(recipe.semantic_ids)},
-        [embeddings, request.items, request.interactions, *kept],
+        inputs,
         ["codebook.safetensors", "index.json", "quality.json", "quality.html"],
         lambda out: build_semantic_ids(
             recipe.semantic_ids, recipe.seed, embeddings, request.items, request.interactions, previous, out
@@ -281,10 +296,17 @@ def _sft(request: Request) -> Plan:
 
     recipe, preferences = request.recipe, request.run / "preferences.jsonl"
     chains = request.run / "chains.jsonl" if recipe.sft.chains == "model" else None
-    read = [request.interactions, request.items, request.enriched, preferences, request.index]
+    inputs = {
+        "interactions": request.interactions,
+        "items": request.items,
+        "enriched": request.enriched,
+        "preferences": preferences,
+        "ids": request.index,
+    }
     return Plan(
+        build_sft,
         {"seed": recipe.seed, "sft": _settings(recipe.sft), "rl": _settings(recipe.rl)},
-        [*read, *([chains] if chains else [])],
+        inputs | ({"chains": chains} if chains else {}),
         ["sft"],
         lambda out: build_sft(
             recipe.sft,
@@ -306,8 +328,9 @@ def _rl(request: Request) -> Plan:
 
     recipe = request.recipe
     return Plan(
+        build_rl,
         {"seed": recipe.seed, "rl": _settings(recipe.rl), "history": recipe.sft.history},
-        [request.interactions, request.index],
+        {"interactions": request.interactions, "ids": request.index},
         ["rl"],
         lambda out: build_rl(recipe.rl, recipe.sft.history, recipe.seed, request.interactions, request.index, out),
     )
@@ -318,9 +341,11 @@ def _model(request: Request) -> Plan:
 
     recipe, base, sft = request.recipe, request.base, request.run / "sft"
     shape = {"base": base.name, "initialisation": recipe.model.initialisation} if base else _settings(recipe.model)
+    inputs = {"ids": request.index, "items": request.items, "enriched": request.enriched, "sft": sft}
     return Plan(
+        build_model,
         {"seed": recipe.seed, "model": shape},
-        [request.index, request.items, request.enriched, sft, *([base] if base else [])],
+        inputs | ({"base": base} if base else {}),
         ["model"],
         lambda out: build_model(
             recipe.model,

@@ -15,6 +15,7 @@ from gream.options import (
     ChainTokensOption,
     DeviceOption,
     FormOption,
+    KeepOption,
     OverwriteOption,
     RunOption,
     SeedOption,
@@ -37,12 +38,14 @@ def baselines(
     refit: RefitOption = False,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
+    keep: KeepOption = False,
 ) -> None:
     """Popularity, co-occurrence, a Markov chain, and transitions with content, on the test split; seconds each."""
     from .stages import evaluate_baselines
 
     protocol = _protocol(history, refit)
-    for result in evaluate_baselines(run, protocol=protocol, seed=seed, command=_command(), overwrite=overwrite):
+    done = evaluate_baselines(run, protocol=protocol, seed=seed, command=_command(), overwrite=overwrite, keep=keep)
+    for result in done:
         print(result, flush=True)
 
 
@@ -62,6 +65,7 @@ def sasrec(
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
+    keep: KeepOption = False,
 ) -> None:
     """Train SASRec from nothing on the run's interactions and rank with it: a strong baseline, minutes to train."""
     from .baselines.sasrec import SasRecSettings
@@ -77,7 +81,8 @@ def sasrec(
         seed=seed,
     )
     protocol = _protocol(history, refit)
-    print(evaluate_sasrec(run, settings, protocol=protocol, command=_command(), overwrite=overwrite), flush=True)
+    done = evaluate_sasrec(run, settings, protocol=protocol, command=_command(), overwrite=overwrite, keep=keep)
+    print(done, flush=True)
 
 
 @app.command()
@@ -114,12 +119,12 @@ def sampled(
 
 
 @app.command()
-def rewards(run: RunOption, seed: SeedOption = 0, overwrite: OverwriteOption = False) -> None:
+def rewards(run: RunOption, seed: SeedOption = 0, overwrite: OverwriteOption = False, keep: KeepOption = False) -> None:
     """Compare the validation reward before and after SRPO, paired by prompt."""
     from .rewards import compare_rewards, read_rewards
     from .table import rewards_line
 
-    print(compare_rewards(run, seed=seed, overwrite=overwrite), flush=True)
+    print(compare_rewards(run, seed=seed, overwrite=overwrite, keep=keep), flush=True)
     comparison = read_rewards(run)
     if comparison is not None:
         print(rewards_line(comparison), flush=True)
@@ -161,11 +166,11 @@ def table(run: RunOption) -> None:
 
 
 @app.command()
-def report(run: RunOption, overwrite: OverwriteOption = False) -> None:
+def report(run: RunOption, overwrite: OverwriteOption = False, keep: KeepOption = False) -> None:
     """Write RUN/report.html: everything about a run on one page."""
     from .report.stage import write_report
 
-    print(write_report(run, overwrite=overwrite), flush=True)
+    print(write_report(run, overwrite=overwrite, keep=keep), flush=True)
 
 
 _HANDED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -243,6 +248,7 @@ def remote(
         what.users,
         _command(),
         overwrite=what.overwrite,
+        keep=what.keep,
     )
     print(done, flush=True)
 
@@ -296,6 +302,7 @@ def _evaluate(
         what.users,
         _command(),
         overwrite=what.overwrite,
+        keep=what.keep,
         index=here.index,
         template=here.prompt,
     )

@@ -14,6 +14,7 @@ from gream.options import (
     DeviceOption,
     ExcludeOption,
     HistoryOption,
+    KeepOption,
     OverwriteOption,
     RunOption,
     SeedOption,
@@ -61,6 +62,7 @@ class Evaluated:
     exclude_history: ExcludeOption = False
     seed: SeedOption = 0
     overwrite: OverwriteOption = False
+    keep: KeepOption = False
 
 
 @dataclass(frozen=True)

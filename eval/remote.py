@@ -29,10 +29,10 @@ from gream.stage import StageResult
 from tqdm import tqdm
 
 from .asking import Asking, encode_prompts
-from .checkpoint import catalogue_token_ids, checkpoint_files
+from .checkpoint import catalogue_token_ids
 from .protocol import Cases, Split, held_out, read_interactions, training_matrix
 from .results import predictions_table, write_result
-from .stages import check_name, label_of, model_result, run_model_stage
+from .stages import check_name, label_of, model_inputs, model_result, run_model_stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +252,7 @@ def evaluate_remote(
     command: str,
     *,
     overwrite: bool,
+    keep: bool = False,
 ) -> StageResult:
     """Make ``eval/NAME`` for a model that runs on servers.
 
@@ -264,7 +265,8 @@ def evaluate_remote(
         split: Whose item is to be predicted.
         users: Size of a random sample; None for all.
         command: Recorded.
-        overwrite: Replace an evaluation made with another configuration.
+        overwrite: Replace an evaluation made with another configuration or by other code.
+        keep: Accept one that other code made.
 
     Raises:
         GreamError: An input is missing or broken, or the servers fail.
@@ -304,5 +306,5 @@ def evaluate_remote(
         )
         write_result(out, result, predictions)
 
-    inputs = [interactions, index, *checkpoint_files(checkpoint)]
-    return run_model_stage(run, name, decoding, split, users, label, inputs, build, overwrite=overwrite)
+    inputs = model_inputs(interactions, index, checkpoint)
+    return run_model_stage(run, name, decoding, split, users, label, inputs, build, overwrite=overwrite, keep=keep)

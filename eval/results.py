@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import gream
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from gream.config import Config
 from gream.errors import GreamError
 from gream.files import read_json, write_json
+from gream.provenance import version_and_commit, versions
 from pydantic import ValidationError
 
 from .protocol import Fitted, History
@@ -209,15 +208,9 @@ def read_result(path: Path) -> Result:
 
 
 def versions_of(*packages: str) -> dict[str, str]:
-    """Versions of Python, gream and ``packages``.
+    """Versions of Python, gream (with its commit, where there is one) and ``packages``.
 
     Raises:
         GreamError: A package is not installed.
     """
-    found = {"python": platform.python_version(), "gream": gream.__version__}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            raise GreamError(f"package {package} is not installed; run scripts/install.sh") from None
-    return found
+    return {"python": platform.python_version()} | version_and_commit() | versions(*packages)

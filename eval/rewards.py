@@ -13,6 +13,7 @@ import numpy as np
 from gream.config import Config
 from gream.errors import GreamError
 from gream.files import iterate_jsonl, read_json, write_json
+from gream.provenance import code_of
 from gream.stage import StageResult, run_stage
 from pydantic import ValidationError
 
@@ -43,7 +44,7 @@ class RewardComparison(Config):
     difference: Interval
 
 
-def compare_rewards(run: Path, *, seed: int, overwrite: bool) -> StageResult:
+def compare_rewards(run: Path, *, seed: int, overwrite: bool, keep: bool = False) -> StageResult:
     """Make ``eval/rewards.json`` from the first and the last validation dump of a run.
 
     Raises:
@@ -78,10 +79,12 @@ def compare_rewards(run: Path, *, seed: int, overwrite: bool) -> StageResult:
         run,
         "eval-rewards",
         config={"seed": seed},
-        inputs=[dumps[first], dumps[last]],
+        inputs={dumps[step].name: dumps[step] for step in (first, last)},
         outputs=[REWARDS],
+        code=code_of(compare_rewards),
         build=build,
         overwrite=overwrite,
+        keep=keep,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from gream.errors import GreamError
+from gream.provenance import code_of
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult, run_stage
 from safetensors.numpy import load_file
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_baselines(
-    run: Path, *, protocol: Protocol = COMMON, seed: int, command: str, overwrite: bool
+    run: Path, *, protocol: Protocol = COMMON, seed: int, command: str, overwrite: bool, keep: bool = False
 ) -> Iterator[StageResult]:
     """Make ``eval/popularity``, ``cooccurrence``, ``markov`` and ``transitions`` on the test split, for all users.
 
@@ -64,7 +65,8 @@ def evaluate_baselines(
         protocol: What lists may hold and what is counted; it is part of the names.
         seed: Of the bootstrap and of the sample of validation users.
         command: What was typed, for the record.
-        overwrite: Replace those that were made with another configuration.
+        overwrite: Replace those that were made with another configuration or by other code.
+        keep: Accept those that other code made.
 
     Yields:
         What happened to each.
@@ -113,16 +115,23 @@ def evaluate_baselines(
             ranked,
             protocol=protocol,
             config={},
-            more_inputs=[embeddings] if mode == "transitions" and embeddings else [],
+            more_inputs={"embeddings": embeddings} if mode == "transitions" and embeddings else {},
             packages=(),
             seed=seed,
             command=command,
             overwrite=overwrite,
+            keep=keep,
         )
 
 
 def evaluate_sasrec(
-    run: Path, settings: SasRecSettings, *, protocol: Protocol = COMMON, command: str, overwrite: bool
+    run: Path,
+    settings: SasRecSettings,
+    *,
+    protocol: Protocol = COMMON,
+    command: str,
+    overwrite: bool,
+    keep: bool = False,
 ) -> StageResult:
     """Train SASRec and make ``eval/sasrec`` on the test split, for all users.
 
@@ -134,7 +143,8 @@ def evaluate_sasrec(
         settings: Size of the model and how it is trained.
         protocol: What lists may hold and what is trained on; it is part of the name.
         command: What was typed, for the record.
-        overwrite: Replace one that was made with other settings.
+        overwrite: Replace one that was made with other settings or by other code.
+        keep: Accept one that other code made.
 
     Raises:
         GreamError: An input is missing or broken, or a setting is impossible.
@@ -181,11 +191,12 @@ def evaluate_sasrec(
         ranked,
         protocol=protocol,
         config=dataclasses.asdict(settings),
-        more_inputs=[],
+        more_inputs={},
         packages=("torch",),
         seed=settings.seed,
         command=command,
         overwrite=overwrite,
+        keep=keep,
     )
 
 
@@ -211,11 +222,12 @@ def _evaluate_baseline(
     *,
     protocol: Protocol,
     config: dict[str, Any],
-    more_inputs: Sequence[Path],
+    more_inputs: Mapping[str, Path],
     packages: Sequence[str],
     seed: int,
     command: str,
     overwrite: bool,
+    keep: bool,
 ) -> StageResult:
     interactions, index = run / "interactions.parquet", run / "index.json"
     name = mode + protocol.suffix
@@ -249,10 +261,12 @@ def _evaluate_baseline(
         run,
         f"eval-{name}",
         config={"mode": mode, "k": K, "seed": seed} | dataclasses.asdict(protocol) | config,
-        inputs=[interactions, index, *more_inputs],
+        inputs={"interactions": interactions, "ids": index, **more_inputs},
         outputs=outputs_of(name),
+        code=code_of(evaluate_baselines),
         build=build,
         overwrite=overwrite,
+        keep=keep,
         keep_partial=True,
     )
 
@@ -267,6 +281,7 @@ def evaluate_model(
     command: str,
     *,
     overwrite: bool,
+    keep: bool = False,
     index: Path | None = None,
     template: Path | None = None,
 ) -> StageResult | None:
@@ -280,7 +295,8 @@ def evaluate_model(
         split: Whose item is to be predicted.
         users: Size of the sample of users; None asks all.
         command: What was typed, for the record.
-        overwrite: Replace an evaluation of the same name made with another configuration.
+        overwrite: Replace an evaluation of the same name made with another configuration or by other code.
+        keep: Accept one that other code made.
         index: Ids that the model knows the run's items by; None for the run's own.
         template: Prompt of a model trained elsewhere, see `PromptTemplate`; None for this project's own.
 
@@ -341,8 +357,8 @@ def evaluate_model(
             _, ids, cases = read()
             predict(ids, cases, Path(place))
         return None
-    inputs = [interactions, ids_path, *([] if template is None else [template]), *checkpoint_files(checkpoint)]
-    done = run_model_stage(run, name, decoding, split, users, label, inputs, build, overwrite=overwrite)
+    inputs = model_inputs(interactions, ids_path, checkpoint) | ({} if template is None else {"prompt": template})
+    done = run_model_stage(run, name, decoding, split, users, label, inputs, build, overwrite=overwrite, keep=keep)
     if not done.ran:
         processes.from_leader(None)
     return done
@@ -355,10 +371,11 @@ def run_model_stage(
     split: Split,
     users: int | None,
     checkpoint: str,
-    inputs: Sequence[Path],
+    inputs: Mapping[str, Path],
     build: Callable[[Path], None],
     *,
     overwrite: bool,
+    keep: bool = False,
 ) -> StageResult:
     """Make ``eval/NAME`` of a model, wherever it runs; what is there of the same configuration stays.
 
@@ -369,9 +386,10 @@ def run_model_stage(
         split: Whose item is to be predicted.
         users: Size of the sample of users; None for all.
         checkpoint: Label of the model.
-        inputs: Paths read.
+        inputs: Paths read, by role.
         build: Writes the evaluation, and goes on with what a killed one left.
-        overwrite: Replace an evaluation made with another configuration.
+        overwrite: Replace an evaluation made with another configuration or by other code.
+        keep: Accept one that other code made.
 
     Raises:
         GreamError: See `gream.stage.run_stage`.
@@ -383,10 +401,18 @@ def run_model_stage(
         | dataclasses.asdict(asking),
         inputs=inputs,
         outputs=outputs_of(name),
+        code=code_of(build),
         build=build,
         overwrite=overwrite,
+        keep=keep,
         keep_partial=True,
     )
+
+
+def model_inputs(interactions: Path, ids: Path, checkpoint: Path) -> dict[str, Path]:
+    """What the evaluation of a model reads, by role."""
+    files = {f"checkpoint/{path.name}": path for path in checkpoint_files(checkpoint)}
+    return {"interactions": interactions, "ids": ids} | files
 
 
 def model_result(

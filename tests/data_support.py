@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
-from gream.stage import sha256_of
+from gream.hashing import sha256_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "data" / "quickstart.yaml"

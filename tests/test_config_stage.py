@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from gream.config import Config, load_config
 from gream.errors import GreamError
-from gream.stage import Summary, run_stage, sha256_of
+from gream.hashing import sha256_of
+from gream.stage import Summary, run_stage
 
 
 class Inner(Config):
@@ -67,8 +68,9 @@ class Recorder:
             self.run,
             "s",
             config={"depth": depth, "shape": (1, 2)},
-            inputs=[self.source],
+            inputs={"text": self.source},
             outputs=["out.txt"],
+            code={},
             build=self.build,
             overwrite=overwrite,
         )
@@ -90,7 +92,7 @@ def test_changed_input_rebuilds(recorder: Recorder, capsys: pytest.CaptureFixtur
     recorder()
     recorder.source.write_text("two")
     assert recorder() is True
-    assert "input in.txt changed" in capsys.readouterr().out
+    assert "input text changed" in capsys.readouterr().out
     assert (recorder.run / "out.txt").read_text() == "two!"
 
 
@@ -139,8 +141,9 @@ def test_partial_work_is_kept_only_for_the_same_work(tmp_path: Path) -> None:
             tmp_path / "run",
             "s",
             config={"depth": depth},
-            inputs=[source],
+            inputs={"text": source},
             outputs=["out.txt"],
+            code={},
             build=build,  # type: ignore[arg-type]
             keep_partial=True,
             overwrite=overwrite,
@@ -175,7 +178,7 @@ def test_stage_says_what_it_made_and_warns_also_when_up_to_date(tmp_path: Path) 
         return Summary("0 rows", ("no row; take more items",))
 
     def run() -> str:
-        return str(run_stage(tmp_path, "rows", config={}, inputs=[], outputs=["rows.jsonl"], build=build))
+        return str(run_stage(tmp_path, "rows", config={}, inputs={}, outputs=["rows.jsonl"], code={}, build=build))
 
     first, again = run(), run()
     assert re.fullmatch(r"warning: rows: no row; take more items\nrows: \d+\.\d s, 0 rows -> rows\.jsonl", first)

@@ -16,8 +16,8 @@ import pytest
 from data_support import RECIPE, call, command, kill_when
 from gream.errors import GreamError
 from gream.files import write_jsonl
+from gream.hashing import sha256_of
 from gream.semantic_ids.kmeans import fit_residual_kmeans
-from gream.stage import sha256_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file

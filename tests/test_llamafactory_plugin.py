@@ -14,7 +14,7 @@ import yaml
 from data_support import ROOT, call, kill_when, synthetic_run
 from gream.assembly import Assembler
 from gream.errors import GreamError
-from gream.stage import sha256_of
+from gream.hashing import sha256_of
 from gream.tasks import Material, read_records
 from gream.templates import Task
 from llamafactory_gream import seams

@@ -18,8 +18,8 @@ import polars as pl
 import pytest
 from data_support import RECIPE, call, hashes
 from gream.errors import GreamError
+from gream.hashing import sha256_of
 from gream.journal import Journal
-from gream.stage import sha256_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from teacher_support import (

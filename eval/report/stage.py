@@ -7,6 +7,7 @@ from pathlib import Path
 from gream.errors import GreamError
 from gream.files import write_text
 from gream.page import STYLE
+from gream.provenance import code_of
 from gream.stage import StageResult, run_stage
 
 from .data import USERS_SHOWN, read_report_data, report_inputs
@@ -15,7 +16,7 @@ from .page import render_page
 REPORT = "report.html"
 
 
-def write_report(run: Path, *, overwrite: bool) -> StageResult:
+def write_report(run: Path, *, overwrite: bool, keep: bool = False) -> StageResult:
     """Make ``report.html`` of a run.
 
     Raises:
@@ -32,8 +33,10 @@ def write_report(run: Path, *, overwrite: bool) -> StageResult:
         run,
         "report",
         config={"users": USERS_SHOWN},
-        inputs=[*inputs, STYLE],
+        inputs={"style": STYLE} | {path.relative_to(run).as_posix(): path for path in inputs},
         outputs=[REPORT],
+        code=code_of(write_report),
         build=build,
         overwrite=overwrite,
+        keep=keep,
     )

@@ -59,15 +59,21 @@ def stage(
     command: Annotated[list[str], typer.Argument(help="The command, after --; {out} is where it writes.")],
     run: Annotated[Path, typer.Option(help="Run folder.")],
     output: Annotated[list[str], typer.Option(help="File or folder it makes, relative to {out}.")],
-    input: Annotated[list[Path] | None, typer.Option(help="File or folder it reads.")] = None,
+    input: Annotated[
+        list[str] | None, typer.Option(help="File or folder it reads, as ROLE=PATH or PATH.", metavar="ROLE=PATH")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML that belongs to the configuration.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace outputs made with another configuration.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace outputs made with another configuration, or by other code.")
+    ] = False,
+    keep: Annotated[bool, typer.Option(help="Accept outputs that other code made.")] = False,
 ) -> None:
     """Run a command as a stage of a run folder: logged, resumable, recorded, skipped when nothing changed."""
-    from gream.command_stage import run_command_stage
+    from gream.command_stage import named_inputs, run_command_stage
 
+    inputs = named_inputs(run, input or [])
     result = run_command_stage(
-        run, name, command, inputs=input or [], outputs=output, recipe=recipe, overwrite=overwrite
+        run, name, command, inputs=inputs, outputs=output, recipe=recipe, overwrite=overwrite, keep=keep
     )
     print(result, flush=True)
 

@@ -1,15 +1,15 @@
 """A stage of a run: skipped when nothing changed, atomic when it runs, recorded when it is done.
 
-A run folder holds every output of every stage. Beside them, ``.stages/NAME.json`` records the configuration, the
-SHA-256 of each input and each output. A stage builds its outputs in ``.partial/NAME`` and moves them into place
-only when all are complete, so a killed stage leaves no half file.
+A run folder holds every output of every stage. Beside them, ``.stages/NAME.json`` records what each was made of: the
+configuration, the content of each input by its role, and the code (`gream.record`). A stage builds its outputs in
+``.partial/NAME`` and moves them into place only when all are complete, so a killed stage leaves no half file; while it
+works, nobody replaces what it reads, or reads what it replaces (`gream.lock`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gream.errors import GreamError
-from gream.files import read_json, write_json
+from gream.errors import GreamError, file_system_errors
+from gream.hashing import Hashes, stamps
+from gream.lock import claim
+from gream.record import Identity, Made, Record, plain
 
 
 @dataclass(frozen=True)
@@ -59,33 +61,17 @@ class StageResult:
         return "\n".join([*lines, f"{self.name}: {took}{made} -> {', '.join(self.outputs)}"])
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's relative file names and contents in sorted order.
-
-    Raises:
-        GreamError: ``path`` does not exist.
-    """
-    if path.is_dir():
-        digest = hashlib.sha256()
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\0".encode())
-        return digest.hexdigest()
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise GreamError(f"{path}: cannot be read ({error.strerror})") from None
-
-
 def run_stage(
     run: Path,
     name: str,
     *,
     config: Mapping[str, Any],
-    inputs: Sequence[Path],
+    inputs: Mapping[str, Path],
     outputs: Sequence[str],
+    code: Mapping[str, str],
     build: Callable[[Path], Summary | None],
     overwrite: bool = False,
+    keep: bool = False,
     keep_partial: bool = False,
 ) -> StageResult:
     """Make ``outputs`` of stage ``name`` in the run folder, or do nothing where they are up to date.
@@ -94,125 +80,170 @@ def run_stage(
         run: Run folder; created if missing.
         name: Stage name, unique in the run.
         config: What determines the outputs besides the inputs; must survive JSON.
-        inputs: Files or folders read.
+        inputs: Files or folders read, by the role that each plays.
         outputs: Files or folders made, relative to ``run``.
+        code: What the outputs are made by, see `gream.provenance.code_of`.
         build: Writes every output under the folder it is given; may return what it made.
-        overwrite: Rebuild although the configuration differs from the recorded one.
+        overwrite: Rebuild although configuration or code differ from the recorded ones.
+        keep: Accept outputs, and unfinished work, that other code made.
         keep_partial: Hand ``build`` what a killed run left in the partial folder, for work that resumes. What was
             left by another configuration or other inputs is always removed.
 
     Raises:
-        GreamError: An input is missing, or the run folder was made with another configuration.
+        GreamError: An input is missing, the run folder was made with another configuration or by other code, another
+            process works on what the stage reads or writes, or the file system refuses something.
     """
-    for path in inputs:
-        if not path.exists():
-            raise GreamError(f"{path}: missing input of stage '{name}'; run the stage that makes it first")
-    # Through JSON and back, so that tuples and lists compare equal to what was recorded.
-    wanted_config = json.loads(json.dumps(dict(config)))
-    wanted_inputs = {_label(run, path): sha256_of(path) for path in inputs}
-    record_path = run / ".stages" / f"{name}.json"
-    record = _read_record(record_path)
-    if record is not None:
-        changed = _changes(record["config"], wanted_config)
-        if changed and not overwrite:
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise GreamError(f"stage '{name}': a name has up to 100 letters, digits, '.', '_' and '-'")
+    with file_system_errors(f"stage '{name}' of {run}"):
+        for path in inputs.values():
+            if not path.exists():
+                raise GreamError(f"{path}: missing input of stage '{name}'; run the stage that makes it first")
+        with claim(run, name, reads=list(inputs.values()), writes=[run / output for output in outputs]):
+            hashes = Hashes(run)
+            wanted = Identity(
+                config=plain(config),
+                inputs={role: hashes.of(path) for role, path in inputs.items()},
+                code=dict(code),
+            )
+            stage = _Stage(run, name, tuple(outputs), wanted, hashes, overwrite=overwrite, keep=keep)
+            result = stage.up_to_date()
+            if result is None:
+                result = stage.make(inputs, build, keep_partial=keep_partial)
+            hashes.save()
+            return result
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A stage that is locked, and what is to be made of what."""
+
+    run: Path
+    name: str
+    outputs: tuple[str, ...]
+    wanted: Identity
+    hashes: Hashes
+    overwrite: bool
+    keep: bool
+
+    def up_to_date(self) -> StageResult | None:
+        """What is recorded, where that still holds; None where the outputs are to be made."""
+        path = self.run / ".stages" / f"{self.name}.json"
+        try:
+            record = Record.read(path)
+        except GreamError:
+            if not self.overwrite:
+                raise
+            return None
+        if record is None:
+            return None
+        config = record.changed_config(self.wanted)
+        if config and not self.overwrite:
             raise GreamError(
-                f"{run}: stage '{name}' was made with another configuration ({'; '.join(changed)}); "
+                f"{self.run}: stage '{self.name}' was made with another configuration ({'; '.join(config)}); "
                 "choose another run folder, or pass --overwrite to replace what depends on it"
             )
-        stale = [f"input {key} changed" for key in _changed_keys(record["inputs"], wanted_inputs)]
-        stale += [f"output {key} is missing or differs" for key in _damaged_outputs(run, record["outputs"], outputs)]
-        if not changed and not stale:
-            summary = record.get("summary")
-            return StageResult(
-                name,
-                False,
-                float(record["seconds"]),
-                tuple(outputs),
-                Summary(summary["made"], tuple(summary["warnings"])) if summary else None,
-            )
-        print(f"[{name}] again: {'; '.join(changed + stale)}", flush=True)
-
-    partial = run / ".partial" / name
-    token = json.dumps([wanted_config, wanted_inputs], sort_keys=True)
-    token_path = run / ".partial" / f"{name}.token"
-    if partial.exists() and not (
-        keep_partial and token_path.exists() and token_path.read_text(encoding="utf-8") == token
-    ):
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True, exist_ok=True)
-    token_path.write_text(token, encoding="utf-8")
-
-    start = time.monotonic()
-    summary = build(partial)
-    missing = [output for output in outputs if not (partial / output).exists()]
-    if missing:
-        raise GreamError(f"stage '{name}' ended without writing {', '.join(missing)}")
-    seconds = time.monotonic() - start
-    # The record goes first: a kill between two moves below must not leave an old record beside new files.
-    record_path.unlink(missing_ok=True)
-    for output in outputs:
-        _move(partial / output, run / output)
-    shutil.rmtree(partial)
-    token_path.unlink()
-    record_path.parent.mkdir(exist_ok=True)
-    write_json(
-        record_path,
-        {
-            "stage": name,
-            "config": wanted_config,
-            "inputs": wanted_inputs,
-            "outputs": {output: sha256_of(run / output) for output in outputs},
-            "seconds": round(seconds, 3),
-            **({"summary": asdict(summary)} if summary else {}),
-        },
-    )
-    return StageResult(name, True, seconds, tuple(outputs), summary)
-
-
-def _label(run: Path, path: Path) -> str:
-    # A raw dump lies outside the run folder; its name and its content identify it wherever it was downloaded to.
-    try:
-        return path.resolve().relative_to(run.resolve()).as_posix()
-    except ValueError:
-        return path.name
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
+        stale = [f"input {role} changed" for role in record.changed_inputs(self.wanted)]
+        stale += [f"output {output} is missing or differs" for output in self._damaged(record)]
+        code = record.changed_code(self.wanted)
+        if not config and not stale:
+            self._insist_on_code(code, "was made")
+            if code and self.keep:
+                update = {"code": self.wanted.code, "kept": (*record.kept, Made.now(record.code))}
+                record.model_copy(update=update).write(path)
+                print(f"[{self.name}] kept, though made by other code: {', '.join(code)}", flush=True)
+            if not code or self.keep:
+                summary = Summary(**record.summary) if record.summary else None
+                return StageResult(self.name, False, record.seconds, self.outputs, summary)
+        print(f"[{self.name}] again: {'; '.join(config + stale + [f'code of {name} changed' for name in code])}")
         return None
-    record: dict[str, Any] = read_json(path, remedy="remove it")
-    return record
+
+    def make(
+        self, inputs: Mapping[str, Path], build: Callable[[Path], Summary | None], *, keep_partial: bool
+    ) -> StageResult:
+        """Build, move into place, record."""
+        partial, token = self.run / ".partial" / self.name, self.run / ".partial" / f"{self.name}.json"
+        replaced = self.run / ".partial" / f"{self.name}.replaced"
+        if replaced.exists():
+            shutil.rmtree(replaced)
+        if partial.exists() and not (keep_partial and self._goes_on(token)):
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+        self.wanted.write(token)
+        read = {role: stamps(path) for role, path in inputs.items()}
+
+        start = time.monotonic()
+        summary = build(partial)
+        seconds = time.monotonic() - start
+        missing = [output for output in self.outputs if not (partial / output).exists()]
+        if missing:
+            raise GreamError(f"stage '{self.name}' ended without writing {', '.join(missing)}")
+        if changed := [role for role, path in inputs.items() if stamps(path) != read[role]]:
+            shutil.rmtree(partial)
+            raise GreamError(f"stage '{self.name}': input {', '.join(changed)} changed while it was read; start again")
+        record_path = self.run / ".stages" / f"{self.name}.json"
+        # The record goes first: a kill between two moves below must not leave an old record beside new files.
+        record_path.unlink(missing_ok=True)
+        replaced.mkdir()
+        mode = token.stat().st_mode & 0o666
+        for number, output in enumerate(self.outputs):
+            _follow_umask(partial / output, mode)
+            _move(partial / output, self.run / output, replaced / str(number))
+        shutil.rmtree(partial)
+        shutil.rmtree(replaced)
+        token.unlink()
+        Record(
+            **self.wanted.model_dump(),
+            stage=self.name,
+            outputs={output: self.hashes.of(self.run / output) for output in self.outputs},
+            seconds=round(seconds, 3),
+            summary=asdict(summary) if summary else None,
+            made=Made.now(),
+        ).write(record_path)
+        return StageResult(self.name, True, seconds, self.outputs, summary)
+
+    def _goes_on(self, token: Path) -> bool:
+        """Whether what a killed run left is of the same work."""
+        try:
+            left = Identity.read(token)
+        except GreamError:
+            return False
+        if left is None or left.changed_inputs(self.wanted) or left.changed_config(self.wanted):
+            return False
+        changed = left.changed_code(self.wanted)
+        self._insist_on_code(changed, "was left unfinished")
+        return not changed or self.keep
+
+    def _insist_on_code(self, changed: Sequence[str], how: str) -> None:
+        if changed and not self.overwrite and not self.keep:
+            raise GreamError(
+                f"{self.run}: stage '{self.name}' {how} by other code ({', '.join(changed)}): run again with "
+                "--overwrite, or --keep to accept"
+            )
+
+    def _damaged(self, record: Record) -> list[str]:
+        return [
+            output
+            for output in self.outputs
+            if not (self.run / output).exists() or record.outputs.get(output) != self.hashes.of(self.run / output)
+        ]
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    changes: list[str] = []
-    for key in _changed_keys(old, new):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            changes += _changes(before, after, f"{prefix}{key}.")
-        else:
-            changes.append(f"{prefix}{key}: {before!r} -> {after!r}")
-    return changes
+def _follow_umask(path: Path, mode: int) -> None:
+    """Let others read what safetensors writes for its owner alone, as they may read everything else.
+
+    Args:
+        path: File or folder.
+        mode: Of a file that the umask made.
+    """
+    for file in path.rglob("*.safetensors") if path.is_dir() else [path]:
+        if file.suffix == ".safetensors" and not file.is_symlink():
+            file.chmod(mode)
 
 
-def _changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    return sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-
-
-def _damaged_outputs(run: Path, recorded: Mapping[str, str], outputs: Sequence[str]) -> list[str]:
-    return [
-        output for output in outputs if not (run / output).exists() or recorded.get(output) != sha256_of(run / output)
-    ]
-
-
-def _move(source: Path, target: Path) -> None:
+def _move(source: Path, target: Path, aside: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_dir():
+    if target.exists() and (target.is_dir() or source.is_dir()):
         # A folder cannot be replaced in one step: the old one steps aside first.
-        aside = target.with_name(target.name + ".old")
-        shutil.rmtree(aside, ignore_errors=True)
         os.replace(target, aside)
-        os.replace(source, target)
-        shutil.rmtree(aside)
-    else:
-        os.replace(source, target)
+    os.replace(source, target)

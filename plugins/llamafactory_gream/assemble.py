@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from gream.assembly import Assembled, Assembler
 from gream.errors import GreamError
+from gream.provenance import code_of
 from gream.stage import StageResult, run_stage
 from gream.tasks import Material, Record, read_records, reworded
 
@@ -22,7 +23,9 @@ _FILES = ("alignment_records.jsonl", "items.jsonl", "users.jsonl")
 _CHUNK = 16_384
 
 
-def assemble(run: Path, *, passes: int, cutoff_len: int, train_on_prompt: bool, overwrite: bool) -> StageResult:
+def assemble(
+    run: Path, *, passes: int, cutoff_len: int, train_on_prompt: bool, overwrite: bool, keep: bool = False
+) -> StageResult:
     """Make RUN/assembled of RUN/sft and the tokenizer of RUN/model, as a stage.
 
     Args:
@@ -30,7 +33,8 @@ def assemble(run: Path, *, passes: int, cutoff_len: int, train_on_prompt: bool, 
         passes: Times that every record is written.
         cutoff_len: Most tokens of a row.
         train_on_prompt: Loss on prompts too.
-        overwrite: Replace a folder made with other settings.
+        overwrite: Replace a folder made with other settings or by other code.
+        keep: Accept one that other code made.
 
     Raises:
         GreamError: An input is missing or unsound.
@@ -58,10 +62,12 @@ def assemble(run: Path, *, passes: int, cutoff_len: int, train_on_prompt: bool, 
         run,
         "assemble",
         config={"passes": passes, "cutoff_len": cutoff_len, "train_on_prompt": train_on_prompt},
-        inputs=[*(data / name for name in _FILES), run / "model" / "tokenizer.json"],
+        inputs={name: data / name for name in _FILES} | {"tokenizer": run / "model" / "tokenizer.json"},
         outputs=["assembled"],
+        code=code_of(assemble),
         build=build,
         overwrite=overwrite,
+        keep=keep,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from gream.errors import exit_with_error_line
-from gream.options import OverwriteOption
+from gream.options import KeepOption, OverwriteOption
 from gream.recipes import find_recipe
 
 app = typer.Typer(
@@ -28,12 +28,13 @@ def assemble(
     cutoff_len: Annotated[int, typer.Option(min=1, help="Most tokens of a row, as in the recipe.")] = 2560,
     train_on_prompt: Annotated[bool, typer.Option(help="Loss on prompts too, as in the recipe.")] = False,
     overwrite: OverwriteOption = False,
+    keep: KeepOption = False,
 ) -> None:
     """Write RUN/assembled: token ids and labels of the alignment rows, for 'tokenized_path' of a recipe."""
     from llamafactory_gream.assemble import assemble as assemble_run
 
     result = assemble_run(
-        run, passes=passes, cutoff_len=cutoff_len, train_on_prompt=train_on_prompt, overwrite=overwrite
+        run, passes=passes, cutoff_len=cutoff_len, train_on_prompt=train_on_prompt, overwrite=overwrite, keep=keep
     )
     print(result, flush=True)
 
