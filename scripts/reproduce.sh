@@ -114,11 +114,14 @@ began=$SECONDS
 
 title "Checks"
 ready=yes
-PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} python scripts/preflight.py --run "$run" --data "$recipe" \
-    --format "$format" --reviews "$reviews" --metadata "$metadata" --layouts "${layouts[@]}" --published "$published" \
-    "${model[@]}" --gpus "$gpus" \
-    --sft "recipes/sft/${recipes[0]}.yaml" "recipes/sft/${recipes[1]}.yaml" --sft-settings "${sft_settings[@]}" \
-    --rl "${recipes[2]}" --rl-settings "${rl_settings[@]}" --passes "${assembly[1]}" --counts "${counts[@]}" || ready=
+wanted=()
+for ((which = 0; which < ${#layouts[@]}; which += 3)); do
+    wanted+=(--layout "${layouts[which + 1]} and ${layouts[which + 2]} (${layouts[which]})")
+done
+gream preflight --run "$run" --data "$recipe" --reviews "$reviews" --metadata "$metadata" --format "$format" \
+    "${wanted[@]}" --source "$published" "${model[@]}" --gpus "$gpus" --passes "${assembly[1]}" --counts "${counts[@]}" \
+    --sft "recipes/sft/${recipes[0]}.yaml" --sft "recipes/sft/${recipes[1]}.yaml" "${sft_settings[@]/#/--sft-setting=}" \
+    --rl "recipes/rl/${recipes[2]}.yaml" "${rl_settings[@]/#/--rl-setting=}" || ready=
 [ -n "$ready$dry_run" ] || fail "not started: mend what is marked x above"
 
 title "Interactions: 5-core, chronological, leave-one-out"

@@ -47,6 +47,9 @@ COMMANDS = {
     "serve": Command("gream_serving.__main__", "Serve recommendations over HTTP, with a page.", _USE),
     "inspect": Command("llamafactory_gream.cli", "Print training rows as the model sees them.", _LOOK),
     "check": Command("llamafactory_gream.cli", "Have LLaMA-Factory's parser read SFT recipes.", _LOOK),
+    "preflight": Command(
+        "gream_data.preflight.__main__", "Check that a reproduction can run; estimate its time.", _LOOK, alone=True
+    ),
     "recipes": Command("gream.__main__", "List the recipes that come along, or copy them into a folder.", _LOOK),
     "doctor": Command("gream.__main__", "Show what is installed, and the remedy for what is missing.", _LOOK),
 }

@@ -1,0 +1,222 @@
+"""Checks of files, models, recipes, packages and machine before a reproduction; each says what is there or what to do.
+
+LLaMA-Factory and verl judge their recipes themselves, in processes of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from gream.config import read_yaml
+from gream.errors import GreamError
+from safetensors import SafetensorError, safe_open
+
+from ..readers.formats import Format, check_format
+from .cost import GB, PAPER, Counts, Rows, Srpo, disk_bytes, gpu_bytes
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the result.
+
+    Attributes:
+        part: What was looked at.
+        said: What is there, or what is wrong and what to do.
+        good: Whether it will do.
+    """
+
+    part: str
+    said: str
+    good: bool = True
+
+
+@dataclass(frozen=True)
+class Job:
+    """What verl made of an RL recipe.
+
+    Attributes:
+        srpo: What it costs.
+        rollout: Name of the engine.
+        packed: Whether sequences are packed without padding.
+    """
+
+    srpo: Srpo
+    rollout: str
+    packed: bool
+
+
+def check_data(
+    reviews: Path, metadata: Path, name: Format, layouts: Sequence[str], source: str, base: Path | None
+) -> Check:
+    """The two files of the data set, and whether they hold what their format says.
+
+    Args:
+        reviews: First file.
+        metadata: Second file.
+        name: Of the format.
+        layouts: Pairs of files that would do, in words.
+        source: Who publishes them.
+        base: Pretrained model, if any: it is taught what items are by their texts.
+    """
+    if not (reviews.is_file() and metadata.is_file()):
+        wanted = f"holds neither {', nor '.join(layouts)}, plain, .gz or .zst" if layouts else "lacks the two files"
+        said = "; ".join(
+            part for part in (f"{reviews.parent}: {wanted}", source, "name their folder with --raw") if part
+        )
+        return Check("data", said, good=False)
+    try:
+        for path in (reviews, metadata):
+            check_format(path, name)
+    except GreamError as error:
+        return Check("data", str(error), good=False)
+    if base and ".item2id" in metadata.name:
+        return Check("data", f"{metadata}: holds no texts to make semantic ids of; take the raw dump", good=False)
+    return Check("data", f"{name}: {reviews}, {metadata}")
+
+
+def check_base(base: Path) -> Check:
+    """The language model's folder."""
+    if not (base / "config.json").is_file() or not any(base.glob("*.safetensors")):
+        return Check(
+            "base model",
+            f"{base}: no config.json and *.safetensors there; the paper's is Qwen3-4B-Instruct-2507, published by the "
+            "Qwen team: name its folder with --base",
+            good=False,
+        )
+    try:
+        tokenizer = (base / "tokenizer.json").read_text(encoding="utf-8")
+    except OSError as error:
+        return Check("base model", f"{base}/tokenizer.json: cannot be read ({error.strerror})", good=False)
+    if "<|im_start|>" not in tokenizer:
+        return Check("base model", f"{base}: its tokenizer has no ChatML markers (<|im_start|>); use Qwen", good=False)
+    try:
+        return Check("base model", f"{base}: {parameters_of(base) / 1e6:,.1f} million parameters")
+    except GreamError as error:
+        return Check("base model", str(error), good=False)
+
+
+def parameters_of(base: Path) -> int:
+    """Parameters of a model folder, counted from the headers of its weights.
+
+    Raises:
+        GreamError: A file is no safetensors file, or shorter than its header says.
+    """
+    total = 0
+    for path in sorted(base.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np") as tensors:
+                names = tensors.keys()
+                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
+        except (OSError, SafetensorError) as error:
+            raise GreamError(f"{path}: cannot be read as safetensors ({error}); fetch it again") from None
+    return total
+
+
+def check_recipes(
+    sft: Sequence[Path], sft_settings: Sequence[str], rl: Path, rl_settings: Sequence[str]
+) -> tuple[list[Check], Job | None]:
+    """What both frameworks say of their recipes, and verl's configuration where it has one."""
+    parse = [sys.executable, "-m", "gream", "check", *map(str, sft), *sft_settings]
+    compose = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-dir", str(rl.parent), "--config-name", rl.stem]
+    with ThreadPoolExecutor() as pool:
+        parsed, composed = pool.map(_run, (parse, [*compose, "--cfg", "job", "--resolve", *rl_settings]))
+    if parsed.returncode == 0:
+        checks = [Check("SFT recipes", f"{', '.join(map(str, sft))}: LLaMA-Factory's parser accepts them")]
+    else:
+        said = parsed.stderr.strip().splitlines() or ["gream check failed"]
+        checks = [Check("SFT recipes", said[-1].removeprefix("error: "), good=False)]
+    if composed.returncode == 0:
+        return [*checks, Check("RL recipe", f"{rl}: verl composes it")], read_job(yaml.safe_load(composed.stdout))
+    # Behind the warnings of imports, Hydra says what is wrong first and how to see more last.
+    said = [line for line in composed.stderr.splitlines() if line.strip() and "warn" not in line.lower()]
+    return [*checks, Check("RL recipe", f"{rl}: {said[0] if said else 'verl refuses it'}", good=False)], None
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    # Where it runs does not matter, so that no GPU is touched.
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def read_job(config: dict[str, Any]) -> Job:
+    """What matters here of verl's whole configuration."""
+    rollout, trainer = config["actor_rollout_ref"]["rollout"], config["trainer"]
+    srpo = Srpo(
+        steps=trainer["total_training_steps"],
+        batch=config["data"]["train_batch_size"],
+        rollouts=rollout["n"],
+        engine_share=rollout["gpu_memory_utilization"],
+        checkpoints=trainer["max_actor_ckpt_to_keep"],
+    )
+    return Job(srpo, rollout["name"], config["actor_rollout_ref"]["model"]["use_remove_padding"])
+
+
+def check_modules(job: Job | None) -> Check:
+    """What training on GPUs needs besides requirements.txt."""
+    needed = {"deepspeed": "LLaMA-Factory's ZeRO-2", (job.rollout if job else "vllm"): "verl's rollout"}
+    if job is None or job.packed:
+        needed["flash_attn"] = "verl's packed sequences (actor_rollout_ref.model.use_remove_padding)"
+    missing = [f"{name} for {what}" for name, what in needed.items() if find_spec(name) is None]
+    if missing:
+        return Check("packages", f"not installed: {'; '.join(missing)}", good=False)
+    return Check("packages", ", ".join(needed))
+
+
+def check_gpus(gpus: int, parameters: float, job: Job | None) -> Check:
+    """GPUs of this machine against what full fine-tuning and SRPO of the model take."""
+    import torch
+
+    needed = gpu_bytes(gpus, parameters, (job.srpo if job else PAPER).engine_share)
+    wanted = f"{gpus} of {needed / GB:.0f} GB needed for {parameters / GB:.1f} billion parameters"
+    found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    said = f"{len(found)} GPU: {found[0].name}, {found[0].total_memory / GB:.0f} GB" if found else "no GPU found"
+    good = len(found) >= gpus and min(gpu.total_memory for gpu in found[:gpus]) >= needed
+    remedy = "" if good else "; take more GPUs (--gpus), larger ones, or a smaller base model"
+    return Check("GPUs", f"{said}; {wanted}{remedy}", good=good)
+
+
+def check_disk(run: Path, sft: Sequence[Path], parameters: float, job: Job | None, *, pretrained: bool) -> Check:
+    """Room where the run folder is, for what it does not hold yet."""
+    held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) if run.exists() else 0
+    checkpoints = sum(read_yaml(recipe).get("save_total_limit", 1) for recipe in sft)
+    checkpoints += (job.srpo if job else PAPER).checkpoints
+    needed = max(0, disk_bytes(parameters, checkpoints, pretrained=pretrained) - held)
+    where = next(folder for folder in (run, *run.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(where).free
+    said = f"{free / GB:,.0f} GB free at {where}, {needed / GB:,.0f} GB needed"
+    good = free >= needed
+    return Check("disk", said if good else f"{said}; make room, or make {run} a link to another disk", good=good)
+
+
+def counted(run: Path) -> Counts | None:
+    """Size of the data set, where the stage 'interactions' has counted it."""
+    statistics = _statistics(run / "statistics.json")
+    if statistics is None:
+        return None
+    targets = statistics["training_targets"]["at_position_4_or_later"]
+    return Counts(statistics["users"], statistics["items"], statistics["interactions"], targets)
+
+
+def counted_rows(run: Path) -> Rows | None:
+    """Rows of SFT, where the stage 'sft' has written them."""
+    statistics = _statistics(run / "sft" / "statistics.json")
+    if statistics is None:
+        return None
+    alignment = sum(statistics["alignment"].values())
+    return Rows(alignment, statistics["reasoning"], statistics["alignment_rows_mixed_in"])
+
+
+def _statistics(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
