@@ -89,9 +89,29 @@ def test_trie_equals_the_set_of_ids(ids: list[tuple[int, ...]]) -> None:
     walk(0, ())
 
 
+@given(
+    ids=st.lists(st.lists(st.sampled_from((0, 1, 7, 2**40)), min_size=1, max_size=6).map(tuple), unique=True),
+    more=st.integers(1, 5),
+)
+def test_trie_has_the_arrays_of_a_plain_construction(ids: list[tuple[int, ...]], more: int) -> None:
+    """Against nodes numbered one by one, level by level; with token ids too large for one number per id."""
+    ids = [*ids, *[(more,) * length for length in range(1, more + 1) if (more,) * length not in ids]]
+    layers = [sorted({tokens[:length] for tokens in ids if len(tokens) >= length}) for length in range(7)]
+    node_of = {prefix: node for node, prefix in enumerate(prefix for layer in layers for prefix in layer)}
+    below = [[prefix[-1] for prefix in node_of if prefix and prefix[:-1] == parent] for parent in node_of]
+    trie = PrefixTrie.build(ids)
+    assert trie.start.tolist() == [sum(map(len, below[:node])) for node in range(len(below) + 1)]
+    assert trie.child_token.tolist() == [token for children in below for token in children]
+    assert trie.item.tolist() == [ids.index(prefix) if prefix in ids else -1 for prefix in node_of]
+    assert trie.depth == max(map(len, ids))
+
+
 def test_trie_refuses_shared_ids() -> None:
-    with pytest.raises(GreamError, match="share one semantic id"):
-        PrefixTrie.build([(1, 2), (3, 4), (1, 2)])
+    with pytest.raises(GreamError, match="items 0 and 2 share one semantic id"):
+        PrefixTrie.build([(1, 2), (3, 4), (1, 2), (1, 2, 3)])
+    for none in ([], [(1,), ()]):
+        with pytest.raises(GreamError, match="at least one item, and no empty id"):
+            PrefixTrie.build(none)
 
 
 @settings(max_examples=30)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -39,39 +40,37 @@ class PrefixTrie:
         Raises:
             GreamError: There is no item, an id is empty, or two items share one.
         """
-        if not ids or min(map(len, ids)) == 0:
+        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))  # [n]
+        if not len(ids) or not lengths.all():
             raise GreamError("a prefix trie needs at least one item, and no empty id")
-        lengths = np.array([len(tokens) for tokens in ids], dtype=np.int64)  # [n]
         depth = int(lengths.max())
-        codes = np.full((len(ids), depth), -1, dtype=np.int64)  # [n, depth]; -1 ends an id
-        for item, tokens in enumerate(ids):
-            codes[item, : len(tokens)] = tokens
+        codes = np.full((len(ids), depth), -1, dtype=np.int64)  # -1 ends an id
+        codes[np.arange(depth) < lengths[:, None]] = np.fromiter(
+            chain.from_iterable(ids), dtype=np.int64, count=int(lengths.sum())
+        )
         # Items in lexicographic order: the items below one node are neighbours, and children come out sorted.
-        order = np.lexsort(codes.T[::-1])
-        codes, lengths = codes[order], lengths[order]
+        order = _lexicographic(codes)
+        codes, lengths = np.ascontiguousarray(codes[order].T), lengths[order]  # codes [depth, n]
+        first = np.zeros(len(ids), dtype=bool)  # [n] whether the tokens so far are not those of the item before
+        first[0] = True
         node_of = np.zeros(len(ids), dtype=np.int64)  # [n] node reached so far by each item
-        item_at: dict[int, int] = {}
         parents: list[npt.NDArray[np.int64]] = []
         tokens_of: list[npt.NDArray[np.int64]] = []
         nodes = 1
         for level in range(depth):
-            alive = np.flatnonzero(lengths > level)
-            pairs = np.stack([node_of[alive], codes[alive, level]], axis=1)
-            new = np.ones(len(alive), dtype=bool)
-            new[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-            node_of[alive] = nodes + np.cumsum(new) - 1
-            parents.append(pairs[new, 0])
-            tokens_of.append(pairs[new, 1])
-            nodes += int(new.sum())
-            for row in alive[lengths[alive] == level + 1]:
-                other = item_at.setdefault(int(node_of[row]), int(order[row]))
-                if other != order[row]:
-                    raise GreamError(f"items {other} and {int(order[row])} share one semantic id")
-        parent = np.concatenate(parents)
+            first[1:] |= codes[level, 1:] != codes[level, :-1]
+            new = first & (lengths > level)
+            parents.append(node_of[new])
+            tokens_of.append(codes[level, new])
+            node_of = np.where(lengths > level, nodes + np.cumsum(new) - 1, node_of)
+            nodes += len(parents[-1])
+        if not first.all():
+            shared = int(np.flatnonzero(~first)[0])
+            raise GreamError(f"items {order[shared - 1]} and {order[shared]} share one semantic id")
         start = np.zeros(nodes + 1, dtype=np.int64)
-        np.cumsum(np.bincount(parent, minlength=nodes), out=start[1:])
+        np.cumsum(np.bincount(np.concatenate(parents), minlength=nodes), out=start[1:])
         item_of = np.full(nodes, -1, dtype=np.int64)
-        item_of[list(item_at)] = list(item_at.values())
+        item_of[node_of] = order
         return PrefixTrie(start, np.concatenate(tokens_of), item_of, depth)
 
     def children(self, node: int) -> npt.NDArray[np.int64]:
@@ -127,3 +126,20 @@ class PrefixTrie:
     def _items_below(self) -> npt.NDArray[np.int64]:
         """``[nodes]``, items that end below the node."""
         return np.bincount(self._above(self._node_of_item), minlength=len(self.item))
+
+
+def _lexicographic(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The order that sorts the rows of ``[n, depth]`` codes from -1, equal rows as given.
+
+    All levels of a row go into one number, which sorts in a fraction of the time that a pass per level takes.
+    """
+    number = np.zeros(len(codes), dtype=np.int64)
+    limit = 1  # the numbers lie below
+    for level in codes.T:
+        span = int(level.max()) + 2
+        if limit * span >= 1 << 63:
+            number = np.unique(number, return_inverse=True)[1]
+            limit = len(codes)
+        number = number * span + level + 1
+        limit *= span
+    return np.argsort(number, kind="stable")
