@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from eval_support import make_checkpoint, make_run
 from gream.dialogue import DIRECT_QUESTION, Form, direct_text
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from data_processing.config import SftConfig
-from data_processing.rows.alignment import alignment_records
+from data_processing.rows.alignment import Records, draw_records
+from data_processing.tables import Sequences
 from eval.generative import Decoding, Recommender
 
 ITEMS = 6
@@ -33,8 +35,13 @@ def material_of(items: list[dict[str, str]] | None = None) -> Material:
 
 
 def records_of(sequences: dict[int, list[int]] = SEQUENCES, seed: int = 0, **rates: float | bool) -> list[Record]:
-    config = SftConfig.model_validate({**NOTHING, **rates})
-    return alignment_records(config, material_of(), sequences, random.Random(seed))
+    return drawn(SftConfig.model_validate({**NOTHING, **rates}), material_of(), sequences, seed)
+
+
+def drawn(config: SftConfig, material: Material, sequences: dict[int, list[int]], seed: int) -> list[Record]:
+    records = Records(Sequences.of(sequences))
+    draw_records(records, config, material, Sequences.of(sequences), random.Random(seed))
+    return list(records)
 
 
 def test_there_are_as_many_wordings_as_the_paper_has() -> None:
@@ -120,7 +127,7 @@ def test_a_history_is_as_long_as_the_recipe_says() -> None:
 def test_no_row_is_made_of_a_text_that_is_missing(gaps: list[dict[str, str]]) -> None:
     material = material_of([{"title": f"title {number}", **gap} for number, gap in enumerate(gaps)])
     config = SftConfig(id_to_text=19, text_to_id=19, fused_next=12, next_item=1, search=11, preference=11)
-    records = alignment_records(config, material, SEQUENCES, random.Random(1))
+    records = drawn(config, material, SEQUENCES, 1)
     for row, record in enumerate(records):
         for epoch in (0, 1, 5):
             *_, question, answer = render_record(reworded(record, row, epoch, material), material)
@@ -136,13 +143,32 @@ def test_a_sequence_row_holds_every_item_of_a_user_once() -> None:
 
 
 def test_items_left_out_of_a_sequence_are_others_each_time() -> None:
-    drawn = [records_of(seed=seed, sequence=True, sequence_drop=0.25) for seed in range(400)]
+    often = [records_of(seed=seed, sequence=True, sequence_drop=0.25) for seed in range(400)]
     for number, whole in enumerate(SEQUENCES.values()):
-        seen = [rows[number]["history"] for rows in drawn]
+        seen = [rows[number]["history"] for rows in often]
         assert all(kept == [item for item in whole if item in kept] for kept in seen)  # in order
         assert all(len(kept) >= min(2, len(whole)) for kept in seen)  # never less than a pair
         assert len({tuple(kept) for kept in seen}) > 5 or len(whole) < 3
-    assert 4.3 < sum(len(rows[2]["history"]) for rows in drawn) / len(drawn) < 4.8
+    assert 4.3 < sum(len(rows[2]["history"]) for rows in often) / len(often) < 4.8
+
+
+def test_records_are_shuffled_and_put_in_order_like_a_list_of_them() -> None:
+    config = SftConfig.model_validate({**NOTHING, "next_item": 2, "id_to_text": 1, "sequence": True})
+    sequences = Sequences.of(SEQUENCES)
+    records, plain = Records(sequences), list[Record]()
+    for seed in (3, 4):
+        draw_records(records, config, material_of(), sequences, random.Random(seed))
+        records.shuffle(random.Random(seed), len(plain))
+        another = drawn(config, material_of(), SEQUENCES, seed)
+        random.Random(seed).shuffle(another)
+        plain += another
+    assert list(records) == records[:] == plain
+    wanted = [number for number, record in enumerate(plain[:30]) if record["task"] in ("sequence", "next_item")]
+    assert records.of_tasks(("sequence", "next_item"), 30).tolist() == wanted
+    assert records.counts() == dict(sorted(Counter(record["task"] for record in plain).items()))
+    order = np.random.default_rng(0).permutation(len(plain))
+    records.reorder(order)
+    assert list(records) == [plain[number] for number in order]
 
 
 def test_a_later_epoch_says_the_same_in_other_words() -> None:

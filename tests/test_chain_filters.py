@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_processing.tables import Item
-from data_processing.teacher.filters import Rejection, Titles, count_rejections, length_of, rejections
+from data_processing.teacher.filters import Rejection, Titles, length_of, rejections
 from data_processing.teacher.labels import labelled
 from data_processing.teacher.template import argue, usual_successors
 
@@ -146,11 +146,6 @@ def test_a_word_that_the_history_shows_is_no_leak() -> None:
         longest=200,
     )
     assert found == []
-
-
-def test_rejections_are_counted_by_name() -> None:
-    counts = count_rejections([[], [Rejection.leak], [Rejection.leak, Rejection.too_long]])
-    assert counts == {**dict.fromkeys((reason.name for reason in Rejection), 0), "leak": 2, "too_long": 1}
 
 
 def test_length_counts_ids_words_and_marks() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from hashlib import blake2b
+from typing import Any, BinaryIO, overload
 
+import numpy as np
 from gream.dialogue import ReasonedAnswer, reasoning_prompt
 from gream.errors import GreamError
 from gream.files import Row
@@ -16,9 +20,9 @@ from gream.semantic_ids.vocabulary import TOKEN_PATTERN
 from gream.texts import refuse_tokens
 
 from ..config import SftConfig
-from ..tables import Item
-from ..teacher.chains import Chain, Place, places
-from ..teacher.filters import Rejection, Titles, count_rejections, length_of, rejections
+from ..tables import Item, Sequences, rows_of
+from ..teacher.chains import Chain, Place
+from ..teacher.filters import Rejection, Titles, length_of, rejections
 from ..teacher.labels import labelled
 from ..teacher.template import argue, usual_successors
 
@@ -47,14 +51,82 @@ class Reasoned:
         return {"messages": [*reasoning_prompt(self.history), answer]}
 
 
+class ReasonedRows(Sequence[Reasoned]):
+    """Reasoning rows in a file, each read when asked for, and what there is to say of them all."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        """Start empty.
+
+        Args:
+            file: Open for writing and reading; whoever opened it closes it.
+        """
+        self._file = file
+        self._begins = array("q", [0])
+        self._keys, self._order = array("d"), np.arange(0)
+        self._lengths, self._digests = array("i"), array("Q")
+        self._kept: Counter[int] = Counter()
+        self._items = self._whole = 0
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, number: int) -> Reasoned: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Reasoned]: ...
+    def __getitem__(self, number: int | slice) -> Reasoned | list[Reasoned]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        at = int(self._order[number])
+        self._file.seek(self._begins[at])
+        history, answer = json.loads(self._file.read(self._begins[at + 1] - self._begins[at]))
+        return Reasoned(tuple(history), ReasonedAnswer(**{**answer, "history": tuple(answer["history"])}))
+
+    def append(self, key: float, row: Reasoned) -> None:
+        """Add a row, to be sorted by ``key``."""
+        answer = json.dumps(vars(row.answer))
+        self._file.write(f"[{json.dumps(row.history)}, {answer}]".encode())
+        self._begins.append(self._file.tell())
+        self._keys.append(key)
+        self._lengths.append(length_of(row.answer.render()))
+        # Eight bytes: among ten million chains, one in 400,000 such sets has two that seem to be one.
+        self._digests.append(int.from_bytes(blake2b(answer.encode(), digest_size=8).digest(), "big"))
+        self._kept[len(row.answer.history)] += 1
+        self._items += len(row.history)
+        self._whole += row.answer.history == row.history
+
+    def sort(self) -> None:
+        """Bring the rows into the order of their keys, equal ones as added."""
+        self._order = np.argsort(np.asarray(self._keys), kind="stable")
+
+    def measures(self) -> dict[str, Any]:
+        """How much of the history chains leave out, and how long they are."""
+        rows = len(self)
+        if not rows:
+            return {}
+        lengths = np.sort(np.asarray(self._lengths)).tolist()
+        return {
+            "history_dropped_share": 1 - sum(kept * times for kept, times in self._kept.items()) / self._items,
+            "nothing_dropped_share": self._whole / rows,
+            "distinct_share": len(np.unique(np.asarray(self._digests))) / rows,
+            "length": {
+                "median": lengths[rows // 2],
+                "p99": lengths[int(0.99 * (rows - 1))],
+                "longest": lengths[-1],
+            },
+            "items_kept": {str(count): self._kept[count] for count in sorted(self._kept)},
+        }
+
+
 def reasoning_rows(
     config: SftConfig,
     catalog: Catalog,
     catalogue: Sequence[Item],
-    sequences: Mapping[int, Sequence[int]],
+    sequences: Sequences,
     chains: Mapping[Place, Chain] | None,
     random_: random.Random,
-) -> tuple[list[Reasoned], dict[str, Any]]:
+    file: BinaryIO,
+) -> tuple[ReasonedRows, dict[str, Any]]:
     """Reasoning rows in order, and what became of the targets.
 
     Args:
@@ -64,26 +136,27 @@ def reasoning_rows(
         sequences: Training items of each user, oldest first.
         chains: Of a language model, by place; the template teacher argues where there are none.
         random_: Draws wordings and the order among histories of one length.
+        file: Holds the rows.
 
     Raises:
         GreamError: A chain of the language model argues about other items than its row shows.
     """
     known = labelled(catalogue)
     titles = Titles(known)
-    successors = usual_successors([[known[item] for item in sequence] for sequence in sequences.values()])
-    examples = places(sequences, config.reasoning_min_history)
-    targets = len(examples)
-    rows: list[tuple[float, Reasoned]] = []
-    unsupported: set[Place] = set()
-    found: list[list[Rejection]] = []
+    successors = usual_successors([known[item] for item in sequence] for sequence in sequences.values())
+    of_row, positions = sequences.targets(config.reasoning_min_history)
+    supported = np.ones(len(of_row), dtype=bool)
+    rows = ReasonedRows(file)
+    rejected_by: Counter[Rejection] = Counter()
+    written = rejected = 0
     repeats, repeat = 1, 0
     while repeat < repeats:
-        for place in examples:
-            sequence = sequences[place.user]
-            history = sequence[max(0, place.position - config.history) : place.position]
-            target = sequence[place.position]
+        for number, row, position in rows_of(np.flatnonzero(supported), of_row[supported], positions[supported]):
+            end = int(sequences.start[row]) + position
+            *history, target = sequences.flat[max(end - config.history, int(sequences.start[row])) : end + 1].tolist()
             ids = [catalog.text(item) for item in history]
             items = [known[item] for item in history]
+            place = Place(int(sequences.users[row]), position)
             if chains is None:
                 answer = argue(items, known[target], ids, catalog.text(target), successors, random_)
             elif place in chains:
@@ -96,60 +169,40 @@ def reasoning_rows(
             else:
                 answer = None
             if answer is None:
-                unsupported.add(place)
+                supported[number] = False
                 continue
-            found.append(
-                rejections(
-                    answer.render(),
-                    history=items,
-                    history_ids=ids,
-                    target=known[target],
-                    target_id=catalog.text(target),
-                    titles=titles,
-                    longest=config.longest_chain,
-                )
+            found = rejections(
+                answer.render(),
+                history=items,
+                history_ids=ids,
+                target=known[target],
+                target_id=catalog.text(target),
+                titles=titles,
+                longest=config.longest_chain,
             )
-            if found[-1]:
+            written += 1
+            rejected += bool(found)
+            rejected_by.update(found)
+            if found:
                 continue
             # Every pass goes from short to long; the fraction shuffles histories of one length.
             length = len(history) if config.curriculum.easy_first else 0
-            rows.append((repeat * (config.history + 1) + length + random_.random(), Reasoned(tuple(ids), answer)))
+            key = repeat * (config.history + 1) + length + random_.random()
+            rows.append(key, Reasoned(tuple(ids), answer))
         repeat += 1
         if repeat == 1 and chains is None:
             # A language model has written each chain once; the template teacher writes as many as are wanted.
-            examples = [place for place in examples if place not in unsupported]
-            repeats = max(1, round(config.reasoning_rows / max(1, len(examples))))
-    rows.sort(key=lambda pair: pair[0])
-    reasoned = [row for _, row in rows]
-    return reasoned, {
-        "reasoning": len(reasoned),
-        "reasoning_targets": targets,
-        "reasoning_unsupported": len(unsupported),
+            repeats = max(1, round(config.reasoning_rows / max(1, int(supported.sum()))))
+    rows.sort()
+    return rows, {
+        "reasoning": len(rows),
+        "reasoning_targets": len(of_row),
+        "reasoning_unsupported": int((~supported).sum()),
         "chains": {
             "teacher": config.chains,
-            "written": len(found),
-            "rejected": sum(map(bool, found)),
-            "rejected_by": count_rejections(found),
-            **_measures(reasoned),
+            "written": written,
+            "rejected": rejected,
+            "rejected_by": {reason.name: rejected_by[reason] for reason in Rejection},
+            **rows.measures(),
         },
-    }
-
-
-def _measures(rows: Sequence[Reasoned]) -> dict[str, Any]:
-    """How much of the history chains leave out, and how long they are."""
-    if not rows:
-        return {}
-    kept = Counter(len(row.answer.history) for row in rows)
-    lengths = sorted(length_of(row.answer.render()) for row in rows)
-    items = sum(len(row.history) for row in rows)
-    return {
-        "history_dropped_share": 1 - sum(len(row.answer.history) for row in rows) / items,
-        "nothing_dropped_share": sum(row.answer.history == row.history for row in rows) / len(rows),
-        "distinct_share": len({row.answer for row in rows}) / len(rows),
-        "length": {
-            "median": lengths[len(lengths) // 2],
-            "p99": lengths[int(0.99 * (len(lengths) - 1))],
-            "longest": lengths[-1],
-        },
-        "items_kept": {str(count): kept[count] for count in sorted(kept)},
     }

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+import numpy as np
 from gream.dialogue import STEPS
 from gream.page import html_page
 from gream.page.markup import panel, table_of
 from gream.page.svg import Point, histogram, line_chart
 
 from ..teacher.filters import Rejection
-from .curriculum import reasoning_share
+from .curriculum import Ints, reasoning_share
 
 _WINDOWS = 60
 
 
-def reasoning_page(statistics: Mapping[str, Any], order: Sequence[int], steps: Sequence[int]) -> str:
+def reasoning_page(statistics: Mapping[str, Any], order: Ints, steps: Ints) -> str:
     """The page.
 
     Args:
@@ -40,7 +41,7 @@ def reasoning_page(statistics: Mapping[str, Any], order: Sequence[int], steps: S
         for reason in Rejection
     ]
     charts = _share_chart(order, mixed)
-    if steps:
+    if len(steps):
         charts += _steps_chart(order, mixed, steps)
         kept = {int(count): number for count, number in chains["items_kept"].items()}
         charts += _figure("Items kept in the rewritten history", histogram("Items kept", kept), "Chains by items kept.")
@@ -57,7 +58,7 @@ def _share_of(chains: Mapping[str, Any], reason: Rejection) -> float:
     return float(chains["rejected_by"][reason.name] / max(1, chains["written"]))
 
 
-def _share_chart(order: Sequence[int], mixed: int) -> str:
+def _share_chart(order: Ints, mixed: int) -> str:
     points = reasoning_share(order, mixed, _WINDOWS)
     if len(points) < 2:
         return ""
@@ -65,10 +66,11 @@ def _share_chart(order: Sequence[int], mixed: int) -> str:
     return _figure("Share of reasoning rows", chart, "In each sixtieth of the rows, in training order.")
 
 
-def _steps_chart(order: Sequence[int], mixed: int, steps: Sequence[int]) -> str:
-    shown: list[Point] = [(place, steps[row - mixed]) for place, row in enumerate(order) if row >= mixed]
-    if len(shown) < 2 or min(steps) == STEPS:
+def _steps_chart(order: Ints, mixed: int, steps: Ints) -> str:
+    if len(steps) < 2 or steps.min() == STEPS:
         return ""
+    places = np.flatnonzero(order >= mixed)
+    shown: list[Point] = list(zip(places.tolist(), steps[order[places] - mixed].tolist(), strict=True))
     return _figure("Steps of a chain", line_chart("Steps", shown, zero=True), "Stages shown, row by row.")
 
 

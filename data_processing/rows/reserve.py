@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from ..config import RlConfig
+from ..tables import Sequences
 
 
 def reserved_users(config: RlConfig, seed: int, sequences: Mapping[int, Sequence[int]]) -> set[int]:
@@ -21,7 +22,7 @@ def reserved_users(config: RlConfig, seed: int, sequences: Mapping[int, Sequence
     return set(random.Random(f"{seed} reserved").sample(long_enough, count))
 
 
-def without_reserved(config: RlConfig, seed: int, sequences: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:
+def without_reserved(config: RlConfig, seed: int, sequences: Mapping[int, Sequence[int]]) -> Sequences:
     """Training sequences as SFT may see them: reserved items, which are the last of their sequence, left out.
 
     Args:
@@ -29,5 +30,4 @@ def without_reserved(config: RlConfig, seed: int, sequences: Mapping[int, Sequen
         seed: As for `reserved_users`.
         sequences: Training sequence of each user.
     """
-    reserved = reserved_users(config, seed, sequences)
-    return {user: list(sequence[:-1] if user in reserved else sequence) for user, sequence in sequences.items()}
+    return Sequences.of(sequences).shortened(1, reserved_users(config, seed, sequences))

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 from gream.dialogue import reasoning_prompt
 from gream.errors import GreamError
+from gream.files import Row
 from gream.semantic_ids.catalog import Catalog
 
 from ..config import RlConfig
-from ..tables import read_sequences
+from ..tables import read_sequences, write_rows
 from .reserve import reserved_users
+
+_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "data_source": pl.String,
+    "prompt": pl.List(pl.Struct({"role": pl.String, "content": pl.String})),
+    "ability": pl.String,
+    "reward_model": pl.Struct({"style": pl.String, "ground_truth": pl.String}),
+    "extra_info": pl.Struct({"index": pl.Int64, "user": pl.Int64, "split": pl.String}),
+}
 
 
 def build_rl(config: RlConfig, history: int, seed: int, interactions: Path, index: Path, out: Path) -> None:
@@ -30,38 +40,42 @@ def build_rl(config: RlConfig, history: int, seed: int, interactions: Path, inde
     Raises:
         GreamError: No sequence is long enough.
     """
-    catalog = Catalog.load(index)
+    ids = ["".join(tokens) for tokens in Catalog.load(index).ids]
     sequences = read_sequences(interactions)
     random_ = random.Random(seed)
-
-    def row(user: int, position: int, split: str, number: int) -> dict[str, Any]:
-        shown = sequences[user][max(0, position - history) : position]
-        return {
-            "data_source": "gream",
-            "prompt": reasoning_prompt([catalog.text(item) for item in shown]),
-            "ability": "recommendation",
-            "reward_model": {"style": "rule", "ground_truth": catalog.text(sequences[user][position])},
-            "extra_info": {"index": number, "user": user, "split": split},
-        }
-
     # The last two items of a sequence are the validation and the test target.
-    training = {user: sequence[:-2] for user, sequence in sequences.items()}
+    training = sequences.shortened(2)
+    rows, positions = training.targets(0 if config.reserved else config.min_history)
     if config.reserved:
-        places = [(user, len(training[user]) - 1) for user in sorted(reserved_users(config, seed, training))]
-    else:
-        places = [
-            (user, position)
-            for user, sequence in training.items()
-            for position in range(config.min_history, len(sequence))
-        ]
-    if not places:
+        last = np.isin(training.users[rows], list(reserved_users(config, seed, training)))
+        last &= positions == training.lengths[rows] - 1
+        rows, positions = rows[last], positions[last]
+    if not len(rows):
         raise GreamError(
             f"{interactions}: no training target has {config.min_history} items before it; lower rl.min_history"
         )
-    random_.shuffle(places)
-    users = sorted(random_.sample(sorted(sequences), min(config.validation_users, len(sequences))))
+    order = np.arange(len(rows))
+    random_.shuffle(order)  # type: ignore[arg-type] # an array is as good as a list here
+    users = sorted(random_.sample(sequences.users.tolist(), min(config.validation_users, len(sequences))))
+    asked = np.searchsorted(sequences.users, users)
+
     (out / "rl").mkdir(exist_ok=True)
-    train = [row(user, position, "train", number) for number, (user, position) in enumerate(places)]
-    val = [row(user, len(sequences[user]) - 2, "valid", number) for number, user in enumerate(users)]
-    pl.DataFrame(train).write_parquet(out / "rl" / "train.parquet")
-    pl.DataFrame(val).write_parquet(out / "rl" / "val.parquet")
+
+    def write(name: str, split: str, rows: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> None:
+        ends = sequences.start[rows] + positions  # of the history in the items
+        begins = np.maximum(ends - history, sequences.start[rows])
+
+        def row(number: int) -> Row:
+            shown = sequences.flat[begins[number] : ends[number]].tolist()
+            return {
+                "data_source": "gream",
+                "prompt": reasoning_prompt([ids[item] for item in shown]),
+                "ability": "recommendation",
+                "reward_model": {"style": "rule", "ground_truth": ids[sequences.flat[ends[number]]]},
+                "extra_info": {"index": number, "user": int(sequences.users[rows[number]]), "split": split},
+            }
+
+        write_rows(out / "rl" / f"{name}.parquet", map(row, range(len(rows))), _SCHEMA)
+
+    write("train", "train", rows[order], positions[order])
+    write("val", "valid", asked, sequences.lengths[asked] - 2)

@@ -7,18 +7,20 @@ LLaMA-Factory plugin renders at load time. Reasoning rows are written in the ord
 from __future__ import annotations
 
 import random
-from collections import Counter
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
+import numpy as np
 from gream.files import Row, read_jsonl, write_json, write_jsonl, write_text
 from gream.semantic_ids.catalog import Catalog
-from gream.tasks import ITEM_TEXTS, USER_TEXTS, Material, Record, render_record
+from gream.tasks import ITEM_TEXTS, USER_TEXTS, Material, render_record
 
 from ..config import RlConfig, SftConfig
-from ..tables import Item, read_items, read_training_sequences
+from ..tables import Item, JsonlTable, read_items, read_training_sequences
 from ..teacher.chains import read_chains
-from .alignment import alignment_records
+from .alignment import Records, draw_records
 from .curriculum import chained_stages, like_length_order, steps_shown, training_order
 from .reasoning import reasoning_rows
 from .reasoning_page import reasoning_page
@@ -61,35 +63,47 @@ def build_sft(
 
     material = _material(catalog, catalogue, enriched, preferences)
     material.save(folder)
-    records: list[Record] = []
-    for _ in range(config.passes):
-        drawn = alignment_records(config, material, sequences, random_)
-        random_.shuffle(drawn)
-        records += drawn
-    alignment = [{"messages": render_record(record, material)} for record in records]
+    records = Records(sequences)
+    for number in range(config.passes):
+        before = len(records)
+        draw_records(records, config, material, sequences, random_)
+        records.shuffle(random_, before)
+        if number == 0:
+            first_pass = len(records)
+
+    def message_row(number: int) -> Row:
+        return {"messages": render_record(records[number], material)}
+
     # The curriculum mixes in rows of the first pass.
     curriculum = config.curriculum
-    first_pass = zip(alignment[: len(drawn)], records, strict=False)
-    mixed = [row for row, record in first_pass if record["task"] in curriculum.tasks]
+    mixed = records.of_tasks(curriculum.tasks, first_pass)
     if config.batch:
-        lengths = [sum(len(message["content"]) for message in row["messages"]) for row in alignment]
+        rows = map(message_row, range(len(records)))
+        lengths = array("i", (sum(len(message["content"]) for message in row["messages"]) for row in rows))
         order = like_length_order(lengths, config.batch, random_)
-        records, alignment = [records[number] for number in order], [alignment[number] for number in order]
+        mixed = np.argsort(order)[mixed]  # where they come to be
+        records.reorder(order)
     write_jsonl(folder / "alignment_records.jsonl", records)
-    write_jsonl(folder / "alignment.jsonl", alignment)
+    write_jsonl(folder / "alignment.jsonl", map(message_row, range(len(records))))
 
-    reasoned, reasoning = reasoning_rows(
-        config, catalog, catalogue, sequences, read_chains(chains) if chains else None, random_
-    )
-    steps = steps_shown(curriculum, len(reasoned))
-    rows = [*mixed, *(row.row(shown) for row, shown in zip(reasoned, steps, strict=True))]
-    order = training_order(curriculum, len(mixed), len(reasoned), seed)
-    parts = {"reasoning": order}
-    if curriculum.stages > 1:
-        stages = chained_stages(order, curriculum.stages)
-        parts |= {f"reasoning_{number}": stage for number, stage in enumerate(stages, start=1)}
-    for name, part in parts.items():
-        write_jsonl(folder / f"{name}.jsonl", (rows[number] for number in part))
+    with TemporaryFile(dir=out) as file:
+        reasoned, reasoning = reasoning_rows(
+            config, catalog, catalogue, sequences, read_chains(chains) if chains else None, random_, file
+        )
+        steps = steps_shown(curriculum, len(reasoned))
+        order = training_order(curriculum, len(mixed), len(reasoned), seed)
+        parts = {"reasoning": order}
+        if curriculum.stages > 1:
+            stages = chained_stages(order, curriculum.stages)
+            parts |= {f"reasoning_{number}": stage for number, stage in enumerate(stages, start=1)}
+
+        def row(number: int) -> Row:
+            if number < len(mixed):
+                return message_row(mixed[number])
+            return reasoned[number - len(mixed)].row(steps[number - len(mixed)])
+
+        for name, part in parts.items():
+            write_jsonl(folder / f"{name}.jsonl", map(row, part))
 
     write_json(
         folder / "dataset_info.json",
@@ -100,7 +114,7 @@ def build_sft(
         },
     )
     statistics = {
-        "alignment": dict(sorted(Counter(record["task"] for record in records).items())),
+        "alignment": records.counts(),
         **reasoning,
         "alignment_rows_mixed_in": len(mixed),
     }
@@ -114,5 +128,4 @@ def _material(catalog: Catalog, catalogue: Sequence[Item], enriched: Path, prefe
         # The teacher's description stands in for the item's own.
         texts = {name: getattr(item, name) for name in ITEM_TEXTS} | {"description": row["description"]}
         items.append(texts)
-    users = {row["user"]: {name: row[name] for name in USER_TEXTS} for row in read_jsonl(preferences)}
-    return Material([catalog.text(number) for number in range(len(catalog))], items, users)
+    return Material(["".join(tokens) for tokens in catalog.ids], items, JsonlTable(preferences, "user", USER_TEXTS))

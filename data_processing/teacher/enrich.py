@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -59,28 +59,25 @@ def read_material(rl: RlConfig, seed: int, interactions: Path, items: Path) -> M
     return Material(read_items(items), sequences)
 
 
-def template_texts(material: Material) -> dict[Subject, Mapping[str, str]]:
-    """Every text as the template teacher writes it, under the names of the output's columns."""
-    texts: dict[Subject, Mapping[str, str]] = {
-        Subject("description", number): {"description": describe_item(item)}
-        for number, item in enumerate(material.catalogue)
-    }
-    for user in material.users:
-        texts[Subject("preference", user)] = asdict(describe_user(material.history(user)))
-        texts[Subject("intention", user)] = {"intention": state_intention(material.wanted(user))}
-    return texts
+def template_text(material: Material, subject: Subject) -> Mapping[str, str]:
+    """A text as the template teacher writes it, under the names of the output's columns."""
+    if subject.kind == "description":
+        return {"description": describe_item(material.catalogue[subject.number])}
+    if subject.kind == "preference":
+        return asdict(describe_user(material.history(subject.number)))
+    return {"intention": state_intention(material.wanted(subject.number))}
 
 
-def write_texts(material: Material, texts: Mapping[Subject, Mapping[str, str]], out: Path) -> None:
+def write_texts(material: Material, text_of: Callable[[Subject], Mapping[str, str]], out: Path) -> None:
     """Write ``enriched.jsonl`` (item, description) and ``preferences.jsonl`` (user, preferences, intention)."""
     write_jsonl(
         out / "enriched.jsonl",
-        ({"item": number, **texts[Subject("description", number)]} for number in range(len(material.catalogue))),
+        ({"item": number, **text_of(Subject("description", number))} for number in range(len(material.catalogue))),
     )
     write_jsonl(
         out / "preferences.jsonl",
         (
-            {"user": user, **texts[Subject("preference", user)], **texts[Subject("intention", user)]}
+            {"user": user, **text_of(Subject("preference", user)), **text_of(Subject("intention", user))}
             for user in material.users
         ),
     )
@@ -89,4 +86,4 @@ def write_texts(material: Material, texts: Mapping[Subject, Mapping[str, str]], 
 def enrich(rl: RlConfig, seed: int, interactions: Path, items: Path, out: Path) -> None:
     """Write both files with the template teacher."""
     material = read_material(rl, seed, interactions, items)
-    write_texts(material, template_texts(material), out)
+    write_texts(material, lambda subject: template_text(material, subject), out)

@@ -19,7 +19,7 @@ from gream.journal import Journal
 from ..config import RlConfig, TeacherConfig
 from ..tables import read_training_reviews
 from .client import Endpoint
-from .enrich import Material, Subject, read_material, template_texts, write_texts
+from .enrich import Material, Subject, read_material, template_text, write_texts
 from .prompts import (
     ask_description,
     ask_intention,
@@ -63,9 +63,7 @@ def enrich_with_model(
     """
     material = read_material(rl, seed, interactions, items)
     settled = settle("enrich", config, endpoint, _questions(material, read_training_reviews(reviews)), folder)
-    texts = template_texts(material)
-    texts |= settled.answers
-    write_texts(material, texts, out)
+    write_texts(material, lambda subject: settled.answers.get(subject) or template_text(material, subject), out)
 
 
 @dataclass(frozen=True)

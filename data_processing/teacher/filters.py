@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
@@ -248,13 +248,3 @@ def _levels(identifier: str) -> str:
 def _is_subsequence(part: Sequence[str], whole: Sequence[str]) -> bool:
     left = iter(whole)
     return all(name in left for name in part)
-
-
-def count_rejections(found: Sequence[Sequence[Rejection]]) -> Mapping[str, int]:
-    """How many chains each filter rejects, by its name; a chain may be rejected by several.
-
-    Args:
-        found: `rejections` of each chain.
-    """
-    counts = Counter(reason for reasons in found for reason in reasons)
-    return {reason.name: counts[reason] for reason in Rejection}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -90,7 +90,7 @@ def label_of(item: Item) -> str:
     return item.category or item.brand
 
 
-def usual_successors(sequences: Sequence[Sequence[Item]]) -> dict[str, list[str]]:
+def usual_successors(sequences: Iterable[Sequence[Item]]) -> dict[str, list[str]]:
     """Labels (`label_of`) that follow each label in training sequences, commonest first.
 
     Only those that follow it more than once, and more often than they follow items at large: what everybody buys is
