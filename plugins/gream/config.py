@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gream.errors import GreamError
+from gream.errors import GreamError, shown
 
 
 class Config(BaseModel):
@@ -47,16 +47,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         GreamError: The file is missing or no YAML mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")
     except OSError as error:
         raise GreamError(f"{path}: cannot be read ({error.strerror}); name an existing recipe") from None
-    try:
-        raw = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f":{where.line + 1}" if where else ""
-        problem = getattr(error, "problem", None) or error
-        raise GreamError(f"{path}{line}: not valid YAML ({problem})") from None
+    except UnicodeDecodeError as error:
+        raise GreamError(f"{path}: not UTF-8 (byte {error.start + 1}); name a recipe, or save it as UTF-8") from None
+    raw = _parse_yaml(text, source=str(path)) or {}
     if not isinstance(raw, dict):
         raise GreamError(f"{path}: a mapping of keys to values is expected, found {type(raw).__name__}")
     return raw
@@ -74,18 +70,32 @@ def parse_config(model: type[C], raw: dict[str, Any], *, source: str) -> C:
         raise GreamError(f"{source}: {_describe(model, error)}") from None
 
 
+def _parse_yaml(text: str, *, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or error
+        raise GreamError(f"{source}{line}: not valid YAML ({problem})") from None
+    # PyYAML lets through what a value makes of its own rules: dates of month 13, numbers of too many digits, keys that
+    # cannot be keys, brackets in brackets without end.
+    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError) as error:
+        raise GreamError(f"{source}: not valid YAML ({type(error).__name__}: {error})") from None
+
+
 def _apply_override(raw: dict[str, Any], override: str) -> None:
     key, sign, value = override.partition("=")
     if not sign or not key:
-        raise GreamError(f"'{override}' is no override; write section.key=value")
+        raise GreamError(f"{shown(override)} is no override; write section.key=value")
     *parents, leaf = key.split(".")
     node = raw
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise GreamError(f"'{override}': '{parent}' is a value, not a section")
+            raise GreamError(f"{shown(override)}: {shown(parent)} is a value, not a section")
         node = child
-    node[leaf] = yaml.safe_load(value)
+    node[leaf] = _parse_yaml(value, source=shown(override))
 
 
 def _describe(model: type[BaseModel], error: ValidationError) -> str:
@@ -94,7 +104,7 @@ def _describe(model: type[BaseModel], error: ValidationError) -> str:
     location = first["loc"]
     name = ".".join(str(part) for part in location)
     if first["type"] != "extra_forbidden":
-        return f"key '{name}': {first['msg']} (found {first.get('input')!r})"
+        return f"key '{name}': {first['msg'][:500]} (found {shown(first.get('input'))})"
     valid = list(_model_at(model, location[:-1]).model_fields)
     near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.0)
     hint = f"; did you mean '{near[0]}'?" if near else ""
