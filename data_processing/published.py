@@ -18,6 +18,7 @@ import polars as pl
 from gream.errors import GreamError
 from gream.files import jsonl_line, write_text
 from gream.semantic_ids.published import read_index
+from gream.tables import read_table
 
 from .readers.files import numbered_lines, plain_name
 from .readers.text import METADATA
@@ -99,7 +100,7 @@ def export(name: str, *, bars: bool, interactions: Path, items: Path, index: Pat
     """
     folder = out / "published"
     folder.mkdir(exist_ok=True)
-    rows = pl.read_parquet(items).sort("item").iter_rows(named=True)
+    rows = read_table(items).sort("item").iter_rows(named=True)
     texts = {
         row["item"]: {
             "asin": row["item_id"],

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from gream.errors import GreamError
 from gream.files import Row, parse_jsonl
+from gream.tables import read_table
 from polars.io.plugins import register_io_source
 
 # Rows of a Parquet file that are made at once, and that are written as one group.
@@ -162,42 +162,35 @@ def read_items(path: Path) -> list[Item]:
             category=row["categories"][-1] if row["categories"] else "",
             categories=tuple(row["categories"]),
         )
-        for row in _read(path).sort("item").iter_rows(named=True)
+        for row in read_table(path).sort("item").iter_rows(named=True)
     ]
 
 
 def read_item_ids(path: Path) -> list[str]:
     """The dump's own id of each item of ``items.parquet``, item 0 first."""
-    ids: list[str] = _read(path).sort("item")["item_id"].to_list()
+    ids: list[str] = read_table(path).sort("item")["item_id"].to_list()
     return ids
 
 
 def read_sequences(path: Path) -> Sequences:
     """Whole chronological sequence of each user from ``interactions.parquet``, validation and test item included."""
-    return _sequences(_read(path))
+    return _sequences(read_table(path))
 
 
 def read_training_sequences(path: Path) -> Sequences:
     """Chronological sequence of each user without the validation and the test item."""
-    return _sequences(_read(path).filter(pl.col("split") == "train"))
+    return _sequences(read_table(path).filter(pl.col("split") == "train"))
 
 
 def read_training_reviews(path: Path) -> dict[tuple[int, int], str]:
     """Text by user and item from ``reviews.parquet``."""
-    return {(user, item): text for user, item, text in _read(path).select("user", "item", "text").iter_rows()}
+    return {(user, item): text for user, item, text in read_table(path).select("user", "item", "text").iter_rows()}
 
 
 def _sequences(interactions: pl.DataFrame) -> Sequences:
     interactions = interactions.select("user", "position", "item").sort("user", "position")
     users, start, lengths = np.unique(interactions["user"].to_numpy(), return_index=True, return_counts=True)
     return Sequences(users.astype(np.int64), start, start + lengths, interactions["item"].to_numpy().astype(np.int32))
-
-
-def _read(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise GreamError(f"{path}: cannot be read as Parquet ({error})") from None
 
 
 def write_rows(path: Path, rows: Iterable[Row], schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> None:

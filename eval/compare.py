@@ -16,10 +16,11 @@ import polars as pl
 from gream.config import Config
 from gream.errors import GreamError
 from gream.semantic_ids.published import read_token_lists
+from gream.tables import read_table
 
 from .metrics import METRICS, RESAMPLES, ranks_of, values_by_rank
 from .protocol import held_out, read_interactions, training_matrix
-from .results import PREDICTIONS_SCHEMA, Interval, Result, outputs_of, read_result
+from .results import Interval, Result, outputs_of, read_result
 
 COMPARED = ("recall@10", "ndcg@10", "mrr")
 
@@ -137,12 +138,7 @@ def _read(folder: Path) -> _Evaluation:
     for path in (table, summary):
         if not path.exists():
             raise GreamError(f"{path}: not there; name the folder of an evaluation, RUN/eval/NAME")
-    try:
-        predictions = pl.read_parquet(table, columns=["user", "target", "items"])
-    except (OSError, pl.exceptions.PolarsError) as error:
-        first = str(error).splitlines()[0]
-        raise GreamError(f"{table}: no table with {', '.join(PREDICTIONS_SCHEMA)} ({first})") from None
-    return _Evaluation(read_result(summary), predictions)
+    return _Evaluation(read_result(summary), read_table(table, "user", "target", "items"))
 
 
 def _groups(folder: Path, result: Result, users: npt.NDArray[np.integer]) -> list[tuple[str, npt.NDArray[np.bool_]]]:

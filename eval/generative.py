@@ -18,6 +18,7 @@ from gream.decoding.language_model import batches_by_length
 from gream.errors import GreamError
 from gream.files import write_atomically
 from gream.semantic_ids.trie import PrefixTrie
+from gream.tables import read_table
 from tqdm import tqdm
 
 from .asking import Asking, encode_prompts
@@ -245,5 +246,5 @@ def collect_chunks(cases: Cases, size: int, parts: Path) -> tuple[pl.DataFrame, 
         raise GreamError(
             f"{missing[0]}: not there, though its process is done; all processes must see the same run folder"
         )
-    table = pl.concat([pl.read_parquet(path) for path in paths])
+    table = pl.concat([read_table(path) for path in paths])
     return table.drop(_COSTS), table.select(_COSTS)

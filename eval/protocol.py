@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from gream.errors import GreamError
+from gream.tables import read_table
 
 Split = Literal["test", "valid"]
 History = Literal["allowed", "excluded"]
@@ -74,11 +75,7 @@ def read_interactions(path: Path) -> pl.DataFrame:
     Raises:
         GreamError: The file cannot be read or lacks a column.
     """
-    try:
-        return pl.read_parquet(path, columns=list(_COLUMNS)).sort("user", "position")
-    except (OSError, pl.exceptions.PolarsError) as error:
-        first = str(error).splitlines()[0]
-        raise GreamError(f"{path}: no table with the columns {', '.join(_COLUMNS)} ({first})") from None
+    return read_table(path, *_COLUMNS).sort("user", "position")
 
 
 def held_out(interactions: pl.DataFrame, split: Split) -> Cases:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.vocabulary import find_tokens
+from gream.tables import read_table
 from rapidfuzz import fuzz, process, utils
 
 _COLUMNS = ("item", "item_id", "title", "categories")
@@ -78,11 +78,7 @@ class Items:
         """
         catalog = Catalog.load(run / "index.json")
         path = run / "items.parquet"
-        try:
-            rows = pl.read_parquet(path, columns=list(_COLUMNS)).sort("item").rows()
-        except (OSError, pl.exceptions.PolarsError) as error:
-            first = str(error).splitlines()[0]
-            raise GreamError(f"{path}: no table with the columns {', '.join(_COLUMNS)} ({first})") from None
+        rows = read_table(path, *_COLUMNS).sort("item").rows()
         if [row[0] for row in rows] != list(range(len(catalog))):
             raise GreamError(
                 f"{path}: holds {len(rows)} items where index.json has 0 to {len(catalog) - 1}; make both again"

@@ -21,10 +21,12 @@ from gream.semantic_ids.kmeans import fit_residual_kmeans
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from scipy.sparse import random as random_matrix
+from threadpoolctl import threadpool_limits
 
 from data_processing.config import EmbedConfig, RlConfig, SemanticIdsConfig
 from data_processing.embed import embed
-from data_processing.encoders import item_text, parts
+from data_processing.encoders import item_text, main_directions, parts
 from data_processing.encoders.collaborative import CollaborativeEncoder, fuse, positive_information
 from data_processing.encoders.language_model import LanguageModelEncoder, batches_by_length, mean_pooled
 from data_processing.encoders.lsa import LsaEncoder
@@ -440,3 +442,12 @@ def test_settings_that_do_not_fit_are_one_clear_line(tmp_path: Path, overrides: 
         main(Stage.embed, RECIPE, tmp_path, list(overrides))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_directions_do_not_depend_on_the_number_of_threads() -> None:
+    matrix = random_matrix(3000, 2000, density=0.01, random_state=0, format="csr")
+    fitted = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            fitted.append(main_directions(matrix, 64, seed=0))
+    assert np.array_equal(*fitted)

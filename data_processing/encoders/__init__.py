@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from gream.errors import GreamError
 from gream.files import write_atomically
@@ -92,6 +92,19 @@ def open_encoder(path: Path, model: Path | None, batch_tokens: int) -> Encoder:
 def item_text(item: Item) -> str:
     """All that is known of an item, for encoders that take one text."""
     return f"{item.title} {item.brand} {' '.join(item.categories)} {item.description}"
+
+
+def main_directions(matrix: Any, rank: int, seed: int) -> npt.NDArray[np.float64]:
+    """The first right singular vectors of a sparse matrix, ``[rank, columns]``, whatever the number of threads.
+
+    Sums of floating-point numbers depend on how many threads share them, so one adds them up.
+    """
+    from sklearn.decomposition import TruncatedSVD
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        components: npt.NDArray[np.float64] = TruncatedSVD(n_components=rank, random_state=seed).fit(matrix).components_
+    return components
 
 
 def quiet_transformers() -> None:

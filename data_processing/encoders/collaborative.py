@@ -17,6 +17,8 @@ import numpy.typing as npt
 from gream.errors import GreamError
 from gream.files import write_atomically
 
+from . import main_directions
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -41,13 +43,11 @@ class CollaborativeEncoder:
         Raises:
             GreamError: Nothing was bought together, or there are too few items.
         """
-        from sklearn.decomposition import TruncatedSVD
-
         rank = min(dimensions, len(items) - 1)
         if rank < 1 or not information.nnz:
             raise GreamError("no two items were bought together in training; set embed.collaborative=0")
-        svd = TruncatedSVD(n_components=rank, random_state=seed).fit(information)
-        return CollaborativeEncoder(list(items), svd.components_.astype(np.float32), share)
+        components = main_directions(information, rank, seed)
+        return CollaborativeEncoder(list(items), components.astype(np.float32), share)
 
     def encode(self, information: Any, items: Sequence[str]) -> Floats:
         """Vectors of unit length, zeros where nothing is known.

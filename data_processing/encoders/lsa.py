@@ -15,7 +15,7 @@ from gream.errors import GreamError
 from gream.files import write_atomically
 
 from ..words import terms_of
-from . import item_text
+from . import item_text, main_directions
 
 if TYPE_CHECKING:
     from ..tables import Item
@@ -42,8 +42,6 @@ class LsaEncoder:
         Raises:
             GreamError: The texts share no word, or are too few; names ``source``.
         """
-        from sklearn.decomposition import TruncatedSVD
-
         # A word of a single item cannot relate it to another one.
         vectorizer = _vectorizer(min_df=2)
         try:
@@ -53,8 +51,8 @@ class LsaEncoder:
         rank = min(dimensions, min(counts.shape) - 1)
         if rank < 1:
             raise GreamError(f"{source}: the texts of {len(items)} items are too few or too alike to embed")
-        svd = TruncatedSVD(n_components=rank, random_state=seed).fit(counts)
-        return LsaEncoder(vectorizer.get_feature_names_out().tolist(), vectorizer.idf_, svd.components_)
+        components = main_directions(counts, rank, seed)
+        return LsaEncoder(vectorizer.get_feature_names_out().tolist(), vectorizer.idf_, components)
 
     @cached_property
     def _fitted(self) -> Any:

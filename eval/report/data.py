@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from gream.dialogue import ANSWER_CLOSE, ReasonedAnswer, parse_reasoned_answer
 from gream.errors import GreamError
 from gream.files import Row, read_json, read_jsonl
 from gream.page.svg import Point
 from gream.semantic_ids.catalog import Catalog
+from gream.tables import read_table
 
 from ..metrics import ranks_of
 from ..protocol import held_out, read_interactions
@@ -187,7 +187,7 @@ def _most_telling(results: Sequence[Result]) -> Result | None:
 
 def _choose_users(run: Path, shown: Result) -> Iterator[UserView]:
     """Half of the users hits and half misses, as far as there are; drawn with a fixed seed, not picked."""
-    predictions = pl.read_parquet(run / outputs_of(shown.name)[0])
+    predictions = read_table(run / outputs_of(shown.name)[0])
     items = np.array(predictions["items"].to_list(), dtype=np.int64)
     ranks = ranks_of(items, predictions["target"].to_numpy())
     drawn = np.random.default_rng(_SEED).permutation(len(ranks))
@@ -224,7 +224,7 @@ def _choose_users(run: Path, shown: Result) -> Iterator[UserView]:
 def _item_views(path: Path, catalog: Catalog) -> Callable[[int], ItemView]:
     titles: dict[int, tuple[str, str]] = {}
     if path.exists():
-        table = pl.read_parquet(path, columns=["item", "title", "categories"])
+        table = read_table(path, "item", "title", "categories")
         titles = {item: (title, (kinds or [""])[-1]) for item, title, kinds in table.iter_rows()}
 
     def view(item: int) -> ItemView:
@@ -237,4 +237,4 @@ def _item_views(path: Path, catalog: Catalog) -> Callable[[int], ItemView]:
 def _user_names(path: Path) -> dict[int, str]:
     if not path.exists():
         return {}
-    return dict(pl.read_parquet(path, columns=["user", "user_id"]).iter_rows())
+    return dict(read_table(path, "user", "user_id").iter_rows())

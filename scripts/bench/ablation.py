@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 from gream.files import jsonl_line, read_json, read_jsonl
+from gream.tables import read_table
 
 from eval.metrics import mean_with_interval, ranks_of
 
@@ -114,7 +114,7 @@ def finish(
 
 def hits(evaluation: Path) -> npt.NDArray[np.float64]:
     """``[users]``: 1 where the item was among the ten of a user's list; users in ascending order."""
-    table = pl.read_parquet(evaluation / "predictions.parquet", columns=["user", "target", "items"]).sort("user")
+    table = read_table(evaluation / "predictions.parquet", "user", "target", "items").sort("user")
     ranks = ranks_of(np.array(table["items"].to_list())[:, :10], table["target"].to_numpy())
     return (ranks > 0).astype(np.float64)
 
