@@ -146,7 +146,7 @@ def good_answer(prompt: str) -> str:
     if "JSON object" in prompt:
         keys = ("general", "long_term", "short_term")
         return f"```json\n{json.dumps({key: f'Likes {key} {mark}.' for key in keys})}\n```"
-    return f"Text {mark}."
+    return f"Arbor made {mark}."
 
 
 def mark_of(prompt: str) -> str:

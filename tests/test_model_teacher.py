@@ -42,7 +42,7 @@ from data_processing.config import RlConfig
 from data_processing.plans import Stage
 from data_processing.rows.reserve import without_reserved
 from data_processing.tables import Item
-from data_processing.teacher.prompts import ask_description, intention_reader, read_description, read_preference
+from data_processing.teacher.prompts import ask_description, description_reader, intention_reader, read_preference
 from data_processing.teacher.questions import UnusableAnswerError
 
 pytestmark = pytest.mark.usefixtures("no_keys_no_proxies")
@@ -146,7 +146,7 @@ def test_ten_thousand_requests_and_a_kill(tmp_path: Path) -> None:
             by_kind[kind(prompt)][tuple(titles(prompt))] = mark_of(prompt)
     enriched = jsonl(run / "enriched.jsonl")
     assert [row["item"] for row in enriched] == list(range(4000))
-    assert all(row["description"] == f"Text {by_kind['description'][row['item'],]}." for row in enriched)
+    assert all(row["description"] == f"Arbor made {by_kind['description'][row['item'],]}." for row in enriched)
     sequences = training(run)
     preferences = jsonl(run / "preferences.jsonl")
     assert [row["user"] for row in preferences] == list(range(3000))
@@ -155,7 +155,7 @@ def test_ten_thousand_requests_and_a_kill(tmp_path: Path) -> None:
         assert row["general"] == f"Likes general {mark}."
         assert row["long_term"] == f"Likes long_term {mark}."
         assert row["short_term"] == f"Likes short_term {mark}."
-        assert row["intention"] == f"Text {reviewed[str(row['user'])]}."
+        assert row["intention"] == f"Arbor made {reviewed[str(row['user'])]}."
     statistics = json.loads((run / "teacher" / "statistics.json").read_text())
     assert statistics["questions"] == total
     assert statistics["found"] == len(kept)
@@ -295,11 +295,13 @@ def test_rejects_are_listed_and_replaced_only_on_demand(run: Path, capsys: pytes
         assert {row["last_answer"] for row in rejects} == {"Sorry, no."}
         assert {row["reason"] for row in rejects} == {"it says nothing about what was asked"}
 
-        # A further ask tells the model what was wrong with its answer.
-        told = [request.body["messages"][2:] for request in server.requests if kind(request.prompt) == "intention"]
-        assert [turn["content"] for turns in told for turn in turns if turn["role"] == "assistant"] == [
-            "Sorry, no."
-        ] * 2
+        # A further ask is the same question, asked for more firmly; nothing of the bad answer stands in it.
+        asks = [request.body["messages"] for request in server.requests if titles(request.prompt) == [4]]
+        assert {len(turns) for turns in asks} == {2}
+        first = min(turns[0]["content"] for turns in asks)
+        again = [turns[0]["content"].removeprefix(first) for turns in asks]
+        assert sorted(again) == ["", "", *[" Answer as the question says."] * 4]
+        assert "Sorry" not in json.dumps(asks)
 
         capsys.readouterr()
         teach(run, server.url, "teacher.on_reject=template", overwrite=True)
@@ -307,6 +309,7 @@ def test_rejects_are_listed_and_replaced_only_on_demand(run: Path, capsys: pytes
         assert "template teacher: 2 texts" in capsys.readouterr().out
         statistics = json.loads((run / "teacher" / "statistics.json").read_text())
         assert statistics["rejected_texts"] == {"description": 1, "intention": 1}
+        assert statistics["written_by"] == {"model": 25, "template": 2}
         for name, column, wanted in (("enriched.jsonl", "description", 4), ("preferences.jsonl", "intention", user)):
             pairs = zip(jsonl(run / name), template[name], strict=True)
             same = [number for number, (row, old) in enumerate(pairs) if row[column] == old[column]]
@@ -327,6 +330,7 @@ def test_a_model_that_answers_nothing_of_use_is_not_asked_everything(tmp_path: P
 
 
 GUITAR = Item("Fender Standard Stratocaster Electric Guitar, Maple", "", "Fender", "Guitars", ("Guitars",))
+read_description = description_reader(GUITAR)
 READERS: dict[str, tuple[Callable[[str], dict[str, str]], str]] = {
     "empty": (read_description, " \n"),
     "no word": (read_description, "..."),
@@ -341,6 +345,27 @@ READERS: dict[str, tuple[Callable[[str], dict[str, str]], str]] = {
     "missing key": (read_preference, '{"general": "a", "long_term": "b"}'),
     "wrong type": (read_preference, '{"general": "a", "long_term": "b", "short_term": ["c"]}'),
     "empty value": (read_preference, '{"general": "a", "long_term": "b", "short_term": ""}'),
+    # What a small model said in place of a description, or might as well have said.
+    "talk about the request": (read_description, "This product is not finished."),
+    "talk before a text": (read_description, "Sure! Fender's electric guitar is a classic."),
+    "talk about the data": (read_description, "Based on the provided information, Fender makes guitars."),
+    "a title": (read_description, "Here is a new description of the guitar by Fender."),
+    "a question back": (read_description, "Fender guitars: please provide the reviews."),
+    "an apology": (read_description, "I apologize, but this Fender guitar is new to me."),
+    "a late apology": (read_description, "The Fender guitar: I'm really sorry, nothing comes to mind."),
+    "an inability": (read_description, "Fender? I don't have enough information."),
+    "regret": (
+        read_preference,
+        json.dumps(dict.fromkeys(("general", "long_term", "short_term"), "Unfortunately, no.")),
+    ),
+    "an apology in Spanish": (read_description, "Lo siento, no conozco la guitarra Fender."),
+    "an apology in Chinese": (read_description, "抱歉，我不认识这把 Fender 吉他。"),  # noqa: RUF001 - as models write it
+    "fields": (read_description, "Title: Fender Stratocaster Brand: Fender"),
+    "a field unknown": (read_description, "A guitar by Fender, (unknown)"),
+    "the instruction": (read_description, "Guitars by Fender: what it is, what sets it apart, whom it suits."),
+    "another product": (read_description, "A soft towel of cotton that dries in no time."),
+    "the title alone": (read_description, "Fender Standard Stratocaster"),
+    "a wish with a sorry": (intention_reader(GUITAR), "I'm sorry, I can't say."),
     "names the title": (intention_reader(GUITAR), "I want a fender standard STRATOCASTER, electric-guitar."),
     "names a short title": (intention_reader(Item("Maple Tray", "", "", "", ())), "A maple tray, please."),
 }
@@ -357,6 +382,18 @@ def test_answers_are_read_as_models_write_them() -> None:
     assert read_description("<think>Hm, \n{}</think>\n“A fine&nbsp;guitar,\nfor  beginners.”") == {
         "description": "A fine guitar, for beginners."
     }
+    for description in (
+        "Guitars of this make have a maple neck and three pickups; not for the faint of heart.",
+        "This guitar is the answer to every question a beginner has.",
+        "Stratocasters are finished by hand, and no two are the same.",
+    ):
+        assert read_description(description) == {"description": description}
+    # In another language than its title nothing can be told.
+    tray = description_reader(Item("龙泉青瓷茶盘", "", "", "", ()))
+    assert tray("A tray for tea, glazed in green.")
+    assert tray("一个青瓷做的盘子")
+    with pytest.raises(UnusableAnswerError, match="shares no word"):
+        tray("一只棉布的毛巾")
     assert read_preference('Here:\n```json\n{"general": "a", "long_term": "b", "short_term": " c ", "x": 1}\n```') == {
         "general": "a",
         "long_term": "b",

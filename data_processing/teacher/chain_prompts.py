@@ -14,9 +14,10 @@ from gream.dialogue import Message, ReasonedAnswer, parse_reasoned_answer
 from gream.semantic_ids.vocabulary import level_token
 
 from ..tables import Item
-from .filters import Titles, rejections
-from .prompts import conversation, line_of, without_reasoning
+from .filters import Rejection, Titles, rejections
+from .prompts import conversation, line_of
 from .questions import UnusableAnswerError
+from .usable import without_reasoning
 
 SYSTEM = (
     "You explain purchases for a recommender that will have to predict them. You use only what you are given. What "
@@ -48,6 +49,17 @@ Answer: [next]"""
 _NAMES = ("Evidence", "Preference", "Intent", "Recommendation", "History", "Answer")
 _REFERENCE = re.compile(r"\[(\d+|next)\]")
 _DECORATION = re.compile(r"^[\s*#>-]*(?:\d+\.\s*)?[\s*]*|\*\*")
+
+# What a model is asked for where its chain was rejected.
+_ASKS = {
+    Rejection.stages: "Write all six lines, in their order.",
+    Rejection.answer: "End with the line Answer: [next].",
+    Rejection.leak: "Argue from the products before [next] alone.",
+    Rejection.unknown_item: "Speak of no other products than those listed.",
+    Rejection.malformed_id: "Write products as numbers in brackets.",
+    Rejection.not_denoised: "Under History, write numbers of the list in their order.",
+    Rejection.too_long: "Be brief.",
+}
 
 
 def wording() -> str:
@@ -91,7 +103,8 @@ def chain_reader(
             raise UnusableAnswerError("it contains markup")
         lines = [line for line in (_DECORATION.sub("", line).strip() for line in said.splitlines()) if line]
         if [line.partition(":")[0] for line in lines] != list(_NAMES):
-            raise UnusableAnswerError(f"it does not consist of the six lines {', '.join(_NAMES)}, in this order")
+            reason = f"it does not consist of the six lines {', '.join(_NAMES)}, in this order"
+            raise UnusableAnswerError(reason, "Write all six lines, in their order.")
         *stages, kept, chosen = (_REFERENCE.sub(named, line) for line in lines)
         rewritten = kept.partition(":")[2].strip().replace(",", " ").split()
         text = "\n".join(
@@ -113,7 +126,7 @@ def chain_reader(
             longest=longest,
         )
         if found:
-            raise UnusableAnswerError("; ".join(found))
+            raise UnusableAnswerError("; ".join(found), " ".join(_ASKS[reason] for reason in found))
         parsed = parse_reasoned_answer(text)
         assert parsed is not None  # noqa: S101 - the filters let pass what parses
         return _texts(parsed, ids)

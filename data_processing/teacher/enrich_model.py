@@ -24,8 +24,8 @@ from .prompts import (
     ask_description,
     ask_intention,
     ask_preference,
+    description_reader,
     intention_reader,
-    read_description,
     read_preference,
 )
 from .questions import ASKS, Question, ask_questions, question_key
@@ -108,6 +108,7 @@ def settle(
                 "model": endpoint.model,
                 "texts": _count(questions.values()),
                 "rejected_texts": _count(questions[name] for name in rejected),
+                "written_by": {"model": len(keys) - len(rejected), "template": len(rejected)},
                 **asdict(asked),
                 "this_start": _priced(config, after - before),
                 "all_starts": _priced(config, after),
@@ -142,7 +143,7 @@ def _questions(material: Material, reviews: Mapping[tuple[int, int], str]) -> di
         questions[subject] = Question(subject._asdict(), messages, read)
 
     for number, item in enumerate(material.catalogue):
-        add(Subject("description", number), ask_description(item, of_item[number]), read_description)
+        add(Subject("description", number), ask_description(item, of_item[number]), description_reader(item))
     for user in material.users:
         wanted = material.wanted(user)
         add(Subject("preference", user), ask_preference(material.history(user)), read_preference)

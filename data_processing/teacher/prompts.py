@@ -1,23 +1,24 @@
 """What a language model is asked as teacher, and how its answers are read.
 
-A prompt holds what it is given and nothing else; whoever calls these functions gives them training data only. A text
-that cannot be used raises `UnusableAnswerError`, whose message is written for the model that has to answer once more.
+A prompt holds what it is given and nothing else; whoever calls these functions gives them training data only. What is
+usable of the answers, `data_processing.teacher.usable` says.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
+from string import Formatter
 
 from gream.dialogue import Message
 from gream.texts import refuse_tokens
 
-from ..readers.text import DESCRIPTION_CHARACTERS, clean_text
+from ..readers.text import DESCRIPTION_CHARACTERS
 from ..tables import Item
 from .filters import words_of
 from .questions import UnusableAnswerError
+from .usable import check_about, runs_of, usable_text, without_reasoning
 
 # Reviews of an item, and their least length, as in the paper; items of a user, the most recent ones.
 MOST_REVIEWS = 8
@@ -69,16 +70,15 @@ Description: {description}
 What the customer wrote about it later: {review}"""
 
 _UNKNOWN = "(unknown)"
-_QUOTED = re.compile(r"^[\"“](.*)[\"”]$")
-_THINKING = re.compile(r"^.*</think>", re.DOTALL)
-_NOTHING = re.compile(r"(n/?a|none|null|nothing|unknown|not available|no description( available)?)", re.IGNORECASE)
-_REFUSAL = re.compile(
-    r"^(i'?m sorry|i am sorry|sorry,)|\bas an? (ai|language model)\b"
-    r"|^i (can ?not|can't|am unable to|'m unable to) (help|assist|provide|comply|fulfil|answer|write|create|generate)",
-    re.IGNORECASE,
-)
 # Words of a title in a row that name it; a shorter title is named by all its words, one word alone is a kind of thing.
 _TITLE_WORDS = 5
+
+
+def _literals(*prompts: str) -> frozenset[tuple[str, ...]]:
+    return runs_of(*(part for prompt in prompts for part, _, _, _ in Formatter().parse(prompt)))
+
+
+_ASKED = _literals(SYSTEM, DESCRIPTION, PREFERENCE, INTENTION)
 
 
 def wording() -> str:
@@ -101,9 +101,15 @@ def ask_description(item: Item, reviews: Sequence[str]) -> list[Message]:
     return conversation(DESCRIPTION.format(**_fields(item), reviews=listed or _UNKNOWN))
 
 
-def read_description(answer: str) -> dict[str, str]:
-    """``description``."""
-    return {"description": _text(answer, DESCRIPTION_CHARACTERS)}
+def description_reader(item: Item) -> Callable[[str], dict[str, str]]:
+    """Read ``description``, which must be about ``item``."""
+
+    def read(answer: str) -> dict[str, str]:
+        text = usable_text(answer, DESCRIPTION_CHARACTERS, _ASKED)
+        check_about(text, item, _ASKED)
+        return {"description": text}
+
+    return read
 
 
 def ask_preference(history: Sequence[Item]) -> list[Message]:
@@ -130,10 +136,11 @@ def read_preference(answer: str) -> dict[str, str]:
         parsed = json.loads(said[said.index("{") : said.rindex("}") + 1])
         statements = {key: parsed[key] for key in keys}
     except (ValueError, KeyError, TypeError):
-        raise UnusableAnswerError(f"it is no JSON object with the keys {', '.join(keys)}") from None
+        reason = f"it is no JSON object with the keys {', '.join(keys)}"
+        raise UnusableAnswerError(reason, "Begin with { and end with }.") from None
     if not all(isinstance(statement, str) for statement in statements.values()):
         raise UnusableAnswerError("a value of the JSON object is no text")
-    return {key: _text(statement, SENTENCE_CHARACTERS) for key, statement in statements.items()}
+    return {key: usable_text(statement, SENTENCE_CHARACTERS, _ASKED) for key, statement in statements.items()}
 
 
 def ask_intention(target: Item, review: str) -> list[Message]:
@@ -153,10 +160,10 @@ def intention_reader(target: Item) -> Callable[[str], dict[str, str]]:
     names = {title[start : start + length] for start in range(len(title) - length + 1)} if length > 1 else set()
 
     def read(answer: str) -> dict[str, str]:
-        text = _text(answer, SENTENCE_CHARACTERS)
+        text = usable_text(answer, SENTENCE_CHARACTERS, _ASKED)
         words = words_of(text)
         if any(words[start : start + length] in names for start in range(len(words))):
-            raise UnusableAnswerError("it names the title of the product")
+            raise UnusableAnswerError("it names the title of the product", "Leave its name out.")
         return {"intention": text}
 
     return read
@@ -184,31 +191,3 @@ def _fields(item: Item) -> dict[str, str]:
         "categories": " > ".join(item.categories) or _UNKNOWN,
         "description": item.description or _UNKNOWN,
     }
-
-
-def without_reasoning(answer: str) -> str:
-    """An answer without the reasoning that some models write before it.
-
-    Raises:
-        UnusableAnswerError: Nothing comes after the reasoning.
-    """
-    said = _THINKING.sub("", answer)
-    if "<think>" in said:
-        raise UnusableAnswerError("it holds nothing but reasoning")
-    return said
-
-
-def _text(answer: str, limit: int) -> str:
-    """The answer as one clean line; raises where it is none that a catalogue or a training row can hold."""
-    said = without_reasoning(answer)
-    # Chat markup and semantic ids would be read as tokens, not as text.
-    if "<|" in said:
-        raise UnusableAnswerError("it contains '<|'")
-    text = _QUOTED.sub(r"\1", clean_text(said))
-    if not re.search(r"\w", text):
-        raise UnusableAnswerError("it is empty")
-    if _NOTHING.fullmatch(text.rstrip(".!")) or _REFUSAL.search(text.replace("\u2019", "'")):
-        raise UnusableAnswerError("it says nothing about what was asked")
-    if len(text) > limit:
-        raise UnusableAnswerError(f"it is longer than {limit} characters")
-    return text

@@ -31,7 +31,17 @@ HOPELESS = 50
 
 
 class UnusableAnswerError(Exception):
-    """Why an answer cannot be used; the model is told, and the reject file says it."""
+    """Why an answer cannot be used, as the reject file says it."""
+
+    def __init__(self, reason: str, ask: str = "") -> None:
+        """Take both texts.
+
+        Args:
+            reason: For people.
+            ask: For the model, when it is asked once more. Small models repeat what they are told: it names no fault.
+        """
+        super().__init__(reason)
+        self.ask = ask
 
 
 @dataclass(frozen=True)
@@ -160,12 +170,12 @@ class _Pool:
             self.tokens += completion.prompt_tokens + completion.completion_tokens
             try:
                 if completion.cut:
-                    raise UnusableAnswerError(f"it is not finished after {self.config.max_tokens} tokens")
+                    raise UnusableAnswerError(f"it is not finished after {self.config.max_tokens} tokens", "Be brief.")
                 answer = dict(question.read(completion.text))
             except UnusableAnswerError as error:
                 reason, last = str(error), completion.text
                 self.client.retries["unusable answer"] += 1
-                messages = [*question.messages, *_complaint(last, reason)]
+                messages = _asked_again(question.messages, error.ask)
                 continue
             self.answers.add(key, {**row, "answer": answer})
             self.answered += 1
@@ -179,7 +189,10 @@ class _Pool:
             )
 
 
-def _complaint(answer: str, reason: str) -> list[Message]:
-    # Some servers refuse an empty turn.
-    turn: list[Message] = [{"role": "assistant", "content": answer}] if answer else []
-    return [*turn, {"role": "user", "content": f"I cannot use this answer: {reason}. Please answer once more."}]
+def _asked_again(messages: Sequence[Message], ask: str) -> list[Message]:
+    """The same question under a longer system turn.
+
+    The answer that could not be used is not shown: a model that sees it goes on in its words.
+    """
+    system, *question = messages
+    return [{**system, "content": f"{system['content']} {ask or 'Answer as the question says.'}"}, *question]
