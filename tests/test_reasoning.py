@@ -152,7 +152,7 @@ def test_only_chains_of_renamed_items_are_asked_for_again(run: Path) -> None:
 # --- rejects
 
 
-def test_a_rejected_chain_is_asked_for_again_and_told_why(run: Path) -> None:
+def test_a_rejected_chain_is_asked_for_again_without_what_it_said(run: Path) -> None:
     def leaky(prompt: str, before: int) -> Reply:
         target = shown(prompt)[-1]
         text = good_chain(prompt)
@@ -160,11 +160,11 @@ def test_a_rejected_chain_is_asked_for_again_and_told_why(run: Path) -> None:
 
     with ChatServer(leaky) as server:
         teach_chains(run, server.url)
-    told = [request.body["messages"][2:] for request in server.requests if len(request.body["messages"]) > 2]
+    told = [
+        request.body["messages"] for request in server.requests if "before [next] alone" in json.dumps(request.body)
+    ]
     assert len(told) == 15 == len(server.requests) - 15
-    for leaked, complaint in told:
-        assert re.search(r"one more title\d+z", leaked["content"])
-        assert Rejection.leak in complaint["content"]
+    assert not any("one more" in body for body in told)
     assert all("title" not in json.dumps(row) for row in jsonl(run / "chains.jsonl"))
 
 
@@ -182,16 +182,15 @@ def test_rejects_are_listed_and_replaced_only_on_demand(run: Path, capsys: pytes
             assert len(server.requests) == asked
         assert not (run / "chains.jsonl").exists()
         assert {row["subject"]["user"] for row in jsonl(run / "teacher" / "chains" / "rejects.jsonl")} == {0}
-        told = [
-            request.body["messages"][3]["content"] for request in server.requests if len(request.body["messages"]) > 2
-        ]
-        assert len(told) == 6
-        assert all("the six lines Evidence, Preference" in text for text in told)
+        told = [request.body["messages"][0]["content"] for request in server.requests]
+        assert sum(text.endswith("Write all six lines, in their order.") for text in told) == 6
 
         teach_chains(run, server.url, "teacher.on_reject=template", overwrite=True)
         assert "template teacher: 3 texts" in capsys.readouterr().out
     report = json.loads((run / "teacher" / "chains" / "statistics.json").read_text())
     assert report["rejected_texts"] == {"chain": 3}
+    assert report["written_by"] == {"model": 12, "template": 3}
+    assert Counter(row["teacher"] for row in jsonl(run / "chains.jsonl")) == {"small-model": 12, "template": 3}
     # Kinds follow each other in order: the template teacher argues from that.
     by_template = [row for row in jsonl(run / "chains.jsonl") if not re.search("[0-9a-f]{16}", row["preference"])]
     assert [(row["user"], row["position"], row["kept"]) for row in by_template] == [(0, n, [n]) for n in (2, 3, 4)]
@@ -299,7 +298,7 @@ def test_a_prompt_shows_numbers_titles_and_kinds() -> None:
 
 
 def test_numbers_become_ids_whatever_those_are() -> None:
-    chain = Chain("[2] after [1], not [12].", "p", "i", "r [2]", (1, 2), (7, 8, 9))
+    chain = Chain("[2] after [1], not [12].", "p", "i", "r [2]", (1, 2), (7, 8, 9), "template")
     answer = chain.answer(["<|a_5|>", "<|a_6|>"], "<|a_7|>")
     assert answer.evidence == "<|a_6|> after <|a_5|>, not [12]."
     assert answer.recommendation == "r <|a_6|>"

@@ -12,7 +12,7 @@ from gream.files import write_json, write_jsonl
 from ..config import RlConfig, SftConfig, TeacherConfig
 from ..tables import Item
 from .chain_prompts import ask_chain, chain_reader
-from .chains import Chain, Place, places
+from .chains import TEMPLATE, Chain, Place, places
 from .client import Endpoint
 from .denoise import Denoiser
 from .enrich import Material, read_material
@@ -83,6 +83,7 @@ def write_chains(
             answer["recommendation"],
             kept,
             _window(material, place, sft.history),
+            endpoint.model,
         )
     chains |= _by_template(material, known, settled.rejected, sft.history, seed)
     rows = [{**place._asdict(), **asdict(chains[place])} for place in asked if place in chains]
@@ -124,5 +125,6 @@ def _by_template(
                 answer.recommendation,
                 kept,
                 _window(material, place, longest),
+                TEMPLATE,
             )
     return chains

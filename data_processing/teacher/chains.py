@@ -15,6 +15,9 @@ from gream.dialogue import ReasonedAnswer
 from gream.errors import GreamError
 from gream.files import iterate_jsonl
 
+# Who wrote a chain, where it was no language model.
+TEMPLATE = "template"
+
 _REFERENCE = re.compile(r"\[(\d+)\]")
 
 
@@ -41,6 +44,7 @@ class Chain:
         recommendation: Likewise.
         kept: Numbers of the history's items that stay, from 1.
         items: What it argues about: the history's items and then the next one, by their number in the catalogue.
+        teacher: Who wrote it: the name of a language model, or `TEMPLATE`.
     """
 
     evidence: str
@@ -49,6 +53,7 @@ class Chain:
     recommendation: str
     kept: tuple[int, ...]
     items: tuple[int, ...]
+    teacher: str
 
     def answer(self, history_ids: Sequence[str], target_id: str) -> ReasonedAnswer:
         """The same with semantic ids in place of numbers."""

@@ -7,7 +7,6 @@ written for the model that has to answer once more, in words that may stand in a
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 
 from ..readers.text import clean_text
 from ..tables import Item
@@ -88,7 +87,7 @@ def without_reasoning(answer: str) -> str:
     return said
 
 
-def usable_text(answer: str, limit: int, asked: Collection[tuple[str, ...]]) -> str:
+def usable_text(answer: str, limit: int, asked: frozenset[tuple[str, ...]]) -> str:
     """The answer as one clean line.
 
     Args:
@@ -118,7 +117,7 @@ def usable_text(answer: str, limit: int, asked: Collection[tuple[str, ...]]) -> 
     return text
 
 
-def check_about(text: str, item: Item, asked: Collection[tuple[str, ...]]) -> None:
+def check_about(text: str, item: Item, asked: frozenset[tuple[str, ...]]) -> None:
     """Make sure that a text has to do with an item.
 
     Args:
