@@ -20,7 +20,7 @@ from gream.tables import read_table
 from polars.io.plugins import register_io_source
 
 # Rows of a Parquet file that are made at once, and that are written as one group.
-_ROWS = 1 << 10
+_ROWS = 1 << 9
 _ROW_GROUP = 1 << 18
 
 

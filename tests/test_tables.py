@@ -111,7 +111,7 @@ def test_rows_are_made_as_they_are_written(tmp_path: Path, monkeypatch: pytest.M
         return sft, _peak(lambda: build_rl(RlConfig(), 20, 1, paths["interactions"], index, tmp_path))
 
     peaks(20)  # what is imported and cached once
-    few, many = peaks(50), peaks(350)
-    assert len(read_sequences(tmp_path / "interactions.parquet")) == 350
+    few, many = peaks(300), peaks(500)  # some rows are made at once: as many for both
+    assert len(read_sequences(tmp_path / "interactions.parquet")) == 500
     for less, more in zip(few, many, strict=True):
-        assert (more - less) / 300 < 4_000
+        assert (more - less) / 200 < 3_000
