@@ -29,6 +29,24 @@ from typing import Any
 from gream.config import Config
 from pydantic import Field
 
+from .shop import (
+    ASIDE,
+    BRANDS,
+    CHANGED,
+    DESCRIPTION,
+    FOLLOWING,
+    HALVES,
+    LARGEST_CELL,
+    LOYAL,
+    MAIN_CATEGORIES,
+    NAMES,
+    PRAISE,
+    SERIES,
+    SUMMARIES,
+    Brand,
+    Category,
+)
+
 # Probabilities of the walk that is planted, given that the brand is kept, or left.
 FIRST_SUCCESSOR = 0.6
 SECOND_SUCCESSOR = 0.3
@@ -69,227 +87,6 @@ class SynthesizeConfig(Config):
     items: int = Field(400, ge=64, le=3000)
     loyalty: float = Field(0.65, ge=0.0, le=1.0)
     noise: float = Field(0.17, ge=0.0, lt=1.0)
-
-
-@dataclass(frozen=True)
-class Category:
-    """One kind of product.
-
-    Attributes:
-        name: As it stands in the metadata.
-        department: The category above it.
-        noun: One product of it.
-        use: What it is for.
-        variants: Eight words that tell its products apart.
-        successors: The usual next categories, the likelier first.
-        counterpart: Where a user goes who changes to the sister brand.
-    """
-
-    name: str
-    department: str
-    noun: str
-    use: str
-    variants: tuple[str, ...]
-    successors: tuple[str, str]
-    counterpart: str
-
-
-@dataclass(frozen=True)
-class Brand:
-    """One maker, at home in the two departments of its half of the shop.
-
-    Attributes:
-        name: As a customer reads it.
-        style: Two words for the look of its products.
-    """
-
-    name: str
-    style: tuple[str, str]
-
-
-def _category(name: str, department: str, noun: str, use: str, variants: str, after: str, counterpart: str) -> Category:
-    first, second = after.split(", ")
-    return Category(name, department, noun, use, tuple(variants.split(", ")), (first, second), counterpart)
-
-
-_TEA, _COFFEE, _PAPER, _SWEETS = "Tea", "Coffee", "Writing", "Chocolate & Sweets"
-_PANTRY, _OFFICE = "Grocery & Gourmet Food", "Office Products"
-_MAIN_CATEGORIES = {_TEA: _PANTRY, _COFFEE: _PANTRY, _PAPER: _OFFICE, _SWEETS: _PANTRY}
-
-# The two halves of the shop. Successors stay within a half, counterparts lead to the other one.
-HALVES: tuple[tuple[Category, ...], tuple[Category, ...]] = (
-    (
-        _category(
-            "Kettles",
-            _TEA,
-            "Kettle",
-            "boils water without haste",
-            "Copper, Steel, Enamel, Glass, Iron, Whistling, Gooseneck, Travel",
-            "Green Teas, Coffee Grinders",
-            "Cocoa Powders",
-        ),
-        _category(
-            "Green Teas",
-            _TEA,
-            "Green Tea",
-            "gives a clear, fresh cup",
-            "Jasmine, Mint, Lemon, Ginger, Rose, Peach, Honey, Smoked",
-            "Tea Cups, Tea Tins",
-            "Dark Chocolates",
-        ),
-        _category(
-            "Tea Cups",
-            _TEA,
-            "Tea Cup",
-            "keeps its warmth in the hand",
-            "Porcelain, Stoneware, Glass, Bamboo, Painted, Tall, Wide, Ribbed",
-            "Tea Tins, Kettles",
-            "Notebooks",
-        ),
-        _category(
-            "Tea Tins",
-            _TEA,
-            "Tea Tin",
-            "keeps leaves dry and dark",
-            "Round, Square, Painted, Steel, Embossed, Tall, Travel, Airtight",
-            "Coffee Grinders, Coffee Mugs",
-            "Gift Boxes",
-        ),
-        _category(
-            "Coffee Grinders",
-            _COFFEE,
-            "Coffee Grinder",
-            "grinds evenly and quietly",
-            "Burr, Hand, Steel, Oak, Travel, Quiet, Compact, Conical",
-            "Coffee Beans, Kettles",
-            "Fountain Pens",
-        ),
-        _category(
-            "Coffee Beans",
-            _COFFEE,
-            "Coffee Blend",
-            "makes a round, strong brew",
-            "Dark, Light, Espresso, Hazelnut, Vanilla, Caramel, Mountain, Smoked",
-            "Coffee Filters, Coffee Mugs",
-            "Truffles",
-        ),
-        _category(
-            "Coffee Filters",
-            _COFFEE,
-            "Coffee Filter",
-            "lets nothing but flavour through",
-            "Paper, Cloth, Steel, Cone, Flat, Reusable, Bamboo, Fine",
-            "Coffee Mugs, Coffee Beans",
-            "Inks",
-        ),
-        _category(
-            "Coffee Mugs",
-            _COFFEE,
-            "Coffee Mug",
-            "holds a generous breakfast",
-            "Stoneware, Porcelain, Enamel, Tall, Wide, Travel, Painted, Speckled",
-            "Kettles, Green Teas",
-            "Pen Cases",
-        ),
-    ),
-    (
-        _category(
-            "Notebooks",
-            _PAPER,
-            "Notebook",
-            "takes ink without bleeding",
-            "Ruled, Dotted, Plain, Linen, Leather, Pocket, Spiral, Stitched",
-            "Fountain Pens, Pen Cases",
-            "Tea Cups",
-        ),
-        _category(
-            "Fountain Pens",
-            _PAPER,
-            "Fountain Pen",
-            "writes a smooth, even line",
-            "Brass, Resin, Steel, Walnut, Slim, Broad, Fine, Lacquered",
-            "Inks, Notebooks",
-            "Coffee Grinders",
-        ),
-        _category(
-            "Inks",
-            _PAPER,
-            "Ink",
-            "dries fast and does not fade",
-            "Indigo, Sepia, Emerald, Crimson, Graphite, Violet, Teal, Amber",
-            "Pen Cases, Notebooks",
-            "Coffee Filters",
-        ),
-        _category(
-            "Pen Cases",
-            _PAPER,
-            "Pen Case",
-            "carries four pens safely",
-            "Leather, Linen, Canvas, Felt, Walnut, Slim, Rolled, Zipped",
-            "Cocoa Powders, Inks",
-            "Coffee Mugs",
-        ),
-        _category(
-            "Cocoa Powders",
-            _SWEETS,
-            "Cocoa",
-            "warms up a long evening",
-            "Dark, Spiced, Vanilla, Cinnamon, Orange, Mint, Malted, Smoked",
-            "Dark Chocolates, Truffles",
-            "Kettles",
-        ),
-        _category(
-            "Dark Chocolates",
-            _SWEETS,
-            "Dark Chocolate",
-            "melts slowly and tastes of fruit",
-            "Salted, Orange, Hazelnut, Almond, Ginger, Chili, Mint, Cherry",
-            "Truffles, Gift Boxes",
-            "Green Teas",
-        ),
-        _category(
-            "Truffles",
-            _SWEETS,
-            "Truffle Box",
-            "ends a dinner well",
-            "Raspberry, Hazelnut, Caramel, Coconut, Rum, Pistachio, Honey, Rose",
-            "Gift Boxes, Cocoa Powders",
-            "Coffee Beans",
-        ),
-        _category(
-            "Gift Boxes",
-            _SWEETS,
-            "Gift Box",
-            "turns small things into a present",
-            "Ribboned, Wooden, Linen, Round, Square, Painted, Small, Lined",
-            "Notebooks, Dark Chocolates",
-            "Tea Tins",
-        ),
-    ),
-)
-
-BRANDS: tuple[tuple[Brand, ...], tuple[Brand, ...]] = (
-    (
-        Brand("Mossgate", ("rustic", "earthy")),
-        Brand("Fern & Hollow", ("natural", "soft")),
-        Brand("Kingsway", ("classic", "formal")),
-        Brand("Nordlys", ("minimal", "pale")),
-        Brand("Casa Oda", ("colourful", "bold")),
-        Brand("Brookside", ("cosy", "homely")),
-    ),
-    (
-        Brand("Quillon", ("precise", "sober")),
-        Brand("Atelier Renée", ("elegant", "refined")),
-        Brand("Tinder & Rye", ("warm", "handmade")),
-        Brand("Halcyon", ("calm", "airy")),
-        Brand("Piper's", ("playful", "bright")),
-        Brand("Old Harbour", ("sturdy", "nautical")),
-    ),
-)
-
-SERIES = ("First", "Daily", "Signature", "Reserve", "Grand", "Heritage")
-# So many pairs of a series and a variant there are: no two titles are the same.
-LARGEST_CELL = 48
 
 
 @dataclass(frozen=True)
@@ -485,7 +282,7 @@ def _reviews(config: SynthesizeConfig, shop: Shop, choose: random.Random) -> lis
     sporadic = round(SPORADIC_USERS * config.users)
     rows: list[dict[str, Any]] = []
     for number, user in enumerate(users):
-        name = f"{choose.choice(_NAMES)} {choose.choice(string.ascii_uppercase)}."
+        name = f"{choose.choice(NAMES)} {choose.choice(string.ascii_uppercase)}."
         length = choose.randint(1, SHORTEST - 1) if number < sporadic else _draw_length(choose)
         time = _FIRST_DAY + _DAY * choose.randrange(1000)
         purchases = walk(config, shop, length, choose)
@@ -506,75 +303,21 @@ def _draw_length(choose: random.Random) -> int:
     return min(SHORTEST + int(choose.expovariate(1 / 4.7)), LONGEST)
 
 
-_NAMES = (
-    "Ada",
-    "Ben",
-    "Clara",
-    "David",
-    "Elif",
-    "Farid",
-    "Grace",
-    "Hugo",
-    "Ines",
-    "Jonas",
-    "Kim",
-    "Lena",
-    "Mara",
-    "Noah",
-)
-_SUMMARIES = (
-    "Five Stars",
-    "Just right",
-    "Very good",
-    "Four Stars",
-    "Good value",
-    "It is fine",
-    "As described",
-)
-_FOLLOWING = (
-    "Goes well with my {before}.",
-    "I had the {before}, so this was next on my list.",
-    "After the {before} I was looking for exactly this.",
-    "Bought it to use with the {before}.",
-)
-_LOYAL = (
-    "I keep coming back to {brand}.",
-    "{brand} has not let me down yet.",
-    "Another one by {brand}, of course.",
-)
-_CHANGED = (
-    "Tried {brand} for a change.",
-    "A friend told me about {brand}.",
-    "My first by {brand} in a while.",
-)
-_ASIDE = (
-    "It was a gift for a colleague.",
-    "Not my usual choice, it was on sale.",
-    "Picked it up for my neighbour.",
-)
-_PRAISE = (
-    "The {series} range is &#34;worth it&#34;.",
-    "It looks {style} and {use}.",
-    "{variant} was the right choice.",
-    "It really {use}.<br />Recommended.",
-)
-
-
 def _words(purchase: Purchase, choose: random.Random) -> tuple[str, str]:
     """Summary and text of a review: why the item was bought, and a word about it."""
     item, before = purchase.item, purchase.before
     if purchase.aside:
-        reasons = [choose.choice(_ASIDE)]
+        reasons = [choose.choice(ASIDE)]
     elif before is None:
-        reasons = [choose.choice(_CHANGED)]
+        reasons = [choose.choice(CHANGED)]
     else:
         reasons = [
-            choose.choice(_FOLLOWING),
-            choose.choice(_LOYAL if before.maker == item.maker else _CHANGED),
+            choose.choice(FOLLOWING),
+            choose.choice(LOYAL if before.maker == item.maker else CHANGED),
         ]
         # Most reviews give one reason only.
         reasons = reasons if choose.random() < 0.3 else [choose.choice(reasons)]
-    text = " ".join([*reasons, choose.choice(_PRAISE)]).format(
+    text = " ".join([*reasons, choose.choice(PRAISE)]).format(
         before=before.category.noun.lower() if before else "",
         brand=item.maker.name,
         series=SERIES[item.series],
@@ -582,7 +325,7 @@ def _words(purchase: Purchase, choose: random.Random) -> tuple[str, str]:
         style=choose.choice(item.maker.style),
         use=item.category.use,
     )
-    return choose.choice(_SUMMARIES), text
+    return choose.choice(SUMMARIES), text
 
 
 def _review(
@@ -620,24 +363,21 @@ def _item_row(item: Item, shop: Shop, choose: random.Random) -> dict[str, Any]:
     brand, category = item.maker, item.category
     noun = category.noun.lower()
     first, second = choose.sample(brand.style, 2)
-    paragraphs = [
-        choose.choice(
-            (
-                f"{first.capitalize()} {item.variant.lower()} {noun} by {brand.name} that {category.use}.",
-                f"This {item.variant.lower()} {noun} {category.use}; {first} in look, as all of {brand.name}.",
-            )
-        ),
-        choose.choice(
-            (
-                f"Part of the {second} {SERIES[item.series]} series.",
-                f"From the {SERIES[item.series]} series, {second} and made to last.",
-            )
-        ),
-    ]
+    named = {
+        "first": first.capitalize(),
+        "look": first,
+        "second": second,
+        "variant": item.variant.lower(),
+        "noun": noun,
+        "brand": brand.name,
+        "use": category.use,
+        "series": SERIES[item.series],
+    }
+    paragraphs = [choose.choice(wordings).format(**named) for wordings in DESCRIPTION]
     title = html.escape(item.title)
     if choose.random() < LOST_TITLES:
         title = '<span class="a-size-medium a-color-secondary"'
-    path = [_MAIN_CATEGORIES[category.department], category.department, category.name]
+    path = [MAIN_CATEGORIES[category.department], category.department, category.name]
     nearby = [other for name in category.successors for other in shop.cells[(item.half, item.brand, name)]]
     return {
         "category": [html.escape(name) for name in path],

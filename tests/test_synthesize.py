@@ -15,10 +15,9 @@ from gream.config import parse_config
 from gream.errors import GreamError
 
 from data_processing.interactions import InteractionsConfig, build_interactions
+from data_processing.shop import BRANDS, HALVES
 from data_processing.synthesize import (
-    BRANDS,
     FIRST_SUCCESSOR,
-    HALVES,
     NEXT_SERIES,
     SECOND_SUCCESSOR,
     SISTER_BRAND,
