@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BENCHMARKS = sorted((ROOT / "scripts" / "bench").glob("*.py"))
 
 
@@ -31,7 +31,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_a_page_names_are_there(page: Path) -> None:
-    named = r"(?<![\w./-])(?:scripts|recipes|tests|plugins|data_processing|eval|docs)/[\w./-]*\w\.(?:py|sh|yaml|md)\b"
+    folders = "scripts|recipes|tests|plugins|data_processing|eval|serving|docs"
+    named = rf"(?<![\w./-])(?:{folders})/[\w./-]*\w\.(?:py|sh|yaml|md)\b"
     for name in re.findall(named, page.read_text(encoding="utf-8")):
         placeholder = re.search(r"NAME|RECIPE", name)
         assert placeholder or (ROOT / name).exists(), name

@@ -1,0 +1,151 @@
+"""Commands that pages and scripts show: each exists, with its options, its stages and the keys that it overrides."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer.main
+from gream.cli import COMMANDS
+from pydantic import BaseModel
+
+from data_processing.config import DataRecipe
+from data_processing.plans import Stage
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCRIPTS = [path for path in sorted(ROOT.glob("scripts/**/*.sh")) if path.read_text().startswith("#!")]
+OURS = ("gream ", "llamafactory-gream ", "bash scripts/", "python -m eval ", "python -m data_processing ")
+OURS += ("python -m gream ", "python -m verl_srpo.report ", "python -m verl.trainer.main_ppo ")
+PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*|\$.+")
+
+
+def shown_commands(page: Path) -> Iterator[list[str]]:
+    """Words of each command in a block or in running text, without variables before it and comments behind it.
+
+    ``a|b`` in one word stands for two commands.
+    """
+    text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
+    lines = re.findall(r"^(?: {4,}|[$] )(.+)$", text, flags=re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
+    for line in lines:
+        command = re.sub(r"^(?:[A-Z_]+=\S* +)*", "", line.strip())
+        if not command.startswith(OURS):
+            continue
+        command = re.split(r" +# | > | [|] | && |; ", command.replace("\\|", "|"))[0]
+        words = [word for word in shlex.split(command) if word not in ("...", "URL...")]
+        alternatives = next((word for word in words if re.fullmatch(r"[a-z-]+([|][a-z-]+)+", word)), "")
+        for one in alternatives.split("|"):
+            yield [one if word == alternatives else word for word in words]
+
+
+def app_of(words: list[str]) -> tuple[str, list[str]]:
+    """Module of the app that a command runs, and the words that are for it."""
+    if words[0] == "llamafactory-gream":
+        return "llamafactory_gream.cli", words[1:]
+    if words[0] == "gream" or words[:3] == ["python", "-m", "gream"]:
+        name, *rest = words[1:] if words[0] == "gream" else words[3:]
+        command = COMMANDS[name]
+        # Folders go by their installed names there, and by the repository's in tests.
+        module = command.module.replace("gream_data", "data_processing").replace("gream_", "")
+        return module, rest if command.alone else [name, *rest]
+    return f"{words[2]}.__main__" if words[2] in ("eval", "data_processing") else words[2], words[3:]
+
+
+def insist_on(words: list[str]) -> None:
+    """Every subcommand, option and stage is the app's, every override a key of the recipe."""
+    if words == ["gream", "--help"]:
+        return
+    module, rest = app_of(words)
+    command: Any = typer.main.get_command(import_module(module).app)
+    if hasattr(command, "commands"):
+        if not rest or PLACEHOLDER.fullmatch(rest[0]) or rest[0] == "--help":
+            return
+        name, *rest = rest
+        if module == "eval.__main__" and name in ("recommend", "serve"):
+            command = typer.main.get_command(import_module("serving.__main__").app)
+        command = command.commands[name]
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    own = rest[: rest.index("--")] if "--" in rest else rest
+    for word in own:
+        assert not word.startswith("-") or word.partition("=")[0] in options | {"--help"}, word
+    if module == "data_processing.__main__" and own:
+        assert own[0] in set(Stage) or PLACEHOLDER.fullmatch(own[0]), own[0]
+        for word in own:
+            if re.match(r"[a-z_]+([.]\w+)+=", word):
+                insist_on_key(word.partition("=")[0])
+
+
+def insist_on_key(key: str) -> None:
+    """A key of the data recipe."""
+    model: Any = DataRecipe
+    for part in key.split("."):
+        assert part in model.model_fields, key
+        annotation = model.model_fields[part].annotation
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        model = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+
+
+@cache
+def help_of(script: Path) -> str:
+    """What a shell script says of itself."""
+    done = subprocess.run(["bash", script, "--help"], cwd="/", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_a_page_exist_with_their_options(page: Path) -> None:
+    for words in shown_commands(page):
+        try:
+            if words[0] == "bash":
+                if not re.search("NAME|{", words[1]):
+                    own = words[: words.index("--")] if "--" in words else words
+                    assert {word for word in own if word.startswith("--")} <= set(help_of(ROOT / words[1]).split()) | {
+                        "--help"
+                    }
+            elif words[2:3] == ["verl.trainer.main_ppo"]:
+                name = words[words.index("--config-name") + 1]
+                assert PLACEHOLDER.fullmatch(name) or (ROOT / "recipes" / "rl" / f"{name}.yaml").exists(), name
+            else:
+                insist_on(words)
+        except (AssertionError, LookupError, ValueError) as error:
+            raise AssertionError(f"{page.name}: {shlex.join(words)}: {error!r}") from error
+
+
+def test_commands_are_found_at_all() -> None:
+    """So that another layout of the pages does not leave the test above with nothing to look at."""
+    found = [shlex.join(words) for page in PAGES for words in shown_commands(page)]
+    for program in ("gream ", "python -m eval ", "python -m data_processing ", "llamafactory-gream ", "bash scripts/"):
+        assert sum(command.startswith(program) for command in found) >= 3, program
+
+
+@pytest.mark.parametrize(
+    "wrong", ["python -m eval dircet --run X", "gream eval table --runs X", "gream nothing", "gream data embedd"]
+)
+def test_a_wrong_command_is_noticed(wrong: str) -> None:
+    with pytest.raises((AssertionError, LookupError)):
+        insist_on(wrong.split())
+
+
+def test_a_wrong_key_is_noticed() -> None:
+    insist_on_key("embed.encoder")
+    with pytest.raises(AssertionError):
+        insist_on_key("embed.encodre")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_script_has_help_that_names_its_options(script: Path) -> None:
+    said = help_of(script)
+    assert re.search(r"^usage: .*bash scripts/", said, flags=re.MULTILINE)
+    assert re.search(r"^example: .*bash scripts/", said, flags=re.MULTILINE)
+    code = script.read_text() + (script.with_name("reproduce.sh").read_text() if "reproduce_" in script.name else "")
+    handled = re.findall(r"^\s+(--[a-z-]+(?: \| --[a-z-]+)*)\)", code, flags=re.MULTILINE)
+    for option in {option for alternatives in handled for option in alternatives.split(" | ")}:
+        assert option in said, option
