@@ -23,7 +23,7 @@ app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
 @app.command()
 def main(
-    stage: Annotated[Stage, typer.Argument(help="Stage to run.")],
+    stage: Annotated[Stage, typer.Argument(help="Stage to run, in the order in which data flows.")],
     config: Annotated[
         Path, typer.Option(help="Data recipe: its path, or the name of one that comes along, e.g. quickstart.")
     ],

@@ -57,7 +57,7 @@ def sasrec(
         float, typer.Option(min=0.0, max=0.99, help="Dropout of embeddings, attention and layers.")
     ] = 0.5,
     negatives: Annotated[
-        int, typer.Option(min=1, help="Items that stand for the catalogue in the loss; the catalogue's size is exact.")
+        int, typer.Option(min=1, help="Items drawn for the loss in place of the catalogue; all of them make it exact.")
     ] = 2048,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; validation ends training earlier.")] = 200,
     history: HistoryRuleOption = "excluded",
@@ -134,7 +134,9 @@ def rewards(run: RunOption, seed: SeedOption = 0, overwrite: OverwriteOption = F
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder of an evaluation, RUN/eval/NAME.")],
     second: Annotated[Path, typer.Argument(help="Another one, of the same users.")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there as well.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File to write everything to as well, as JSON.")
+    ] = None,
     seed: SeedOption = 0,
 ) -> None:
     """Set two evaluations against each other, paired by user, by length of history and popularity of the target."""

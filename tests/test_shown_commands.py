@@ -140,6 +140,25 @@ def test_a_wrong_key_is_noticed() -> None:
         insist_on_key("embed.encodre")
 
 
+APPS = {command.module for command in COMMANDS.values()} | {"gream_eval.__main__", "verl_srpo.report"}
+
+
+@pytest.mark.parametrize("module", sorted(APPS))
+def test_every_command_and_option_says_what_it_is(module: str) -> None:
+    """Without the option's name beside it: a help text that begins with "Of" needs its neighbours to be understood."""
+    module = (
+        module.replace("gream_data", "data_processing")
+        .replace("gream_eval", "eval")
+        .replace("gream_serving", "serving")
+    )
+    program: Any = typer.main.get_command(import_module(module).app)
+    for command in getattr(program, "commands", {module: program}).values():
+        assert command.help, command.name
+        for parameter in command.params:
+            said = parameter.help or ""
+            assert len(said.split()) >= 2 and not said.startswith(("Of ", "Likewise")), (command.name, parameter.name)
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_every_script_has_help_that_names_its_options(script: Path) -> None:
     said = help_of(script)

@@ -79,6 +79,9 @@ def stage(
 
 
 if __name__ == "__main__":
+    import sys
+
     from gream.cli import main
 
+    sys.argv[0] = "gream"  # as the console script has it, for what records its command
     main()

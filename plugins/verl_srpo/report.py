@@ -137,7 +137,7 @@ def report_page(runs: Sequence[Run]) -> str:
 @app.command()
 def report(
     logs: Annotated[list[Path], typer.Argument(help="Metrics files of verl's file logger.")],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("srpo.html"),
+    out: Annotated[Path, typer.Option(help="File to write the page to.")] = Path("srpo.html"),
 ) -> None:
     """Draw the metrics of SRPO runs on one page."""
     runs = [read_run(path, name) for path, name in zip(logs, names_of(logs), strict=True)]
