@@ -95,6 +95,8 @@ class SemanticIdsConfig(Config):
         balanced: Clusters of equal size, as in the official implementation.
         collisions: What becomes of items with the same codes.
         restarts: k-means++ starts per level.
+        fit_items: Items that centroids are fitted to. Of a larger catalogue so many are drawn, and all items are then
+            assigned once: minutes instead of hours for a million of them, at a slightly larger error.
         device: Of PyTorch, such as "cuda", to fit on; NumPy by default.
     """
 
@@ -103,6 +105,7 @@ class SemanticIdsConfig(Config):
     balanced: bool = True
     collisions: Literal["disambiguate", "reassign"] = "reassign"
     restarts: PositiveInt = 4
+    fit_items: PositiveInt = 65_536
     device: str | None = None
 
 

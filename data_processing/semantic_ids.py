@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +53,7 @@ def build_semantic_ids(
             seed=seed,
             balanced=config.balanced,
             restarts=config.restarts,
+            sample=config.fit_items,
             device=config.device,
         )
         codes = resolve_collisions(raw, vectors, codebook, config.collisions)
@@ -68,9 +68,9 @@ def build_semantic_ids(
         raw = codebook.encode(vectors)
         codes = _grow(raw, vectors, codebook, config.collisions, read_item_ids(items), previous)
     codebook.save(out / "codebook.safetensors")
-    ids = [[level_token(level, code) for level, code in enumerate(row) if code >= 0] for row in codes.tolist()]
+    tokens = [[level_token(level, code) for code in range(top + 1)] for level, top in enumerate(codes.max(axis=0))]
+    ids = [[tokens[level][code] for level, code in enumerate(row) if code >= 0] for row in codes.tolist()]
     Catalog(ids).save(out / "index.json")
-    pairs = [pair for sequence in read_training_sequences(interactions).values() for pair in pairwise(sequence)]
     report = quality_report(
         raw,
         codes,
@@ -78,7 +78,7 @@ def build_semantic_ids(
         codebook,
         policy=config.collisions,
         categories=[item.category for item in read_items(items)],
-        pairs=pairs,
+        pairs=read_training_sequences(interactions).pairs(),
     )
     write_json(out / "quality.json", report)
     write_text(out / "quality.html", quality_page(report))

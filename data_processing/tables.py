@@ -101,6 +101,12 @@ class Sequences(Mapping[int, list[int]]):
         rows = np.repeat(np.arange(len(count)), count)
         return rows, np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count) + least
 
+    def pairs(self) -> npt.NDArray[np.int64]:
+        """Items that follow each other in a sequence, ``[p, 2]``."""
+        rows, positions = self.targets(1)
+        second = self.start[rows] + positions
+        return np.stack([self.flat[second - 1], self.flat[second]], axis=1).astype(np.int64)
+
 
 def rows_of(*columns: npt.NDArray[Any]) -> Iterator[tuple[Any, ...]]:
     """Arrays of one length entry by entry, as Python's own numbers: of some rows at a time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from pathlib import Path
 
@@ -211,11 +212,79 @@ def test_identical_items_get_unique_ids(policy: str) -> None:
         assert lone.sum() == 25 - sum(map(len, collision_groups(raw).values()))
 
 
+def _reassigned_one_by_one(codes: np.ndarray, points: np.ndarray, codebook: Codebook) -> list[tuple[int, ...]]:
+    """The same rule by trying every id of the catalogue in turn."""
+    result = [tuple(row) for row in codes.tolist()]
+    taken = set(result)
+
+    def preference(point: np.ndarray, key: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+        shared = next((level for level, pair in enumerate(zip(key, other, strict=True)) if len(set(pair)) > 1), 0)
+        ranks, residual = [-shared], point
+        for level, code in enumerate(other):
+            order = np.argsort(squared_distances(residual[None], codebook.centroids[level])[0], kind="stable").tolist()
+            ranks.append(0 if level < shared else order.index(code))
+            residual = residual - codebook.centroids[level][code]
+        return tuple(ranks)
+
+    for key in sorted(set(result)):
+        items = [item for item, row in enumerate(codes.tolist()) if tuple(row) == key]
+        rebuilt = sum(level[code] for level, code in zip(codebook.centroids, key, strict=True))
+        errors = ((points[items] - rebuilt) ** 2).sum(axis=1)
+        for index in np.argsort(errors, kind="stable")[1:].tolist():
+            free = [other for other in itertools.product(*map(range, codebook.sizes)) if other not in taken]
+            result[items[index]] = min(free, key=lambda other: preference(points[items[index]], key, other))
+            taken.add(result[items[index]])
+    return result
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 999), n=st.integers(1, 26), same=st.booleans())
+def test_reassign_equals_trying_every_id(seed: int, n: int, same: bool) -> None:
+    random = np.random.default_rng(seed)
+    codebook = Codebook(tuple(random.normal(size=(3, 2)).astype(np.float32) for _ in range(3)))
+    points = random.normal(size=(n, 2)).astype(np.float32)
+    codes = np.zeros((n, 3), dtype=np.int64) if same else codebook.encode(points)
+    resolved = resolve_collisions(codes, points, codebook, "reassign")
+    assert list(map(tuple, resolved.tolist())) == _reassigned_one_by_one(codes, points, codebook)
+
+
+def test_ids_that_fit_no_machine_number_are_resolved() -> None:
+    codebook = Codebook(tuple(np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32) for _ in range(12)))
+    codes = resolve_collisions(np.full((9, 12), 63), np.zeros((9, 2), dtype=np.float32), codebook, "reassign")
+    assert len({tuple(row) for row in codes.tolist()}) == 9
+    assert (codes[:, :-1] == 63).all()
+
+
 def test_reassign_says_when_items_do_not_fit() -> None:
     points = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
     codebook, raw = fit_residual_kmeans(points, (2, 2), seed=0)
     with pytest.raises(GreamError, match="9 items do not fit"):
         resolve_collisions(raw, points, codebook, "reassign")
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_centroids_of_a_sample_serve_all_items(balanced: bool) -> None:
+    random = np.random.default_rng(0)
+    points = (random.normal(size=(40, 8))[random.integers(0, 40, 4000)] + 0.5 * random.normal(size=(4000, 8))).astype(
+        np.float32
+    )
+
+    def fitted(sample: int | None, device: str | None = None) -> tuple[float, np.ndarray]:
+        codebook, codes = fit_residual_kmeans(
+            points, (16, 16), seed=3, balanced=balanced, restarts=2, sample=sample, device=device
+        )
+        rebuilt = sum(level[codes[:, i]] for i, level in enumerate(codebook.centroids))
+        if balanced:
+            assert all(np.bincount(codes[:, level], minlength=16).tolist() == [250] * 16 for level in (0, 1))
+        return float(((points - rebuilt) ** 2).sum()), codes
+
+    whole, codes = fitted(None)
+    assert (fitted(4000)[1] == codes).all()  # no more items than the sample has
+    some, drawn = fitted(800)
+    assert whole * 0.99 < some < whole * 1.08
+    assert (fitted(800)[1] == drawn).all()
+    pytest.importorskip("torch")
+    assert fitted(800, "cpu")[0] == pytest.approx(some, rel=0.02)
 
 
 def test_kmeans_refuses_what_it_cannot_cluster() -> None:

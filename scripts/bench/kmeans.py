@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from gream.files import read_json
+from gream.semantic_ids.collisions import resolve_collisions
 from gream.semantic_ids.kmeans import fit_residual_kmeans
 
 # Points, dimensions, clusters.
@@ -53,27 +54,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=12_101, help="Of the large problem; 0: without it.")
     parser.add_argument("--dimensions", type=int, default=2_560)
+    parser.add_argument("--levels", type=int, default=4)
+    parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--restarts", type=int, default=2)
+    parser.add_argument("--alone", action="store_true", help="The large problem only.")
+    parser.add_argument("--sample", type=int, help="Fit to so many items, and assign all of them once.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="Of all points and all starts.")
     parser.add_argument("--data", type=Path, help="Folder of data sets.")
     arguments = parser.parse_args()
+    if arguments.items:
+        seed = arguments.seeds[0]
+        large = points(arguments.items, arguments.dimensions, seed)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of what follows alone
+        start, used = time.perf_counter(), time.process_time()
+        sizes = (arguments.size,) * arguments.levels
+        codebook, codes = fit_residual_kmeans(
+            large, sizes, seed=seed, restarts=arguments.restarts, sample=arguments.sample
+        )
+        seconds = time.perf_counter() - start
+        fitted = f"a sample of {arguments.sample}" if arguments.sample else "all"
+        shape = f"{arguments.items} x {arguments.dimensions}, {arguments.size} x {arguments.levels}"
+        cpu = time.process_time() - used
+        print(f"{shape}, fitted to {fitted}: {seconds:.1f} s, {cpu:.1f} s of CPU")
+        start = time.perf_counter()
+        ids = resolve_collisions(codes, large, codebook, "reassign")
+        moved = int((ids != codes).any(axis=1).sum())
+        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        print(f"  {moved} of them moved to be unique: {time.perf_counter() - start:.1f} s; peak {peak.split()[1]} kB")
+        for level, centroids in enumerate(codebook.centroids):
+            large -= centroids[codes[:, level]]
+            counts = np.bincount(codes[:, level], minlength=arguments.size)
+            error = (large**2).sum(dtype=np.float64)
+            print(f"  level {level + 1}: SSE {error:.1f}, sizes {counts.min()} to {counts.max()}", flush=True)
+    if arguments.alone:
+        return
+
     try:
         from k_means_constrained import KMeansConstrained
     except ModuleNotFoundError:
         parser.error("the oracle is missing: pip install k-means-constrained")
-
-    if arguments.items:
-        seed = arguments.seeds[0]
-        large = points(arguments.items, arguments.dimensions, seed)
-        start = time.perf_counter()
-        codebook, codes = fit_residual_kmeans(large, (256,) * 4, seed=seed, restarts=arguments.restarts)
-        seconds = time.perf_counter() - start
-        print(f"{arguments.items} x {arguments.dimensions}, 256 x 4, {arguments.restarts} starts: {seconds:.1f} s")
-        for level, centroids in enumerate(codebook.centroids):
-            large -= centroids[codes[:, level]]
-            sizes = np.bincount(codes[:, level], minlength=256)
-            error = (large**2).sum(dtype=np.float64)
-            print(f"  level {level + 1}: SSE {error:.1f}, sizes {sizes.min()} to {sizes.max()}", flush=True)
 
     problems = [
         (seed, f"{n} x {d}", k, points(n, d, seed + number))

@@ -14,6 +14,9 @@ from typing import Any
 
 Array = Any  # numpy.ndarray or torch.Tensor
 
+# Points whose costs are copied at once.
+_CHUNK = 1 << 16
+
 
 def assign_balanced(costs: Array, xp: Any, *, raise_by: float, rounds: int, prices: Array | None = None) -> Array:
     """Assign each point to a cluster such that sizes differ by one at most, at a low total cost.
@@ -40,7 +43,9 @@ def assign_balanced(costs: Array, xp: Any, *, raise_by: float, rounds: int, pric
     prices -= xp.amin(prices)
     free = everyone
     for _ in range(rounds):
-        wish, regret = _wishes(costs[free] + prices, xp)
+        # Some points at a time: a copy of all costs would double the memory.
+        parts = [_wishes(costs[free[at : at + _CHUNK]] + prices, xp) for at in range(0, len(free), _CHUNK)]
+        wish, regret = (xp.concatenate(part) for part in zip(*parts, strict=True))
         bids[free] = prices[wish] + regret + raise_by
         assigned[free] = wish
         # Only clusters that someone has just bid for can change.

@@ -7,7 +7,8 @@ and, where their prefix has none left, to the nearest prefix that has.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import math
+from collections import Counter
 from typing import Literal
 
 import numpy as np
@@ -49,19 +50,36 @@ def resolve_collisions(
         )
     if policy == "disambiguate":
         return _disambiguate(codes, given)
-    return _reassign(codes, embeddings, codebook, {tuple(row) for row in given.tolist()})
+    return _reassign(codes, embeddings, codebook, given)
+
+
+def prefix_numbers(codes: Codes) -> Codes:
+    """A number for each prefix of each row, int64 ``[n, levels]``: in a column, equal where the prefixes are.
+
+    Numbers of one column follow the order of the prefixes and leave none out.
+
+    Args:
+        codes: int64 ``[n, levels]`` from -1.
+    """
+    numbers = np.zeros((len(codes), codes.shape[1]), dtype=np.int64)
+    above = np.zeros(len(codes), dtype=np.int64)
+    for level, column in enumerate(codes.T):
+        span = int(column.max(initial=-1)) + 2
+        above = np.unique(above * span + column + 1, return_inverse=True)[1]
+        numbers[:, level] = above
+    return numbers
 
 
 def collision_groups(codes: Codes) -> dict[tuple[int, ...], list[int]]:
-    """Codes that more than one item has, with those items in ascending order."""
-    return {key: items for key, items in _groups(codes).items() if len(items) > 1}
-
-
-def _groups(codes: Codes) -> dict[tuple[int, ...], list[int]]:
-    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for item, row in enumerate(codes.tolist()):
-        groups[tuple(row)].append(item)
-    return groups
+    """Codes that more than one item has, in order, with those items in ascending order."""
+    if not len(codes):
+        return {}
+    whole = prefix_numbers(codes)[:, -1]
+    sizes = np.bincount(whole)
+    shared = np.flatnonzero(sizes[whole] > 1)
+    shared = shared[np.argsort(whole[shared], kind="stable")]
+    groups = np.split(shared, np.flatnonzero(np.diff(whole[shared])) + 1) if len(shared) else []
+    return {tuple(codes[group[0]].tolist()): group.tolist() for group in groups}
 
 
 def _disambiguate(codes: Codes, given: Codes) -> Codes:
@@ -70,59 +88,71 @@ def _disambiguate(codes: Codes, given: Codes) -> Codes:
     following: dict[tuple[int, ...], int] = {}
     for *key, number in given.tolist():
         following[tuple(key)] = max(following.get(tuple(key), 0), number + 1)
-    for key, items in _groups(codes).items():
-        if len(items) > 1 or key in following:
-            last[items, 0] = np.arange(len(items)) + following.get(key, 0)
+    for key, items in _contested(codes, given[:, :-1]).items():
+        last[items, 0] = np.arange(len(items)) + following.get(key, 0)
     return np.concatenate([codes, last], axis=1)
 
 
-def _reassign(codes: Codes, embeddings: Floats, codebook: Codebook, given: set[tuple[int, ...]]) -> Codes:
+def _contested(codes: Codes, given: Codes) -> dict[tuple[int, ...], list[int]]:
+    """Codes of an item that another one, or one of the ``given`` ids, has too, with those items."""
+    own = len(codes)
+    groups = collision_groups(np.concatenate([codes, given]))
+    contested = {key: [item for item in items if item < own] for key, items in groups.items()}
+    return {key: items for key, items in contested.items() if items}
+
+
+def _reassign(codes: Codes, embeddings: Floats, codebook: Codebook, given: Codes) -> Codes:
     sizes = codebook.sizes
-    if len(codes) + len(given) > np.prod(sizes, dtype=np.float64):
+    if len(codes) + len(given) > math.prod(sizes):
         raise GreamError(
             f"{len(codes) + len(given)} items do not fit {sizes} codes; raise semantic_ids.levels or codebook_size"
         )
-    result = codes.copy()
-    taken = given | {tuple(row) for row in codes.tolist()}
+    # An id and each of its prefixes is one number. Python's own, where they do not fit 64 bits.
+    below = [math.prod(sizes[level + 1 :]) for level in range(len(sizes))]
+    dtype = np.int64 if math.prod(sizes) < 1 << 63 else object
+    ids = np.concatenate([given, codes]).astype(dtype) @ np.array(below, dtype=dtype)
+    distinct = np.unique(ids)
+    taken = set(distinct.tolist())
     # How many ids below each prefix are in use, so that a full prefix is passed over at once.
-    used: Counter[tuple[int, ...]] = Counter()
-    for full in taken:
-        used.update(full[:length] for length in range(len(sizes)))
+    used: list[Counter[int]] = []
+    for level in range(len(sizes)):
+        prefixes, counts = np.unique(distinct // (below[level] * sizes[level]), return_counts=True)
+        used.append(Counter(dict(zip(prefixes.tolist(), counts.tolist(), strict=True))))
 
-    def nearest_free(prefix: tuple[int, ...], residual: Floats) -> tuple[int, ...] | None:
-        level = len(prefix)
+    def nearest_free(prefix: int, level: int, residual: Floats) -> int | None:
         if level == len(sizes):
             return None if prefix in taken else prefix
-        if used[prefix] >= np.prod(sizes[level:], dtype=np.float64):
+        if used[level][prefix] >= below[level] * sizes[level]:
             return None
         centroids = codebook.centroids[level]
         for code in np.argsort(squared_distances(residual[None], centroids)[0], kind="stable").tolist():
-            found = nearest_free((*prefix, code), residual - centroids[code])
+            found = nearest_free(prefix * sizes[level] + code, level + 1, residual - centroids[code])
             if found is not None:
                 return found
         return None
 
-    for key, items in sorted(_groups(codes).items()):
-        if len(items) == 1 and key not in given:
-            continue
+    result = codes.copy()
+    known = set(ids[: len(given)].tolist())
+    for key, items in _contested(codes, given).items():
         rebuilt = sum(level[code] for level, code in zip(codebook.centroids, key, strict=True))
         errors = ((embeddings[items] - rebuilt) ** 2).sum(axis=1)
         best_first = np.argsort(errors, kind="stable")
+        number = sum(code * each for code, each in zip(key, below, strict=True))
         # The item that the codes describe best keeps them, unless they were given away before.
-        for index in best_first[0 if key in given else 1 :].tolist():
+        for index in best_first[0 if number in known else 1 :].tolist():
             item = items[index]
             found = None
             for shared in range(len(sizes) - 1, -1, -1):
-                prefix = key[:shared]
                 start = embeddings[item].astype(np.float32)
-                for level, code in enumerate(prefix):
+                for level, code in enumerate(key[:shared]):
                     start = start - codebook.centroids[level][code]
-                found = nearest_free(prefix, start)
+                found = nearest_free(number // (below[shared] * sizes[shared]), shared, start)
                 if found is not None:
                     break
             if found is None:
                 raise GreamError(f"item {item}: no free semantic id is left; raise semantic_ids.codebook_size")
             taken.add(found)
-            used.update(found[:length] for length in range(len(sizes)))
-            result[item] = found
+            for level in range(len(sizes)):
+                used[level][found // (below[level] * sizes[level])] += 1
+            result[item] = [found // each % size for each, size in zip(below, sizes, strict=True)]
     return result

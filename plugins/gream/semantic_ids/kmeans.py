@@ -133,6 +133,7 @@ def fit_residual_kmeans(
     balanced: bool = True,
     restarts: int = 4,
     iterations: int = 10,
+    sample: int | None = None,
     device: str | None = None,
 ) -> tuple[Codebook, Codes]:
     """Fit a codebook and encode the items it was fitted on.
@@ -148,6 +149,8 @@ def fit_residual_kmeans(
         restarts: k-means++ starts per level; the one that is best after a few iterations is carried on.
         iterations: Lloyd iterations at most, fewer where they gain nothing any more; twice as many, never fewer, if
             balanced.
+        sample: Items at most that centroids are fitted to, drawn evenly; all items are then assigned once, and the
+            centroids moved to the middle of their own. None fits to all of them.
         device: Of PyTorch, such as "cpu" or "cuda"; None computes with NumPy. All draw the same random numbers, so
             results agree but for rounding.
 
@@ -169,8 +172,16 @@ def fit_residual_kmeans(
     random = np.random.default_rng(seed)
     levels: list[Floats] = []
     codes = np.empty((len(embeddings), len(sizes)), dtype=np.int64)
+    drawn = None
+    if sample is not None and len(embeddings) > sample:
+        drawn = xp.asarray(np.sort(random.choice(len(embeddings), max(sample, *sizes), replace=False)))
     for level, size in enumerate(sizes):
-        fit = _kmeans(residual, size, random, xp, balanced, restarts, iterations)
+        if drawn is None:
+            fit = _kmeans(residual, size, random, xp, balanced, restarts, iterations)
+        else:
+            some = residual[drawn]
+            fit = _kmeans(some, size, random, xp, balanced, restarts, iterations)
+            fit = _extended(residual, some, fit.centroids, xp, balanced)
         for rows in _chunks(residual):
             residual[rows] -= fit.centroids[fit.assigned[rows]]
         levels.append(_to_numpy(fit.centroids))
@@ -223,6 +234,43 @@ def _kmeans(
     return min(best, _lloyd(points, norms, best.centroids, xp, None, iterations), key=lambda fit: fit.error)
 
 
+def _extended(points: Array, some: Array, centroids: Array, xp: Any, balanced: bool) -> _Fit:
+    """All ``[n, d]`` points assigned at once to the ``[k, d]`` centroids of ``some`` of them."""
+    size = len(centroids)
+    prices = xp.zeros((size,), dtype=points.dtype, device=points.device)
+    if balanced:
+        # What seats are worth is the same for all points as for some, and most of the auction.
+        _assigned(some, centroids, xp, prices)
+        assigned = _assigned(points, centroids, xp, prices)
+    else:
+        assigned = xp.concatenate([xp.argmin(_costs(points[rows], centroids), axis=1) for rows in _chunks(points)])
+    counts = xp.bincount(assigned, minlength=size)
+    sums = _sums(points, assigned, size, xp)
+    divisor = xp.asarray(xp.where(counts > 0, counts, 1), dtype=points.dtype)[:, None]
+    centroids = xp.where(counts[:, None] > 0, sums / divisor, centroids)
+    energy = sum(float((points[rows] ** 2).sum(dtype=xp.float64)) for rows in _chunks(points))
+    error = energy - float((counts * (centroids**2).sum(axis=1, dtype=xp.float64)).sum())
+    return _Fit(error, centroids, assigned)
+
+
+def _assigned(points: Array, centroids: Array, xp: Any, prices: Array) -> Array:
+    """The balanced assignment of ``[n, d]`` points; ``prices`` as `assign_balanced` has them."""
+    costs = xp.zeros((len(points), len(centroids)), dtype=points.dtype, device=points.device)
+    error = 0.0
+    for rows in _chunks(points):
+        costs[rows] = _costs(points[rows], centroids)
+        error += float((xp.amin(costs[rows], axis=1) + (points[rows] ** 2).sum(axis=1)).sum(dtype=xp.float64))
+    raise_by = _ANNEALED.raise_by * max(error / len(points), 0.0)
+    return assign_balanced(costs, xp, raise_by=raise_by, rounds=_ANNEALED.rounds, prices=prices)
+
+
+def _costs(points: Array, centroids: Array) -> Array:
+    """Squared distances, ``[n, k]``, less the points' own squared norms."""
+    costs = points @ (-2 * centroids).T
+    costs += (centroids**2).sum(axis=1)
+    return costs
+
+
 def _lloyd(points: Array, norms: Array, centroids: Array, xp: Any, effort: _Effort | None, iterations: int) -> _Fit:
     """The best of the Lloyd iterations from ``centroids``, which end where they gain nothing.
 
@@ -238,8 +286,7 @@ def _lloyd(points: Array, norms: Array, centroids: Array, xp: Any, effort: _Effo
     energy = float(norms.sum(dtype=xp.float64))
     best: _Fit | None = None
     for _ in range(iterations):
-        costs = points @ (-2 * centroids).T  # [n, k] squared distances, less the point's own norm
-        costs += (centroids**2).sum(axis=1)
+        costs = _costs(points, centroids)
         lowest = xp.amin(costs, axis=1) + norms
         if effort is None:
             assigned = xp.argmin(costs, axis=1)
@@ -289,8 +336,7 @@ def _anneal(points: Array, norms: Array, fit: _Fit, xp: Any, steps: int) -> _Fit
     sums = _sums(points, assigned, size, xp)
     prices = xp.zeros((size,), dtype=points.dtype, device=points.device)
     for step in range(steps):
-        costs = points @ (-2 * centroids).T
-        costs += (centroids**2).sum(axis=1)
+        costs = _costs(points, centroids)
         mean = max(float((xp.amin(costs, axis=1) + norms).sum(dtype=xp.float64)) / n, 0.0)
         push = (_PUSH + 2 * size / n) * (1 - step / steps)
         costs[everyone, assigned] += push * xp.clip(costs[everyone, assigned] + norms, 0, None)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from gream.semantic_ids.collisions import collision_groups
+from gream.semantic_ids.collisions import prefix_numbers
 from gream.semantic_ids.kmeans import Codebook, Codes, Floats
+
+# Items bought one after the other, ``[m, 2]``.
+Pairs = Sequence[tuple[int, int]] | npt.NDArray[np.int64]
+
+# Items whose residuals are computed at once.
+_CHUNK = 1 << 16
 
 
 def quality_report(
@@ -20,7 +26,7 @@ def quality_report(
     *,
     policy: str,
     categories: Sequence[str],
-    pairs: Sequence[tuple[int, int]],
+    pairs: Pairs,
 ) -> dict[str, Any]:
     """Measure ids before and after collisions were resolved.
 
@@ -39,17 +45,21 @@ def quality_report(
     """
     levels = codebook.sizes
     report = id_quality(codes[:, : len(levels)], levels, embeddings=embeddings, categories=categories, pairs=pairs)
-    residual = embeddings.astype(np.float64, copy=True)
-    total = float((residual**2).sum()) or 1.0
-    for level, row in enumerate(report["per_level"]):
-        residual -= codebook.centroids[level][codes[:, level]]
-        row["reconstruction_error"] = float((residual**2).sum()) / total
+    energies = np.zeros(len(levels) + 1)  # of the embeddings, and of what each level leaves of them
+    for start in range(0, len(codes), _CHUNK):
+        residual = embeddings[start : start + _CHUNK].astype(np.float64, copy=True)
+        energies[0] += float((residual**2).sum())
+        for level, centroids in enumerate(codebook.centroids):
+            residual -= centroids[codes[start : start + _CHUNK, level]]
+            energies[level + 1] += float((residual**2).sum())
+    for row, left in zip(report["per_level"], energies[1:].tolist(), strict=True):
+        row["reconstruction_error"] = left / (energies[0] or 1.0)
     report["collisions"] = {
         **_sharing(raw_codes),
         "ids_moved": int((raw_codes != codes[:, : len(levels)]).any(axis=1).sum()),
         "policy": policy,
     }
-    report["unique_rate"] = len(np.unique(codes, axis=0)) / len(codes)
+    report["unique_rate"] = _unique_rate(codes)
     return report
 
 
@@ -59,7 +69,7 @@ def id_quality(
     *,
     embeddings: Floats | None,
     categories: Sequence[str],
-    pairs: Sequence[tuple[int, int]],
+    pairs: Pairs,
 ) -> dict[str, Any]:
     """Measure ids as they are, whoever made them and however: no codebook is needed.
 
@@ -93,7 +103,7 @@ def id_quality(
         "levels": len(sizes),
         "sizes": list(sizes),
         "collisions": _sharing(codes),
-        "unique_rate": len(np.unique(codes, axis=0)) / len(codes),
+        "unique_rate": _unique_rate(codes),
         "per_level": per_level,
         "purity": _purity(codes, categories, len(sizes)),
         "cooccurrence": _neighbourhood(codes, pairs, len(sizes)),
@@ -101,8 +111,13 @@ def id_quality(
 
 
 def _sharing(codes: Codes) -> dict[str, Any]:
-    sharing = sum(map(len, collision_groups(codes).values()))
+    whole = prefix_numbers(codes)[:, -1]
+    sharing = int((np.bincount(whole)[whole] > 1).sum())
     return {"items_sharing": sharing, "rate": sharing / len(codes)}
+
+
+def _unique_rate(codes: Codes) -> float:
+    return (int(prefix_numbers(codes)[:, -1].max()) + 1) / len(codes)
 
 
 def _usage(counts: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, float | int]:
@@ -122,29 +137,33 @@ def _usage(counts: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, float | int
 
 def _purity(codes: Codes, categories: Sequence[str], levels: int) -> list[dict[str, float | int]]:
     """Share of items whose category is the commonest one under their prefix; 1.0: no prefix mixes categories."""
-    known = [item for item, category in enumerate(categories) if category]
-    if not known:
+    names = np.array(categories, dtype=object)
+    known = np.flatnonzero(names != "")
+    if not len(known):
         return []
-    rows = []
+    kinds, kind = np.unique(names[known], return_inverse=True)
+    prefixes = prefix_numbers(codes[known])
+    rows: list[dict[str, float | int]] = []
     for length in range(1, levels + 1):
-        below: dict[tuple[int, ...], Counter[str]] = defaultdict(Counter)
-        for item in known:
-            below[tuple(codes[item, :length].tolist())][categories[item]] += 1
-        majority = sum(counter.most_common(1)[0][1] for counter in below.values())
-        rows.append({"prefix_length": length, "category_purity": majority / len(known)})
+        prefix = prefixes[:, length - 1]
+        pairs, counts = np.unique(prefix * len(kinds) + kind, return_counts=True)
+        commonest = np.zeros(int(prefix.max()) + 1, dtype=np.int64)
+        np.maximum.at(commonest, pairs // len(kinds), counts)
+        rows.append({"prefix_length": length, "category_purity": int(commonest.sum()) / len(known)})
     return rows
 
 
-def _neighbourhood(codes: Codes, pairs: Sequence[tuple[int, int]], levels: int) -> list[dict[str, float | int | None]]:
+def _neighbourhood(codes: Codes, pairs: Pairs, levels: int) -> list[dict[str, float | int | None]]:
     """How much more often consecutive items share a prefix than two random items do."""
-    if not pairs:
+    if not len(pairs):
         return []
-    first, second = np.array(pairs, dtype=np.int64).T
+    first, second = np.asarray(pairs, dtype=np.int64).T
+    prefixes = prefix_numbers(codes)
     rows: list[dict[str, float | int | None]] = []
     n = len(codes)
     for length in range(1, levels + 1):
-        _, groups, sizes = np.unique(codes[:, :length], axis=0, return_inverse=True, return_counts=True)
-        groups = groups.reshape(-1)
+        groups = prefixes[:, length - 1]
+        sizes = np.bincount(groups)
         observed = float((groups[first] == groups[second]).mean())
         by_chance = float((sizes * (sizes - 1)).sum() / (n * (n - 1))) if n > 1 else 0.0
         rows.append(
