@@ -10,12 +10,13 @@ import typer
 from gream.config import load_config
 from gream.errors import GreamError, exit_with_error_line
 from gream.options import KeepOption, OverwriteOption, RunOption
+from gream.processes import rank
 from gream.provenance import code_of
 from gream.recipes import find_recipe
 from gream.stage import run_stage
 
 from .config import DataRecipe
-from .encoders import ranks
+from .encoders.ranks import dismiss, work_along
 from .plans import Request, Stage, plan
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
@@ -61,8 +62,8 @@ def main(
 ) -> None:
     """Run one stage of data processing, or find it up to date."""
     recipe = load_config(DataRecipe, find_recipe("data", config), overrides or ())
-    if stage is Stage.embed and ranks.rank() > 0:
-        ranks.work_along()
+    if stage is Stage.embed and rank() > 0:
+        work_along()
         return
     endpoint = None
     if base_url is not None and model is not None and stage in (Stage.enrich, Stage.chains):
@@ -95,7 +96,7 @@ def main(
         keep_partial=todo.resumes,
     )
     if stage is Stage.embed:
-        ranks.dismiss()
+        dismiss()
     print(result, flush=True)
 
 

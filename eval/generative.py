@@ -17,6 +17,7 @@ from gream.decoding.chain_text import Chain
 from gream.decoding.language_model import batches_by_length
 from gream.errors import GreamError
 from gream.files import write_atomically
+from gream.processes import Processes
 from gream.semantic_ids.trie import PrefixTrie
 from gream.tables import read_table
 from tqdm import tqdm
@@ -24,7 +25,6 @@ from tqdm import tqdm
 from .asking import Asking, encode_prompts
 from .checkpoint import catalogue_token_ids, load_checkpoint
 from .external import ItemIds, PromptTemplate
-from .processes import Processes
 from .protocol import Cases
 from .results import predictions_table
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from gream.errors import GreamError
+from gream.processes import join_processes
 from gream.provenance import code_of
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult, run_stage
@@ -30,7 +31,6 @@ from .checkpoint import checkpoint_files
 from .external import ItemIds, PromptTemplate
 from .generative import Decoding, Recommender, collect_chunks, predict_in_chunks
 from .metrics import exposure_of, mean_with_interval, measure, pass_at_k
-from .processes import join_processes
 from .protocol import COMMON, Cases, Protocol, Split, held_out, read_interactions, training_matrix, training_sequences
 from .results import (
     BASELINES,

@@ -15,6 +15,7 @@ from data_support import ROOT, call, kill_when, synthetic_run
 from gream.assembly import Assembler
 from gream.errors import GreamError
 from gream.hashing import sha256_of
+from gream.seams import Seam
 from gream.tasks import Material, read_records
 from gream.templates import Task
 from llamafactory_gream import seams
@@ -137,20 +138,20 @@ def test_a_moved_seam_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A later LLaMA-Factory without a place the plugin uses: one line that names it and the tested version."""
     for name in ("llamafactory", "llamafactory.data", "llamafactory.data.converter"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    with pytest.raises(GreamError, match=r"no llamafactory\.data\.converter\.DATASET_CONVERTERS;.*==0\.9\.5"):
+    with pytest.raises(GreamError, match=r"llamafactory\.data\.converter:DATASET_CONVERTERS has moved.*==0\.9\.5"):
         register()
 
-    monkeypatch.setattr(seams, "_SEAMS", {"llamafactory.elsewhere": ("launch",)})
-    with pytest.raises(GreamError, match=r"no module llamafactory\.elsewhere"):
+    monkeypatch.setattr(seams, "SEAMS", (Seam("llamafactory.elsewhere", "launch"),))
+    with pytest.raises(GreamError, match=r"llamafactory\.elsewhere:launch has moved"):
         seams.check_seams()
 
-    monkeypatch.setattr(seams, "_SEAMS", {})
+    monkeypatch.setattr(seams, "SEAMS", ())
     launcher, tuner = ModuleType("llamafactory.launcher"), ModuleType("llamafactory.train.tuner")
     launcher.launch = lambda: None  # type: ignore[attr-defined]
     tuner.run_exp = lambda args=None: None  # type: ignore[attr-defined]
     for module in (launcher, ModuleType("llamafactory.train"), tuner):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    with pytest.raises(GreamError, match=r"launcher\.launch no longer starts torchrun"):
+    with pytest.raises(GreamError, match=r"launcher:launch has moved \(it no longer reads __file__\)"):
         seams.check_seams(programs=True)
 
 

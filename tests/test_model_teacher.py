@@ -73,7 +73,7 @@ def titles(prompt: str) -> list[int]:
     return [int(number) for number in re.findall(r"title(\d+)z", prompt)]
 
 
-# --- ten thousand requests
+# --- three thousand requests
 
 
 def storm(prompt: str, before: int) -> Reply:
@@ -98,21 +98,21 @@ def storm(prompt: str, before: int) -> Reply:
     count = random_.choice((1, 1, 2, 3)) if random_.random() < 1 / 6 else 0
     if before < count:
         return random_.sample([*faults, random_.choice(unusable)], count)[before]
-    # Ten prompts of users 800 to 980: soon after the kill, so that no client waits for them at the end of the run.
-    if kind(prompt) == "preference" and titles(prompt)[0] in range(2400, 3000, 60) and before == count:
+    # Ten prompts of users 240 to 294: soon after the kill, so that no client waits for them at the end of the run.
+    if kind(prompt) == "preference" and titles(prompt)[0] in range(720, 900, 18) and before == count:
         return Reply(good.text, cut=0.0, delay=600)
     return Reply(good.text, delay=0.1) if random_.random() < 0.01 else good
 
 
-def test_ten_thousand_requests_and_a_kill(tmp_path: Path) -> None:
-    run = made_run(tmp_path / "run", users=3000, items=4000)
-    total, concurrency = 4000 + 2 * 3000, 64
+def test_three_thousand_requests_and_a_kill(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", users=900, items=1200)
+    total, concurrency = 1200 + 2 * 900, 64
     with ChatServer(storm) as server:
         arguments = command(run, server.url, f"teacher.concurrency={concurrency}", "teacher.timeout=10")
-        kill_after(arguments, lambda: server.answered.total() > 4000)
+        kill_after(arguments, lambda: server.answered.total() > 1200)
         asked_before = len(server.requests)
         kept = {mark for row in jsonl_of_whole_lines(run / "teacher" / "answers.jsonl") for mark in marks(row)}
-        assert len(kept) > 4000 - concurrency
+        assert len(kept) > 1200 - concurrency
         assert not (run / "enriched.jsonl").exists()
         with (run / "teacher" / "answers.jsonl").open("ab") as stream:
             stream.write(b'{"key": "0123", "subj')
@@ -127,7 +127,7 @@ def test_ten_thousand_requests_and_a_kill(tmp_path: Path) -> None:
         assert max(server.answered.values()) <= 2
         # The storm was one.
         statuses = Counter((request.reply.status, request.reply.cut < 1) for request in server.requests)
-        assert min(statuses[429, False], statuses[500, False], statuses[503, False], statuses[200, True]) > 50
+        assert min(statuses[429, False], statuses[500, False], statuses[503, False], statuses[200, True]) > 15
 
         asked = len(server.requests)
         assert "up to date" in call(arguments).stdout
@@ -145,11 +145,11 @@ def test_ten_thousand_requests_and_a_kill(tmp_path: Path) -> None:
         else:
             by_kind[kind(prompt)][tuple(titles(prompt))] = mark_of(prompt)
     enriched = jsonl(run / "enriched.jsonl")
-    assert [row["item"] for row in enriched] == list(range(4000))
+    assert [row["item"] for row in enriched] == list(range(1200))
     assert all(row["description"] == f"Arbor made {by_kind['description'][row['item'],]}." for row in enriched)
     sequences = training(run)
     preferences = jsonl(run / "preferences.jsonl")
-    assert [row["user"] for row in preferences] == list(range(3000))
+    assert [row["user"] for row in preferences] == list(range(900))
     for row in preferences:
         mark = by_kind["preference"][tuple(sequences[row["user"]][:-1])]
         assert row["general"] == f"Likes general {mark}."
@@ -160,7 +160,7 @@ def test_ten_thousand_requests_and_a_kill(tmp_path: Path) -> None:
     assert statistics["questions"] == total
     assert statistics["found"] == len(kept)
     assert statistics["all_starts"]["prompt_tokens"] >= 100 * total
-    assert statistics["retries"]["timeout"] == 10
+    assert statistics["retries"]["timeout"] >= 10
     assert {"connection", "cut body", "status 429", "status 500", "unusable answer"} < set(statistics["retries"])
 
 
@@ -246,6 +246,12 @@ def test_a_request_holds_model_sampling_and_key(run: Path, monkeypatch: pytest.M
         sampling = {name: value for name, value in request.body.items() if name != "messages"}
         assert sampling == {"model": "small-model", "temperature": 0.25, "max_tokens": 77, "top_p": 0.5}
         assert "\r\nauthorization: bearer first\r\n" in request.headers.lower()
+
+
+def test_without_a_key_none_is_sent(run: Path) -> None:
+    with ChatServer(well_behaved) as server:
+        teach(run, server.url)
+    assert not any("authorization" in request.headers.lower() for request in server.requests)
 
 
 def test_no_more_requests_are_in_flight_than_allowed(run: Path) -> None:

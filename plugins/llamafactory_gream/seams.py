@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 from importlib.metadata import version
-from inspect import signature
-from typing import Any
 
-from gream.errors import GreamError
+from gream.seams import Seam
+from gream.seams import check_seams as check
 
-TESTED_VERSION = "0.9.5"
-
-_SEAMS = {
-    "llamafactory.data.converter": ("DATASET_CONVERTERS", "DatasetConverter", "register_dataset_converter"),
-    "llamafactory.data.formatter": ("EmptyFormatter", "StringFormatter"),
-    "llamafactory.data.template": ("TEMPLATES", "register_template"),
-}
+SEAMS = (
+    Seam("llamafactory.data.converter", "DATASET_CONVERTERS"),
+    Seam("llamafactory.data.converter", "DatasetConverter"),
+    Seam("llamafactory.data.converter", "register_dataset_converter"),
+    Seam("llamafactory.data.formatter", "EmptyFormatter"),
+    Seam("llamafactory.data.formatter", "StringFormatter"),
+    Seam("llamafactory.data.template", "TEMPLATES"),
+    Seam("llamafactory.data.template", "register_template"),
+)
 # Loading these two takes seconds and is left to the programs that need them.
-_PROGRAM_SEAMS = {
-    "llamafactory.launcher": ("launch",),
-    "llamafactory.train.tuner": ("run_exp",),
-}
+PROGRAM_SEAMS = (
+    # The launcher starts torchrun on its own file; the plugin's worker takes that file's place.
+    Seam("llamafactory.launcher", "launch", reads=("__file__",)),
+    Seam("llamafactory.train.tuner", "run_exp", parameters=("callbacks",)),
+)
 
 
 def check_seams(*, programs: bool = False) -> None:
@@ -32,28 +33,4 @@ def check_seams(*, programs: bool = False) -> None:
     Raises:
         GreamError: One has moved; names it.
     """
-    for module, names in (_SEAMS | (_PROGRAM_SEAMS if programs else {})).items():
-        for name in names:
-            _find(module, name)
-    if programs:
-        # The launcher starts torchrun on its own file; the plugin's worker takes that file's place.
-        if "__file__" not in _find("llamafactory.launcher", "launch").__code__.co_names:
-            raise _moved("llamafactory.launcher.launch no longer starts torchrun on __file__")
-        if "callbacks" not in signature(_find("llamafactory.train.tuner", "run_exp")).parameters:
-            raise _moved("llamafactory.train.tuner.run_exp no longer takes callbacks")
-
-
-def _find(module: str, name: str) -> Any:
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise _moved(f"there is no module {error.name}") from None
-    except AttributeError:
-        raise _moved(f"there is no {module}.{name}") from None
-
-
-def _moved(what: str) -> GreamError:
-    return GreamError(
-        f"llamafactory {version('llamafactory')} has moved a place the plugin uses: {what}; "
-        f"install llamafactory=={TESTED_VERSION}, the version it is tested with"
-    )
+    check(SEAMS + PROGRAM_SEAMS if programs else SEAMS, package="llamafactory", version=version("llamafactory"))

