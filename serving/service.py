@@ -7,7 +7,6 @@ import base64
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from html import escape
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from gream.config import Config
 from gream.errors import GreamError
-from gream.page import html_page
+from gream.page import render
+from markupsafe import Markup
 from pydantic import Field, StringConstraints, create_model
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -245,8 +245,13 @@ def _page(name: str) -> HTMLResponse:
     """The page, with everything it needs in it; the browser is told to load and run nothing else."""
     script = (_PAGE / "page.js").read_text(encoding="utf-8")
     style = (_PAGE / "page.css").read_text(encoding="utf-8")
-    body = (_PAGE / "page.html").read_text(encoding="utf-8").replace("{{name}}", escape(name))
-    html = html_page(f"{name} - GREAM", f"<style>{style}</style>{body}<script>{script}</script>")
+    html = render(
+        _PAGE / "page.html",
+        name=name,
+        # Files of this folder, no text of anybody's.
+        service_style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; connect-src 'self'; "

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gream.dialogue import STEPS
-from gream.page import html_page
-from gream.page.markup import panel, table_of
+from gream.page import render
 from gream.page.svg import Point, histogram, line_chart
+from markupsafe import Markup
 
 from ..teacher.filters import Rejection
 from .curriculum import Ints, reasoning_share
 
 _WINDOWS = 60
+
+# Title, chart, and what it says.
+_Figure = tuple[str, Markup, str]
 
 
 def reasoning_page(statistics: Mapping[str, Any], order: Ints, steps: Ints) -> str:
@@ -40,17 +43,13 @@ def reasoning_page(statistics: Mapping[str, Any], order: Ints, steps: Ints) -> s
         {"filter": reason.value, "chains": chains["rejected_by"][reason.name], "share": _share_of(chains, reason)}
         for reason in Rejection
     ]
-    charts = _share_chart(order, mixed)
+    charts = [*_share_chart(order, mixed)]
     if len(steps):
         charts += _steps_chart(order, mixed, steps)
         kept = {int(count): number for count, number in chains["items_kept"].items()}
-        charts += _figure("Items kept in the rewritten history", histogram("Items kept", kept), "Chains by items kept.")
-    return html_page(
-        "Reasoning rows",
-        '<header><p class="kicker">GREAM</p><h1>Reasoning rows</h1></header><main><section>'
-        f'<div class="grid">{panel("Overview", overview)}{charts}</div>'
-        f"<h3>What the filters rejected</h3>{table_of(filters)}</section></main>",
-    )
+        title = "Items kept in the rewritten history"
+        charts.append((title, histogram("Items kept", kept), "Chains by items kept."))
+    return render(Path(__file__).with_suffix(".html"), overview=overview, charts=charts, filters=filters)
 
 
 def _share_of(chains: Mapping[str, Any], reason: Rejection) -> float:
@@ -58,21 +57,15 @@ def _share_of(chains: Mapping[str, Any], reason: Rejection) -> float:
     return float(chains["rejected_by"][reason.name] / max(1, chains["written"]))
 
 
-def _share_chart(order: Ints, mixed: int) -> str:
+def _share_chart(order: Ints, mixed: int) -> Iterator[_Figure]:
     points = reasoning_share(order, mixed, _WINDOWS)
-    if len(points) < 2:
-        return ""
-    chart = line_chart("Share of reasoning rows", points, zero=True)
-    return _figure("Share of reasoning rows", chart, "In each sixtieth of the rows, in training order.")
+    if len(points) >= 2:
+        chart = line_chart("Share of reasoning rows", points, zero=True)
+        yield "Share of reasoning rows", chart, "In each sixtieth of the rows, in training order."
 
 
-def _steps_chart(order: Ints, mixed: int, steps: Ints) -> str:
-    if len(steps) < 2 or steps.min() == STEPS:
-        return ""
-    places = np.flatnonzero(order >= mixed)
-    shown: list[Point] = list(zip(places.tolist(), steps[order[places] - mixed].tolist(), strict=True))
-    return _figure("Steps of a chain", line_chart("Steps", shown, zero=True), "Stages shown, row by row.")
-
-
-def _figure(title: str, chart: str, says: str) -> str:
-    return f"<figure><h3>{escape(title)}</h3>{chart}<figcaption>{escape(says)}</figcaption></figure>"
+def _steps_chart(order: Ints, mixed: int, steps: Ints) -> Iterator[_Figure]:
+    if len(steps) >= 2 and steps.min() < STEPS:
+        places = np.flatnonzero(order >= mixed)
+        shown: list[Point] = list(zip(places.tolist(), steps[order[places] - mixed].tolist(), strict=True))
+        yield "Steps of a chain", line_chart("Steps", shown, zero=True), "Stages shown, row by row."

@@ -106,7 +106,10 @@ def _read(path: Path) -> tuple[str, tuple[Path, ...]]:
     """Hash of a module's normal form, and the files of this project that it imports."""
     tree = ast.parse(path.read_bytes(), filename=str(path))
     imported = tuple(file for node in _run_time(tree) for file in _imported(node, path))
-    return hashlib.sha256(_normal(tree).encode()).hexdigest()[:16], imported
+    # A page's template goes by the name of its module.
+    template = path.with_suffix(".html")
+    layout = template.read_bytes() if template.exists() else b""
+    return hashlib.sha256(_normal(tree).encode() + layout).hexdigest()[:16], imported
 
 
 def _run_time(node: ast.AST) -> Iterator[ast.AST]:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from gream.errors import GreamError, exit_with_error_line
 from gream.files import write_text
-from gream.page import html_page
-from gream.page.markup import table_of
+from gream.page import render
 from gream.page.svg import COLOURS, lines_chart
+from markupsafe import Markup
 
 from verl_srpo.rollouts import read_metrics
 
@@ -105,8 +104,7 @@ def _matching(run: Run, pattern: str) -> list[str]:
 
 def report_page(runs: Sequence[Run]) -> str:
     """The page: a summary of the last steps, then the charts; a metric that no run has is left out."""
-    legend = "".join(f'<span class="s{index % COLOURS}">{escape(run.name)}</span>' for index, run in enumerate(runs))
-    sections: dict[str, list[str]] = {}
+    sections: dict[str, list[tuple[str, Markup, str, str]]] = {}
     rows: list[dict[str, str | float]] = []
     for section, title, pattern, says, zero in _CHARTS:
         for metric in sorted({metric for run in runs for metric in _matching(run, pattern)}):
@@ -114,24 +112,14 @@ def report_page(runs: Sequence[Run]) -> str:
             name = title if metric == pattern or pattern.startswith("*") else f"{title} {metric.removeprefix(pattern)}"
             below = min(value for points in series for _, value in points) < 0
             chart = lines_chart(name, series, zero=zero and not below)
-            sections.setdefault(section, []).append(
-                f"<figure><h3>{escape(name)}</h3>{chart}<figcaption>{escape(says)} <code>{escape(metric)}</code>"
-                "</figcaption></figure>"
-            )
+            sections.setdefault(section, []).append((name, chart, says, metric))
             row: dict[str, str | float] = {"metric": metric}
             for run, points in zip(runs, series, strict=True):
                 if points:
                     row[f"{run.name}: first"], row[f"{run.name}: last"] = points[0][1], points[-1][1]
             rows.append(row)
-    charts = "".join(
-        f'<section><h2>{escape(section)}</h2><div class="grid">{"".join(figures)}</div></section>'
-        for section, figures in sections.items()
-    )
-    return html_page(
-        "SRPO",
-        f'<header><p class="kicker">GREAM</p><h1>SRPO</h1><div class="legend">{legend}</div></header><main>{charts}'
-        f"<section><h2>First and last step</h2>{table_of(rows)}</section></main>",
-    )
+    template = Path(__file__).with_suffix(".html")
+    return render(template, runs=runs, colours=COLOURS, sections=sections, rows=rows)
 
 
 @app.command()

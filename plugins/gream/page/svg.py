@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
+
+from markupsafe import Markup, escape
 
 Point = tuple[float, float]
 
@@ -18,7 +19,7 @@ _TICKS = 4
 COLOURS = 6
 
 
-def line_chart(label: str, points: Sequence[Point], *, zero: bool) -> str:
+def line_chart(label: str, points: Sequence[Point], *, zero: bool) -> Markup:
     """A noisy series as a faint line, its running mean as the main line, the last mean written at its end.
 
     Args:
@@ -39,7 +40,7 @@ def line_chart(label: str, points: Sequence[Point], *, zero: bool) -> str:
     return _svg(label, _WIDTH, _HEIGHT, parts, "chart")
 
 
-def lines_chart(label: str, series: Sequence[Sequence[Point]], *, zero: bool) -> str:
+def lines_chart(label: str, series: Sequence[Sequence[Point]], *, zero: bool) -> Markup:
     """Running means of several series over one pair of axes, in the colours ``s0``, ``s1``, ... of the page.
 
     Args:
@@ -87,7 +88,7 @@ def _path(points: Sequence[Point], place: Callable[[Point], Point]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, _thin(points)))
 
 
-def bar_chart(label: str, rows: Sequence[tuple[str, float, str]]) -> str:
+def bar_chart(label: str, rows: Sequence[tuple[str, float, str]]) -> Markup:
     """Horizontal bars from 0, each with its name and its figure.
 
     Args:
@@ -105,7 +106,7 @@ def bar_chart(label: str, rows: Sequence[tuple[str, float, str]]) -> str:
     return _svg(label, _WIDTH, 4 + 30 * len(rows), parts, "chart")
 
 
-def histogram(label: str, counts: Mapping[int, int]) -> str:
+def histogram(label: str, counts: Mapping[int, int]) -> Markup:
     """Columns of how often each whole number occurs, neighbours joined where there are many.
 
     Args:
@@ -135,7 +136,7 @@ def histogram(label: str, counts: Mapping[int, int]) -> str:
     return _svg(label, _WIDTH, _HEIGHT, parts, "chart")
 
 
-def interval_bar(low: float, value: float, high: float, largest: float) -> str:
+def interval_bar(low: float, value: float, high: float, largest: float) -> Markup:
     """A mean and its interval on an axis from 0 to ``largest``."""
     scale = 92 / (largest or 1)
     ends = [4 + min(max(part, 0.0), largest) * scale for part in (low, value, high)]
@@ -156,8 +157,8 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _svg(label: str, width: int, height: int, parts: Sequence[str], kind: str) -> str:
-    return (
+def _svg(label: str, width: int, height: int, parts: Sequence[str], kind: str) -> Markup:
+    return Markup(  # noqa: S704 - texts are escaped where they go in
         f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
         f"{''.join(parts)}</svg>"
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from pathlib import Path
 from typing import Any
 
-from gream.page import html_page
-from gream.page.markup import figure_of, panel, table_of
+from markupsafe import Markup
+
+from gream.page import render
+from gream.page.markup import figure_of
 from gream.page.svg import bar_chart
 
 # Table, key, title, what it says.
@@ -27,26 +29,17 @@ _CHARTS = (
 
 def quality_page(report: Mapping[str, Any]) -> str:
     """The page of what `quality_report` returned."""
-    charts = "".join(_chart(report[table], *rest) for table, *rest in _CHARTS)
+    charts = [chart for table, *rest in _CHARTS if (chart := _chart(report[table], *rest)) is not None]
     overview = {key: report[key] for key in ("items", "levels", "sizes", "unique_rate", "collisions")}
-    tables = "".join(
-        f"<h3>{title}</h3>{table_of(report[key])}"
-        for key, title in (("per_level", "Levels"), ("purity", "Purity"), ("cooccurrence", "Neighbours"))
-        if report[key]
-    )
-    return html_page(
-        "Semantic ids",
-        '<header><p class="kicker">GREAM</p><h1>Semantic ids</h1></header><main><section>'
-        f'<div class="grid">{panel("Overview", overview)}{charts}</div>{tables}</section></main>',
-    )
+    titles = {"per_level": "Levels", "purity": "Purity", "cooccurrence": "Neighbours"}
+    tables = [(title, report[key]) for key, title in titles.items() if report[key]]
+    return render(Path(__file__).with_suffix(".html"), overview=overview, charts=charts, tables=tables)
 
 
-def _chart(rows: Sequence[Mapping[str, Any]], key: str, title: str, says: str) -> str:
+def _chart(rows: Sequence[Mapping[str, Any]], key: str, title: str, says: str) -> tuple[str, Markup, str] | None:
     bars = [
         (f"level {level}", float(row[key]), figure_of(key, row[key]))
         for level, row in enumerate(rows, start=1)
         if row.get(key) is not None
     ]
-    if not bars:
-        return ""
-    return f"<figure><h3>{escape(title)}</h3>{bar_chart(title, bars)}<figcaption>{escape(says)}</figcaption></figure>"
+    return (title, bar_chart(title, bars), says) if bars else None
