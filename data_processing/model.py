@@ -10,19 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gream.dialogue import CHAT_TEMPLATE
+from gream.dialogue import CHAT_TEMPLATE, Form
+from gream.engine import contract
 from gream.errors import GreamError
 from gream.files import read_jsonl
+from gream.hashing import sha256_of
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.extension import add_id_tokens, texts_under, write_rows
 from gream.semantic_ids.vocabulary import TOKEN_PATTERN
 
-from .config import ModelConfig
+from .config import ModelConfig, SftConfig
 from .tables import read_items
+
+
+def form_of(rows: SftConfig) -> Form:
+    """The form of the direct prompt that such rows teach."""
+    return Form.sequence if rows.sequence and not rows.next_item else Form.question
 
 
 def build_model(
     config: ModelConfig,
+    rows: SftConfig,
     seed: int,
     *,
     base: Path | None,
@@ -36,6 +44,7 @@ def build_model(
 
     Args:
         config: Shape of the tiny model, and how new tokens' rows start.
+        rows: What it will be trained on, for its contract (`gream.engine.contract`).
         seed: Of its weights, and of the new tokens' rows.
         base: Folder of a pretrained causal language model to extend instead.
         index: ``index.json``.
@@ -68,6 +77,15 @@ def build_model(
     model.generation_config = type(model.generation_config)(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
+    form = form_of(rows)
+    agreed = contract.Contract(
+        ids=contract.ids_digest(catalog.ids),
+        form=form,
+        history=rows.history,
+        prompts=contract.prompt_version(form),
+        rows=sha256_of(sft),
+    )
+    setattr(model.config, contract.KEY, agreed.model_dump(mode="json"))
     folder = out / "model"
     transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)

@@ -337,18 +337,19 @@ def _rl(request: Request) -> Plan:
 
 
 def _model(request: Request) -> Plan:
-    from .model import build_model
+    from .model import build_model, form_of
 
     recipe, base, sft = request.recipe, request.base, request.run / "sft"
     shape = {"base": base.name, "initialisation": recipe.model.initialisation} if base else _settings(recipe.model)
     inputs = {"ids": request.index, "items": request.items, "enriched": request.enriched, "sft": sft}
     return Plan(
         build_model,
-        {"seed": recipe.seed, "model": shape},
+        {"seed": recipe.seed, "model": shape, "history": recipe.sft.history, "form": form_of(recipe.sft).value},
         inputs | ({"base": base} if base else {}),
         ["model"],
         lambda out: build_model(
             recipe.model,
+            recipe.sft,
             recipe.seed,
             base=base,
             index=request.index,

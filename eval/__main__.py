@@ -6,12 +6,15 @@ import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from gream.decoding.choices import ServerEngine
 from gream.dialogue import Form
+from gream.engine.settings import Combine, Device, Settings
 from gream.errors import GreamError, exit_with_error_line
 from gream.options import (
+    ChainsOption,
     ChainTokensOption,
     DeviceOption,
     FormOption,
@@ -19,13 +22,14 @@ from gream.options import (
     OverwriteOption,
     RunOption,
     SeedOption,
+    TemperatureOption,
     with_groups,
 )
 
 from .options import Evaluated, Here, HistoryRuleOption, RefitOption
 
 if TYPE_CHECKING:
-    from .asking import Combine
+    from .generative import Place
     from .protocol import History, Protocol
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -62,14 +66,15 @@ def sasrec(
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; validation ends training earlier.")] = 200,
     history: HistoryRuleOption = "excluded",
     refit: RefitOption = False,
-    device: DeviceOption = "auto",
+    device: DeviceOption = Device.auto,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
     keep: KeepOption = False,
 ) -> None:
     """Train SASRec from nothing on the run's interactions and rank with it: a strong baseline, minutes to train."""
+    from gream.engine.checkpoint import resolve_device
+
     from .baselines.sasrec import SasRecSettings
-    from .checkpoint import resolve_device
     from .stages import evaluate_sasrec
 
     settings = SasRecSettings(
@@ -87,9 +92,9 @@ def sasrec(
 
 @app.command()
 @with_groups
-def direct(what: Evaluated, here: Here, form: FormOption = "question") -> None:
+def direct(what: Evaluated, here: Here, form: FormOption = None) -> None:
     """Ask a model for the next item at once."""
-    _evaluate(what, here, form=form)
+    _here(what, here, form=form)
 
 
 @app.command()
@@ -98,11 +103,11 @@ def reasoning(
     what: Evaluated,
     here: Here,
     chain_tokens: ChainTokensOption = 512,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature of the chain; 0 is greedy.")] = 0.0,
-    chains: Annotated[int, typer.Option(min=1, help="Chains per user, their lists combined by log-sum-exp.")] = 1,
+    temperature: TemperatureOption = 0.0,
+    chains: ChainsOption = 1,
 ) -> None:
     """Let a model reason, then ask it for items given its chain, or given several chains together."""
-    _evaluate(what, here, chain_tokens=chain_tokens, temperature=temperature, chains=chains)
+    _here(what, here, chain_tokens=chain_tokens, temperature=temperature, chains=chains)
 
 
 @app.command()
@@ -115,7 +120,7 @@ def sampled(
     chains: Annotated[int, typer.Option(min=2, help="Chains per user: the n of pass@K.")] = 10,
 ) -> None:
     """The paper's sampled mode: n chains with one item each; pass@K, and hit@K by the chain's log-probability."""
-    _evaluate(what, here, chain_tokens=chain_tokens, temperature=temperature, chains=chains, combine="answers")
+    _here(what, here, chain_tokens=chain_tokens, temperature=temperature, chains=chains, combine=Combine.answers)
 
 
 @app.command()
@@ -195,12 +200,12 @@ def serve(context: typer.Context) -> None:
 def remote(
     what: Evaluated,
     endpoint: Annotated[list[str], typer.Option(help="Root of a server, e.g. http://127.0.0.1:30000; repeat.")],
-    engine: Annotated[Literal["sglang", "vllm"], typer.Option(help="Engine that runs on the servers.")] = "sglang",
+    engine: Annotated[ServerEngine, typer.Option(help="Engine that runs on the servers.")] = ServerEngine.sglang,
     mode: Annotated[
         Literal["direct", "reasoning", "sampled"],
         typer.Option(help="Ask at once, after chains of reasoning, or for an item per sampled chain."),
     ] = "reasoning",
-    form: FormOption = "question",
+    form: FormOption = None,
     chain_tokens: ChainTokensOption = 512,
     temperature: Annotated[
         float | None,
@@ -221,38 +226,21 @@ def remote(
 
     from gream.decoding.server_client import settings_of
 
-    from .remote import RemoteDecoding, evaluate_remote
+    from .generative import OnServers
 
     reasoned, many = mode != "direct", mode == "sampled"
     if not reasoned and (chains is not None or temperature is not None):
         raise GreamError("--mode direct writes no chains: leave --chains and --temperature out")
     usual_chains, usual_temperature = (10, 1.0) if many else (1, 0.0)
-    decoding = RemoteDecoding(
-        engine=engine,
-        beams=what.beams,
-        score=what.score,
-        history=what.history,
+    _evaluate(
+        what,
+        OnServers(engine=engine, servers=settings_of(endpoint, in_flight, timeout, patience, os.environ)),
         chain_tokens=chain_tokens if reasoned else None,
         temperature=0.0 if not reasoned else usual_temperature if temperature is None else temperature,
-        seed=what.seed,
         chains=1 if not reasoned else usual_chains if chains is None else chains,
-        combine="answers" if many else "probability",
+        combine=Combine.answers if many else Combine.probability,
         form=form,
-        exclude_history=what.exclude_history,
     )
-    done = evaluate_remote(
-        what.run,
-        what.checkpoint,
-        what.name,
-        decoding,
-        settings_of(endpoint, in_flight, timeout, patience, os.environ),
-        what.split,
-        what.users,
-        _command(),
-        overwrite=what.overwrite,
-        keep=what.keep,
-    )
-    print(done, flush=True)
 
 
 def _protocol(history: History, refit: bool) -> Protocol:
@@ -267,26 +255,30 @@ def _serving(command: str, context: typer.Context) -> None:
     serving.app([command, *context.args], prog_name=context.parent and context.parent.command_path)
 
 
+def _here(what: Evaluated, here: Here, **asked: Any) -> None:
+    from gream.engine.checkpoint import resolve_device
+
+    from .generative import InProcess
+
+    _evaluate(what, InProcess(batch_size=here.batch_size, device=resolve_device(here.device)), **asked)
+
+
 def _evaluate(
     what: Evaluated,
-    here: Here,
+    place: Place,
     *,
     chain_tokens: int | None = None,
     temperature: float = 0.0,
     chains: int = 1,
-    combine: Combine = "probability",
-    form: Form = "question",
+    combine: Combine = Combine.probability,
+    form: Form | None = None,
 ) -> None:
-    from .checkpoint import resolve_device
-    from .generative import Decoding
     from .stages import evaluate_model
 
-    decoding = Decoding(
+    settings = Settings(
         beams=what.beams,
-        batch_size=here.batch_size,
         score=what.score,
         history=what.history,
-        device=resolve_device(here.device),
         chain_tokens=chain_tokens,
         temperature=temperature,
         seed=what.seed,
@@ -299,14 +291,15 @@ def _evaluate(
         what.run,
         what.checkpoint,
         what.name,
-        decoding,
+        settings,
+        place,
         what.split,
         what.users,
         _command(),
         overwrite=what.overwrite,
         keep=what.keep,
-        index=here.index,
-        template=here.prompt,
+        index=what.index,
+        template=what.prompt,
     )
     if result is not None:
         print(result, flush=True)

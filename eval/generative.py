@@ -1,30 +1,25 @@
-"""Predictions of a model, in chunks that survive a kill: direct (prompt, then item) or reasoned (chain in between)."""
+"""Predictions of a model, in chunks that survive a kill; over servers in one, whose journal survives it."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
-from gream.decoding.beam import TrieBeamSearch
-from gream.decoding.chain import ChainWriter, Sampling
-from gream.decoding.chain_text import Chain
-from gream.decoding.language_model import batches_by_length
+from gream.decoding.choices import ServerEngine
+from gream.decoding.server_client import ServerSettings
+from gream.engine.engine import Answer, Engine
+from gream.engine.model import Model
 from gream.errors import GreamError
 from gream.files import write_atomically
 from gream.processes import Processes
-from gream.semantic_ids.trie import PrefixTrie
 from gream.tables import read_table
 from tqdm import tqdm
 
-from .asking import Asking, encode_prompts
-from .checkpoint import catalogue_token_ids, load_checkpoint
-from .external import ItemIds, PromptTemplate
 from .protocol import Cases
 from .results import predictions_table
 
@@ -32,9 +27,28 @@ from .results import predictions_table
 _BATCHES_PER_CHUNK = 4
 
 
+class Place(Protocol):
+    """Where a model runs."""
+
+    @property
+    def recorded(self) -> dict[str, str | int]:
+        """What of it has a say in the last digits of scores."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Whose versions are recorded."""
+
+    @property
+    def step(self) -> int | None:
+        """Users per chunk; None for all."""
+
+    def model(self, checkpoint: Path, out: Path) -> Model:
+        """The model of a folder; what is unfinished lies in the folder ``out``."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Decoding(Asking):
-    """How a model in this process is asked.
+class InProcess:
+    """The model runs here.
 
     Attributes:
         batch_size: Users per batch; chains, where each user gets several.
@@ -43,166 +57,72 @@ class Decoding(Asking):
 
     batch_size: int
     device: str
+    packages = ("torch", "transformers")
+
+    @property
+    def recorded(self) -> dict[str, str | int]:
+        """See `Place`."""
+        return {"batch_size": self.batch_size, "device": self.device}
+
+    @property
+    def step(self) -> int:
+        """See `Place`."""
+        return self.batch_size * _BATCHES_PER_CHUNK
+
+    def model(self, checkpoint: Path, out: Path) -> Model:
+        """See `Place`."""
+        from gream.engine.local import LocalModel
+
+        return LocalModel.load(checkpoint, self.device, self.batch_size)
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What one user gets; ``chain`` is the one that the first item is likeliest after."""
+@dataclass(frozen=True, kw_only=True)
+class OnServers:
+    """The model runs on servers.
 
-    items: list[int]
-    scores: list[float]
-    chain: Chain | None
-    malformed: int
-    written: int
+    Attributes:
+        engine: What runs there.
+        servers: Where; changes nothing in the result.
+    """
 
+    engine: ServerEngine
+    servers: ServerSettings
+    packages = ("transformers", "aiohttp")
+    step = None
 
-class Recommender:
-    """A checkpoint that recommends items of a catalogue."""
+    @property
+    def recorded(self) -> dict[str, str | int]:
+        """See `Place`."""
+        return {"engine": self.engine}
 
-    def __init__(
-        self, checkpoint: Path, ids: ItemIds, decoding: Decoding, template: PromptTemplate | None = None
-    ) -> None:
-        """Load model and tokenizer.
+    def model(self, checkpoint: Path, out: Path) -> Model:
+        """See `Place`."""
+        from gream.engine.remote import ServedModel
 
-        Args:
-            checkpoint: Folder in Hugging Face format.
-            ids: The ids that the model knows items by.
-            decoding: How to ask.
-            template: Prompt of a model trained elsewhere; None for this project's own.
-
-        Raises:
-            GreamError: The tokenizer lacks a token of the ids, or the beams are too few.
-        """
-        self._ids = ids
-        self._decoding = decoding
-        self._template = template
-        model, self._tokenizer = load_checkpoint(checkpoint, decoding.device)
-        trie = PrefixTrie.build(catalogue_token_ids(ids, self._tokenizer, checkpoint))
-        self._depth = trie.depth
-        self._limit: int = model.config.max_position_embeddings
-        self._search = TrieBeamSearch(model, trie, k=decoding.list_length, beams=decoding.beams, score=decoding.score)
-        self._writer: ChainWriter | None = None
-        if decoding.chain_tokens is not None:
-            sampling = Sampling(decoding.temperature, decoding.seed) if decoding.temperature else None
-            self._writer = ChainWriter(
-                model,
-                self._tokenizer,
-                budget=decoding.chain_tokens,
-                batch_size=decoding.batch_size,
-                sampling=sampling,
-            )
-
-    def prompts(self, histories: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Token ids of the prompt of each history.
-
-        Raises:
-            GreamError: A prompt leaves no room for chain and item in the model's context.
-        """
-        texts = [self._prompt([self._ids.text(item) for item in history]) for history in histories]
-        return encode_prompts(self._tokenizer, texts, room=self._decoding.room(self._depth), limit=self._limit)
-
-    def _prompt(self, history: Sequence[str]) -> str:
-        if self._template is not None:
-            return self._template.render(history[-self._decoding.history :])
-        return self._decoding.prompt(history)
-
-    def predict(self, prompts: Sequence[Sequence[int]], cases: Cases) -> pl.DataFrame:
-        """Predictions for ``cases``, in their order, and beside them what they cost: the columns of ``_COSTS``."""
-        answers: dict[int, _Answer] = {}
-        latency = np.zeros(len(prompts))
-        for batch in batches_by_length(prompts, -(-self._decoding.batch_size // self._decoding.chains)):
-            began = time.monotonic()
-            some = self._answer(
-                [prompts[index] for index in batch],
-                [int(cases.users[index]) for index in batch],
-                [self._decoding.excluded(cases.histories[index]) for index in batch],
-            )
-            answers.update(zip(batch, some, strict=True))
-            latency[batch] = time.monotonic() - began
-        ordered = [answers[index] for index in range(len(prompts))]
-        return predictions_table(
-            cases.users,
-            cases.targets,
-            np.array([answer.items for answer in ordered]),
-            np.array([answer.scores for answer in ordered]),
-            [None if answer.chain is None else answer.chain.text for answer in ordered],
-            [None if answer.chain is None else not answer.chain.complete for answer in ordered],
-        ).with_columns(
-            latency=pl.Series(latency),
-            prompt_tokens=pl.Series([len(prompt) for prompt in prompts]),
-            written_tokens=pl.Series([answer.written for answer in ordered]),
-            malformed_chains=pl.Series([answer.malformed for answer in ordered]),
-        )
-
-    def _answer(
-        self, prompts: Sequence[Sequence[int]], users: Sequence[int], excluded: Sequence[Collection[int]]
-    ) -> list[_Answer]:
-        """One batch: the chains of all prompts, then the items after each, without those the user is not to get."""
-        if self._writer is None:
-            found = self._search.search(prompts, self._ids_of(excluded))
-            return [
-                _Answer(*self._list(items, scores, own), None, 0, 0)
-                for items, scores, own in zip(found.items, found.scores, excluded, strict=True)
-            ]
-        each = self._decoding.chains
-        chains = self._writer.write(prompts, keys=users, per_prompt=each)
-        found = self._search.search(
-            [[*prompts[index // each], *chain.tokens] for index, chain in enumerate(chains)],
-            self._ids_of([items for items in excluded for _ in range(each)]),
-        )
-        answers = []
-        for start in range(0, len(chains), each):
-            own, rows = chains[start : start + each], slice(start, start + each)
-            items, scores, shown = self._decoding.merge(found.items[rows], found.scores[rows], own)
-            answers.append(
-                _Answer(
-                    *self._list(items, scores, excluded[start // each]),
-                    shown,
-                    sum(not chain.complete for chain in own),
-                    sum(len(chain.tokens) for chain in own),
-                )
-            )
-        return answers
-
-    def _ids_of(self, excluded: Sequence[Collection[int]]) -> list[list[int]] | None:
-        """For each user, the ids that no other items than those ``excluded`` have; None where nothing is."""
-        return [self._ids.had_only_by(items) for items in excluded] if any(excluded) else None
-
-    def _list(
-        self, found: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], excluded: Collection[int]
-    ) -> tuple[list[int], list[float]]:
-        """Items of the ``found`` ids, best first, as many as there are ids: those that share one stand together."""
-        pairs = [
-            (item, score)
-            for at, score in zip(found.tolist(), scores.tolist(), strict=True)
-            for item in self._ids.items[at]
-            if item not in excluded
-        ][: len(found)]
-        return [item for item, _ in pairs], [score for _, score in pairs]
+        return ServedModel(checkpoint, self.engine, self.servers, out / "answers.jsonl")
 
 
-# What a chunk holds beside predictions: wall time of a user's batch, tokens, chains without an answer, and the
-# user's share of the time that the chunk took.
+# What a chunk holds beside predictions: seconds that a user waited, tokens, chains without an answer, and the user's
+# share of the time that the chunk took.
 _COSTS = ("latency", "prompt_tokens", "written_tokens", "malformed_chains", "seconds")
 
 
-def predict_in_chunks(recommender: Recommender, cases: Cases, size: int, parts: Path, processes: Processes) -> None:
+def predict_in_chunks(engine: Engine, cases: Cases, step: int, parts: Path, processes: Processes) -> None:
     """Predict this process's share of the chunks, skipping those that an earlier, killed run left in ``parts``.
 
-    The chunks depend on ``cases`` and ``size`` alone, so that resumed runs and several processes compute the same
+    The chunks depend on ``cases`` and ``step`` alone, so that resumed runs and several processes compute the same
     batches as one unbroken run.
 
     Args:
-        recommender: The model.
+        engine: The model.
         cases: Whom to ask.
-        size: Users per batch.
+        step: Users per chunk.
         parts: Folder of finished chunks.
         processes: Who shares the work.
     """
-    step = size * _BATCHES_PER_CHUNK
-    chunks = processes.share(_chunks(cases, size, parts))
-    prompts = recommender.prompts(cases.histories)
-    sizes = [min(step, len(cases.users) - start) for start, _ in chunks]
+    chunks = processes.share(_chunks(cases, step, parts))
+    queries = engine.queries(cases.histories, cases.users.tolist())
+    sizes = [min(step, len(queries) - start) for start, _ in chunks]
     finished = sum(count for count, (_, path) in zip(sizes, chunks, strict=True) if path.exists())
     # A log file gets a line now and then, a terminal a moving bar.
     interval = 0.5 if sys.stderr.isatty() else 15.0
@@ -219,28 +139,45 @@ def predict_in_chunks(recommender: Recommender, cases: Cases, size: int, parts: 
             if path.exists():
                 continue
             rows = slice(start, start + step)
-            began = time.monotonic()
+            before = engine.decoder.seconds
+            answers = engine.answer(queries[rows], progress.update)
+            seconds = (engine.decoder.seconds - before) / len(answers)
             some = Cases(cases.users[rows], cases.targets[rows], cases.histories[rows])
-            table = recommender.predict(prompts[rows], some)
-            seconds = (time.monotonic() - began) / len(table)
+            prompt_tokens = [len(query.prompt) for query in queries[rows]]
             with write_atomically(path) as temporary:
-                table.with_columns(seconds=pl.lit(seconds)).write_parquet(temporary)
-            progress.update(len(table))
+                _table(some, answers, prompt_tokens, seconds).write_parquet(temporary)
 
 
-def _chunks(cases: Cases, size: int, parts: Path) -> list[tuple[int, Path]]:
+def _table(cases: Cases, answers: Sequence[Answer], prompt_tokens: Sequence[int], seconds: float) -> pl.DataFrame:
+    """Predictions, and beside them the columns of ``_COSTS``."""
+    return predictions_table(
+        cases.users,
+        cases.targets,
+        np.array([answer.items for answer in answers]),
+        np.array([answer.scores for answer in answers]),
+        [None if answer.chain is None else answer.chain.text for answer in answers],
+        [None if answer.chain is None else not answer.chain.complete for answer in answers],
+    ).with_columns(
+        latency=pl.Series([answer.seconds for answer in answers]),
+        prompt_tokens=pl.Series(prompt_tokens),
+        written_tokens=pl.Series([sum(len(chain.tokens) for chain in answer.chains) for answer in answers]),
+        malformed_chains=pl.Series([sum(not chain.complete for chain in answer.chains) for answer in answers]),
+        seconds=pl.lit(seconds),
+    )
+
+
+def _chunks(cases: Cases, step: int, parts: Path) -> list[tuple[int, Path]]:
     """Number of the first case, and file, of each chunk."""
-    step = size * _BATCHES_PER_CHUNK
     return [(start, parts / f"{start:09d}.parquet") for start in range(0, len(cases.users), step)]
 
 
-def collect_chunks(cases: Cases, size: int, parts: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def collect_chunks(cases: Cases, step: int, parts: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Predictions of all chunks, and what they cost (`_COSTS`), a row per user each.
 
     Raises:
         GreamError: A chunk is missing.
     """
-    paths = [path for _, path in _chunks(cases, size, parts)]
+    paths = [path for _, path in _chunks(cases, step, parts)]
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise GreamError(

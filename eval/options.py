@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from gream.decoding.choices import Score
+from gream.engine.settings import Device
 from gream.options import (
     BatchSizeOption,
     BeamsOption,
@@ -14,9 +15,12 @@ from gream.options import (
     DeviceOption,
     ExcludeOption,
     HistoryOption,
+    IndexOption,
     KeepOption,
     OverwriteOption,
+    PromptOption,
     RunOption,
+    ScoreOption,
     SeedOption,
 )
 
@@ -25,17 +29,6 @@ UsersOption = Annotated[int | None, typer.Option(help="Ask a random sample of th
 SplitOption = Annotated[
     Literal["test", "valid"], typer.Option(help="Split whose item is to be predicted for each user.")
 ]
-ScoreOption = Annotated[
-    Literal["vocabulary", "legal"],
-    typer.Option(help="What scores a token: the softmax over the whole vocabulary, or over the legal tokens only."),
-]
-IndexOption = Annotated[
-    Path | None, typer.Option(help="index.json of a model that knows the run's items by other ids.")
-]
-PromptOption = Annotated[
-    Path | None, typer.Option(help="Text file with {history} in it: the prompt of a model trained elsewhere.")
-]
-
 HistoryRuleOption = Annotated[
     Literal["allowed", "excluded"], typer.Option(help="Whether lists may hold what the user already has.")
 ]
@@ -57,19 +50,19 @@ class Evaluated:
     users: UsersOption = None
     split: SplitOption = "test"
     beams: BeamsOption = 20
-    score: ScoreOption = "vocabulary"
-    history: HistoryOption = 20
+    score: ScoreOption = Score.vocabulary
+    history: HistoryOption = None
     exclude_history: ExcludeOption = False
     seed: SeedOption = 0
     overwrite: OverwriteOption = False
     keep: KeepOption = False
+    index: IndexOption = None
+    prompt: PromptOption = None
 
 
 @dataclass(frozen=True)
 class Here:
-    """How a model in this process is asked, and what one trained elsewhere needs."""
+    """A model in this process."""
 
     batch_size: BatchSizeOption = 32
-    device: DeviceOption = "auto"
-    index: IndexOption = None
-    prompt: PromptOption = None
+    device: DeviceOption = Device.auto

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from gream.engine.checkpoint import checkpoint_files
+from gream.engine.contract import settle
+from gream.engine.engine import Engine
+from gream.engine.settings import Combine, Settings
 from gream.errors import GreamError
 from gream.processes import join_processes
 from gream.provenance import code_of
 from gream.semantic_ids.catalog import Catalog
+from gream.semantic_ids.item_ids import ItemIds
 from gream.stage import StageResult, run_stage
 from safetensors.numpy import load_file
 
-from .asking import Asking
 from .baselines.counted import (
     Ranking,
     rank_by_cooccurrence,
@@ -27,9 +31,7 @@ from .baselines.counted import (
     rank_histories,
 )
 from .baselines.transitions import Transitions, grid_lines
-from .checkpoint import checkpoint_files
-from .external import ItemIds, PromptTemplate
-from .generative import Decoding, Recommender, collect_chunks, predict_in_chunks
+from .generative import Place, collect_chunks, predict_in_chunks
 from .metrics import exposure_of, mean_with_interval, measure, pass_at_k
 from .protocol import COMMON, Cases, Protocol, Split, held_out, read_interactions, training_matrix, training_sequences
 from .results import (
@@ -275,7 +277,8 @@ def evaluate_model(
     run: Path,
     checkpoint: Path,
     name: str,
-    decoding: Decoding,
+    settings: Settings,
+    place: Place,
     split: Split,
     users: int | None,
     command: str,
@@ -289,9 +292,10 @@ def evaluate_model(
 
     Args:
         run: Run folder.
-        checkpoint: Folder in Hugging Face format.
+        checkpoint: Folder in Hugging Face format; on servers, the one that they run.
         name: Name of the evaluation.
-        decoding: How to ask; its seed also draws the sample of users and the bootstrap.
+        settings: How to ask; the seed also draws the sample of users and the bootstrap.
+        place: Where the model runs.
         split: Whose item is to be predicted.
         users: Size of the sample of users; None asks all.
         command: What was typed, for the record.
@@ -304,102 +308,89 @@ def evaluate_model(
         What happened; None in every process but the leading one.
 
     Raises:
-        GreamError: An input is missing, the checkpoint does not fit the catalogue, or the name is taken or
-            unfit.
+        GreamError: An input is missing, the checkpoint does not fit the catalogue, servers fail, or the name is taken
+            or unfit.
     """
-    check_name(name)
+    _check_name(name)
+    files = checkpoint_files(checkpoint)
+    settings = settle(settings, checkpoint, own_prompt=template is None)
     interactions, ids_path = run / "interactions.parquet", index or run / "index.json"
-    label = label_of(checkpoint, run)
+    label = _label_of(checkpoint, run)
     processes = join_processes()
 
-    def read() -> tuple[pl.DataFrame, ItemIds, Cases]:
-        table, ids = read_interactions(interactions), ItemIds.load(ids_path)
-        return table, ids, held_out(table, split).sample(users, decoding.seed)
+    def read() -> tuple[pl.DataFrame, Cases]:
+        table = read_interactions(interactions)
+        return table, held_out(table, split).sample(users, settings.seed)
 
-    def predict(ids: ItemIds, cases: Cases, parts: Path) -> None:
-        prompt = None if template is None else PromptTemplate.load(template)
-        recommender = Recommender(checkpoint, ids, decoding, prompt)
-        predict_in_chunks(recommender, cases, decoding.batch_size, parts, processes)
+    def predict(cases: Cases, out: Path) -> Engine:
+        model = place.model(checkpoint, out)
+        engine = Engine.open(model, checkpoint, ids_path, settings, template)
+        predict_in_chunks(engine, cases, place.step or len(cases.users), out / "parts", processes)
         processes.wait()
+        return engine
 
     def build(out: Path) -> None:
-        table, ids, cases = read()
-        decoding.check_exclusion(cases.histories, len(ids.ids))
-        parts = out / "parts"
-        parts.mkdir(exist_ok=True)
-        processes.from_leader(str(parts))
-        predict(ids, cases, parts)
-        predictions, costs = collect_chunks(cases, decoding.batch_size, parts)
-        result = model_result(
-            name,
-            decoding,
-            predictions,
-            costs,
-            cases,
-            training_matrix(table, len(ids)),
-            catalogue=len(ids),
+        table, cases = read()
+        _check_exclusion(settings, cases.histories, ids_path)
+        (out / "parts").mkdir(exist_ok=True)
+        processes.from_leader(str(out))
+        engine = predict(cases, out)
+        if engine.decoder.retries:
+            causes = ", ".join(f"{count} after {cause}" for cause, count in sorted(engine.decoder.retries.items()))
+            print(f"[eval-{name}] tried again: {causes}", flush=True)
+        predictions, costs = collect_chunks(cases, place.step or len(cases.users), out / "parts")
+        items = np.array(predictions["items"].to_list(), dtype=np.int64)  # [N, k]
+        catalogue = len(engine.ids)
+        latency = np.percentile(costs["latency"].to_numpy(), (50, 95))
+        prompt_tokens, written_tokens, malformed, seconds = (
+            float(costs[column].to_numpy().mean())
+            for column in ("prompt_tokens", "written_tokens", "malformed_chains", "seconds")
+        )
+        asked = dataclasses.asdict(settings) | place.recorded
+        result = Result(
+            name=name,
+            mode=mode,
             split=split,
+            history="excluded" if settings.exclude_history else "allowed",
             checkpoint=label,
-            seconds_per_user=float(costs["seconds"].to_numpy().mean()) / processes.count,
-            settings={
+            **measure(items, cases.targets, catalogue=catalogue, seed=settings.seed),
+            malformed_rate=None if mode == "direct" else malformed / settings.chains,
+            seconds_per_user=seconds / processes.count,
+            exposure=exposure_of(items, training_matrix(table, catalogue), cases.histories, catalogue),
+            cost=Cost(
+                latency_p50=float(latency[0]),
+                latency_p95=float(latency[1]),
+                prompt_tokens=prompt_tokens,
+                written_tokens=written_tokens,
+            ),
+            pass_at=_pass_at(items, cases, settings.seed) if mode == "sampled" else None,
+            seed=settings.seed,
+            settings={key: value for key, value in asked.items() if key not in ("k", "seed")}
+            | {
                 "index": ids_path.name,
                 "prompt": None if template is None else template.name,
                 "processes": processes.count,
             },
-            packages=("torch", "transformers"),
+            versions=versions_of("numpy", "polars", *place.packages),
             command=command,
         )
         write_result(out, result, predictions)
 
+    mode: Mode = "sampled" if settings.combine == Combine.answers else settings.mode.value
     if processes.rank > 0:
-        place = processes.from_leader(None)
-        if place is not None:
-            _, ids, cases = read()
-            predict(ids, cases, Path(place))
+        folder = processes.from_leader(None)
+        if folder is not None:
+            predict(read()[1], Path(folder))
         return None
-    inputs = model_inputs(interactions, ids_path, checkpoint) | ({} if template is None else {"prompt": template})
-    done = run_model_stage(run, name, decoding, split, users, label, inputs, build, overwrite=overwrite, keep=keep)
-    if not done.ran:
-        processes.from_leader(None)
-    return done
-
-
-def run_model_stage(
-    run: Path,
-    name: str,
-    asking: Asking,
-    split: Split,
-    users: int | None,
-    checkpoint: str,
-    inputs: Mapping[str, Path],
-    build: Callable[[Path], None],
-    *,
-    overwrite: bool,
-    keep: bool = False,
-) -> StageResult:
-    """Make ``eval/NAME`` of a model, wherever it runs; what is there of the same configuration stays.
-
-    Args:
-        run: Run folder.
-        name: Of the evaluation.
-        asking: How the model is asked.
-        split: Whose item is to be predicted.
-        users: Size of the sample of users; None for all.
-        checkpoint: Label of the model.
-        inputs: Paths read, by role.
-        build: Writes the evaluation, and goes on with what a killed one left.
-        overwrite: Replace an evaluation made with another configuration or by other code.
-        keep: Accept one that other code made.
-
-    Raises:
-        GreamError: See `gream.stage.run_stage`.
-    """
-    return run_stage(
+    done = run_stage(
         run,
         f"eval-{name}",
-        config={"mode": asking.mode, "k": K, "split": split, "users": users, "checkpoint": checkpoint}
-        | dataclasses.asdict(asking),
-        inputs=inputs,
+        config={"mode": mode, "split": split, "users": users, "checkpoint": label}
+        | dataclasses.asdict(settings)
+        | place.recorded,
+        inputs={"interactions": interactions, "ids": ids_path}
+        | {f"checkpoint/{path.name}": path for path in files}
+        | ({} if template is None else {"prompt": template}),
         outputs=outputs_of(name),
         code=code_of(build),
         build=build,
@@ -407,75 +398,19 @@ def run_model_stage(
         keep=keep,
         keep_partial=True,
     )
+    if not done.ran:
+        processes.from_leader(None)
+    return done
 
 
-def model_inputs(interactions: Path, ids: Path, checkpoint: Path) -> dict[str, Path]:
-    """What the evaluation of a model reads, by role."""
-    files = {f"checkpoint/{path.name}": path for path in checkpoint_files(checkpoint)}
-    return {"interactions": interactions, "ids": ids} | files
-
-
-def model_result(
-    name: str,
-    asking: Asking,
-    predictions: pl.DataFrame,
-    costs: pl.DataFrame,
-    cases: Cases,
-    train: npt.NDArray[np.int64],
-    *,
-    catalogue: int,
-    split: Split,
-    checkpoint: str,
-    seconds_per_user: float,
-    settings: Mapping[str, str | int | float | None],
-    packages: Sequence[str],
-    command: str,
-) -> Result:
-    """``metrics.json`` of a model, wherever it ran.
-
-    Args:
-        name: Of the evaluation.
-        asking: How the model was asked.
-        predictions: A row per user, see `predictions_table`.
-        costs: A row per user: seconds of ``latency``, ``prompt_tokens``, ``written_tokens`` and, of the user's chains,
-            ``malformed_chains``.
-        cases: The users.
-        train: Users and items of the training interactions, ``[2, M]``.
-        catalogue: Number of items.
-        split: Whose item was to be predicted.
-        checkpoint: Label of the model.
-        seconds_per_user: One over the throughput.
-        settings: Recorded beside those of ``asking``.
-        packages: Whose versions are recorded.
-        command: What was typed.
-    """
-    items = np.array(predictions["items"].to_list(), dtype=np.int64)  # [N, k]
-    latency = np.percentile(costs["latency"].to_numpy(), (50, 95))
-    prompt_tokens, written_tokens, malformed = (
-        float(costs[column].to_numpy().mean()) for column in ("prompt_tokens", "written_tokens", "malformed_chains")
-    )
-    return Result(
-        name=name,
-        mode=asking.mode,
-        split=split,
-        history="excluded" if asking.exclude_history else "allowed",
-        checkpoint=checkpoint,
-        **measure(items, cases.targets, catalogue=catalogue, seed=asking.seed),
-        malformed_rate=None if asking.mode == "direct" else malformed / asking.chains,
-        seconds_per_user=seconds_per_user,
-        exposure=exposure_of(items, train, cases.histories, catalogue),
-        cost=Cost(
-            latency_p50=float(latency[0]),
-            latency_p95=float(latency[1]),
-            prompt_tokens=prompt_tokens,
-            written_tokens=written_tokens,
-        ),
-        pass_at=_pass_at(items, cases, asking.seed) if asking.mode == "sampled" else None,
-        seed=asking.seed,
-        settings={key: value for key, value in dataclasses.asdict(asking).items() if key != "seed"} | dict(settings),
-        versions=versions_of("numpy", "polars", *packages),
-        command=command,
-    )
+def _check_exclusion(settings: Settings, histories: Sequence[Sequence[int]], index: Path) -> None:
+    """Refuse to leave out histories that leave less than a list."""
+    ids, longest = len(ItemIds.load(index).ids), max(map(len, histories))
+    if settings.exclude_history and ids - longest < settings.list_length:
+        raise GreamError(
+            f"--exclude-history: a history of {longest} items leaves fewer than the {settings.list_length} of a list, "
+            f"as the catalogue has {ids}; ask without it"
+        )
 
 
 def _pass_at(answers: npt.NDArray[np.int64], cases: Cases, seed: int) -> dict[str, Interval]:
@@ -485,7 +420,7 @@ def _pass_at(answers: npt.NDArray[np.int64], cases: Cases, seed: int) -> dict[st
     return {f"pass@{k}": mean_with_interval(pass_at_k(hits, n, k), seed) for k in (1, 5, 10) if k <= n}
 
 
-def check_name(name: str) -> None:
+def _check_name(name: str) -> None:
     """Refuse what is no name of an evaluation of a model."""
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         raise GreamError(f"--name '{name}': letters, digits, '-', '_' and '.' only")
@@ -493,7 +428,7 @@ def check_name(name: str) -> None:
         raise GreamError(f"--name '{name}' is the name of a baseline; choose another")
 
 
-def label_of(path: Path, run: Path) -> str:
+def _label_of(path: Path, run: Path) -> str:
     """``path`` as seen from the run folder; its name alone where it lies elsewhere."""
     try:
         return path.resolve().relative_to(run.resolve()).as_posix()

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
+from gream.decoding.choices import Score
+from gream.engine.settings import Device, Mode, Settings
 from gream.errors import exit_with_error_line
 from gream.options import (
     BatchSizeOption,
     BeamsOption,
+    ChainsOption,
     ChainTokensOption,
     CheckpointOption,
     DeviceOption,
     ExcludeOption,
     FormOption,
     HistoryOption,
+    IndexOption,
+    PromptOption,
     RunOption,
+    ScoreOption,
+    TemperatureOption,
     with_groups,
 )
-
-if TYPE_CHECKING:
-    from .recommend import Settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -34,23 +38,28 @@ class Recommending:
     run: RunOption
     checkpoint: CheckpointOption
     beams: BeamsOption = 20
-    history: HistoryOption = 20
+    score: ScoreOption = Score.vocabulary
     exclude_history: ExcludeOption = False
     chain_tokens: ChainTokensOption = 512
-    form: FormOption = "question"
+    temperature: TemperatureOption = 0.0
+    chains: ChainsOption = 1
+    history: HistoryOption = None
+    form: FormOption = None
+    index: IndexOption = None
+    prompt: PromptOption = None
     batch_size: BatchSizeOption = 16
-    device: DeviceOption = "auto"
+    device: DeviceOption = Device.auto
 
+    @property
     def settings(self) -> Settings:
         """How the model is asked."""
-        from .recommend import Settings
-
         return Settings(
             beams=self.beams,
+            score=self.score,
             history=self.history,
             chain_tokens=self.chain_tokens,
-            batch_size=self.batch_size,
-            device=self.device,
+            temperature=self.temperature,
+            chains=self.chains,
             form=self.form,
             exclude_history=self.exclude_history,
         )
@@ -66,16 +75,27 @@ def recommend(
     users: Annotated[
         Path | None, typer.Option(help='JSON lines {"user": NAME, "history": [ITEM, ...]}, instead of --item.')
     ] = None,
-    mode: Annotated[
-        Literal["direct", "reasoning"], typer.Option(help="Ask at once, or after a chain of reasoning.")
-    ] = "reasoning",
+    mode: Annotated[Mode, typer.Option(help="Ask at once, or after a chain of reasoning.")] = Mode.reasoning,
     k: Annotated[int, typer.Option("-k", min=1, help="Items per list.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per user instead of tables.")] = False,
 ) -> None:
     """Rank items for a history, or for a file of users."""
     from .recommend_command import recommend_command
 
-    recommend_command(model.run, model.checkpoint, model.settings(), mode, item or [], users, k, as_json=as_json)
+    recommend_command(
+        model.run,
+        model.checkpoint,
+        model.settings,
+        mode,
+        item or [],
+        users,
+        k,
+        device=model.device,
+        batch_size=model.batch_size,
+        as_json=as_json,
+        index=model.index,
+        template=model.prompt,
+    )
 
 
 @app.command()
@@ -89,7 +109,18 @@ def serve(
     """Serve recommendations over HTTP, with a page to try them on."""
     from .serve_command import serve_command
 
-    serve_command(model.run, model.checkpoint, model.settings(), host, port, waiting)
+    serve_command(
+        model.run,
+        model.checkpoint,
+        model.settings,
+        host,
+        port,
+        waiting,
+        device=model.device,
+        batch_size=model.batch_size,
+        index=model.index,
+        template=model.prompt,
+    )
 
 
 if __name__ == "__main__":

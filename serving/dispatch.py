@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from gream.engine.settings import Mode
 from gream.errors import GreamError
 
-from .recommend import Mode, Recommendation
+from .recommend import Recommendation
 
 # Lists for some histories in one mode, at most so many items each.
 Recommend = Callable[[Mode, Sequence[Sequence[int]], int], list[Recommendation]]

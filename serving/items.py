@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gream.errors import GreamError
-from gream.semantic_ids.catalog import Catalog
+from gream.semantic_ids.item_ids import ItemIds
 from gream.semantic_ids.vocabulary import find_tokens
 from gream.tables import read_table
 from rapidfuzz import fuzz, process, utils
@@ -50,17 +50,23 @@ class Item:
 
 
 class Items:
-    """All items of a run, to be looked up and searched."""
+    """All items of a run, to be looked up and searched.
 
-    def __init__(self, items: Sequence[Item], catalog: Catalog) -> None:
+    Attributes:
+        ids: Their semantic ids.
+        index: The file that these are from.
+    """
+
+    def __init__(self, items: Sequence[Item], ids: ItemIds, index: Path) -> None:
         """Take the items, in the order of their numbers.
 
         Args:
             items: Item 0 first.
-            catalog: Their semantic ids.
+            ids: Their semantic ids.
+            index: The file that these are from.
         """
         self._items = tuple(items)
-        self.catalog = catalog
+        self.ids, self.index = ids, index
         self._by_id = {item.item_id: item.number for item in items}
         # As the comparison sees them: lower case, letters and digits only.
         self._plain = [utils.default_process(item.title) for item in items]
@@ -70,25 +76,27 @@ class Items:
                 self._by_title[plain].append(item.number)
 
     @staticmethod
-    def load(run: Path) -> Items:
-        """Read ``items.parquet`` and ``index.json`` of a run folder.
+    def load(run: Path, index: Path | None = None) -> Items:
+        """Read ``items.parquet`` of a run folder, and its ``index.json`` or another of the same items.
 
         Raises:
             GreamError: A file cannot be read, or the two do not belong together.
         """
-        catalog = Catalog.load(run / "index.json")
+        index = index or run / "index.json"
+        ids = ItemIds.load(index)
         path = run / "items.parquet"
         rows = read_table(path, *_COLUMNS).sort("item").rows()
-        if [row[0] for row in rows] != list(range(len(catalog))):
+        if [row[0] for row in rows] != list(range(len(ids))):
             raise GreamError(
-                f"{path}: holds {len(rows)} items where index.json has 0 to {len(catalog) - 1}; make both again"
+                f"{path}: holds {len(rows)} items where {index.name} has 0 to {len(ids) - 1}; make both again"
             )
         return Items(
             [
-                Item(number, item_id, title or "", (kinds or [""])[-1], catalog.ids[number])
+                Item(number, item_id, title or "", (kinds or [""])[-1], ids.of_items[number])
                 for number, item_id, title, kinds in rows
             ],
-            catalog,
+            ids,
+            index,
         )
 
     def __len__(self) -> int:
@@ -113,12 +121,14 @@ class Items:
             return number
         tokens = find_tokens(entry)
         if tokens and "".join(tokens) == "".join(entry.split()):
-            found = self.catalog.item_of(tokens)
-            if found is None:
-                raise UnknownItemError(
-                    f"no item has the semantic id {_short(entry)}; see index.json for those that exist"
-                )
-            return found
+            found = self.ids.items_in(entry)
+            if len(found) == 1:
+                return found[0]
+            raise UnknownItemError(
+                f"{len(found)} items have the semantic id {_short(entry)}; name one by its id, e.g. {self._some(found)}"
+                if found
+                else f"no item has the semantic id {_short(entry)}; see index.json for those that exist"
+            )
         plain = utils.default_process(entry)
         near = [] if plain in self._by_title else self._similar(plain, _NEAREST + 1)
         if near and near[0][1] >= _SURE and (len(near) == 1 or near[0][1] - near[1][1] >= _AHEAD):
@@ -127,8 +137,9 @@ class Items:
         if len(same) == 1:
             return same[0]
         if same:
-            ids = ", ".join(self[number].item_id for number in same[:_NEAREST])
-            raise UnknownItemError(f"{len(same)} items are titled '{_short(entry)}'; name one by its id, e.g. {ids}")
+            raise UnknownItemError(
+                f"{len(same)} items are titled '{_short(entry)}'; name one by its id, e.g. {self._some(same)}"
+            )
         titles = "; ".join(f"'{_short(self[number].title)}'" for number, score in near[:_NEAREST] if score >= _SIMILAR)
         raise UnknownItemError(
             f"no item has the id or title '{_short(entry)}'; "
@@ -147,8 +158,7 @@ class Items:
         found: dict[int, None] = {}
         if (number := self._by_id.get(query)) is not None:
             found[number] = None
-        if (named := self.catalog.item_in(query)) is not None:
-            found[named] = None
+        found.update(dict.fromkeys(self.ids.items_in(query)))
         words = plain.split()
         for number, title in enumerate(self._plain):
             if len(found) >= limit:
@@ -158,6 +168,9 @@ class Items:
         if len(found) < limit and plain:
             found.update((number, None) for number, score in self._similar(plain, limit) if score >= _SIMILAR)
         return list(found)[:limit]
+
+    def _some(self, numbers: Sequence[int]) -> str:
+        return ", ".join(self[number].item_id for number in numbers[:_NEAREST])
 
     def _similar(self, plain: str, limit: int) -> list[tuple[int, float]]:
         """Items with their similarity, nearest first, items of one title once."""

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 from gream.config import Config
-from gream.dialogue import ANSWER_CLOSE, Form, parse_reasoned_answer
+from gream.decoding.chain_text import Chain
+from gream.dialogue import ANSWER_CLOSE, parse_reasoned_answer
+from gream.engine.checkpoint import checkpoint_files, resolve_device
+from gream.engine.contract import settle
+from gream.engine.engine import Engine
+from gream.engine.settings import Device, Mode, Settings
 from gream.errors import GreamError
 from gream.files import Row, iterate_jsonl
-from gream.semantic_ids.trie import PrefixTrie
-
-from eval.asking import chain_room, encode_prompts, prompt_text
-from eval.checkpoint import (
-    Device,
-    catalogue_token_ids,
-    checkpoint_files,
-    load_checkpoint,
-    resolve_device,
-)
 
 from .items import Item, Items
-
-Mode = Literal["direct", "reasoning"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 
 # Entries of a history that are looked up at all; what exceeds the prompt's window is left out of it anyway.
 LONGEST_HISTORY = 500
@@ -52,7 +44,7 @@ class RankedItem(ItemOut):
 
     Attributes:
         rank: From 1.
-        score: Log-probability of the item's id, given the chain in reasoning mode.
+        score: Log-probability of the item's id, given the chain in reasoning mode, averaged over several.
     """
 
     rank: int
@@ -86,7 +78,7 @@ class Recommendation(Config):
     """A ranked list for one history.
 
     Attributes:
-        mode: "direct" or "reasoning".
+        mode: How it was asked for.
         history: As it was understood, oldest first: the items that stand in the prompt.
         left_out: Earlier items that did not fit the prompt's window.
         reasoning: None in direct mode.
@@ -100,60 +92,66 @@ class Recommendation(Config):
     items: tuple[RankedItem, ...]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How the model is asked.
-
-    Attributes:
-        beams: Hypotheses per step, and the most items of a list.
-        history: Most recent items in the prompt.
-        chain_tokens: Most tokens of a chain.
-        batch_size: Histories decoded together.
-        device: "cpu", "cuda", or "auto" for the latter where there is one.
-        form: Of the direct prompt, as the model was trained on it.
-        exclude_history: Whether lists leave out all items of the history.
-    """
-
-    beams: int = 20
-    history: int = 20
-    chain_tokens: int = 512
-    batch_size: int = 16
-    device: Device = "cpu"
-    form: Form = "question"
-    exclude_history: bool = False
-
-
-class LocalModel:
-    """A checkpoint in this process, loaded once for both modes. Not for two threads at a time.
+class Recommender:
+    """A checkpoint in this process, loaded once for all modes. Not for two threads at a time.
 
     Attributes:
         items: The run's items.
-        settings: How the model is asked.
-        longest_list: Most items that can be asked for.
+        beams: Most items that can be asked for.
+        longest_list: The same, where the catalogue is not smaller.
     """
 
-    def __init__(self, checkpoint: Path, items: Items, settings: Settings) -> None:
-        """Load model and tokenizer.
+    def __init__(
+        self,
+        checkpoint: Path,
+        items: Items,
+        settings: Settings,
+        *,
+        device: Device,
+        batch_size: int,
+        modes: Sequence[Mode] = tuple(Mode),
+        template: Path | None = None,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            checkpoint: Its folder.
+            items: The run's items, with the ids that the model knows them by.
+            settings: How it is asked after a chain; without one where it is asked at once.
+            device: Where it runs.
+            batch_size: Histories decoded together.
+            modes: Those whose settings are checked now, and not when the first history comes.
+            template: Text file with the prompt of a model trained elsewhere.
 
         Raises:
             GreamError: The folder is no checkpoint, its tokenizer lacks a token of the catalogue, or a setting is
                 impossible.
         """
         # Here, so that what is wrong with the arguments is said before seconds of imports.
-        from gream.decoding.beam import TrieBeamSearch
-        from gream.decoding.chain import ChainWriter
+        from gream.engine.local import LocalModel
 
         checkpoint_files(checkpoint)
-        device = resolve_device(settings.device)
         self.items = items
-        self.settings = settings
-        model, self._tokenizer = load_checkpoint(checkpoint, device)
-        self._limit: int = model.config.max_position_embeddings
-        trie = PrefixTrie.build(catalogue_token_ids(items.catalog, self._tokenizer, checkpoint))
-        self._depth = trie.depth
+        self.beams = settings.beams
         self.longest_list = min(settings.beams, len(items))
-        self._search = TrieBeamSearch(model, trie, k=self.longest_list, beams=settings.beams)
-        self._writer = ChainWriter(model, self._tokenizer, budget=settings.chain_tokens, batch_size=settings.batch_size)
+        self._settings = replace(settings, k=self.longest_list)
+        for mode in modes:
+            settle(self._settings_of(mode), checkpoint, own_prompt=template is None)
+        self._model = LocalModel.load(checkpoint, resolve_device(device), batch_size)
+        self._checkpoint, self._template = checkpoint, template
+        self._engines: dict[Mode, Engine] = {}
+        for mode in modes:
+            self._engine(mode)
+
+    def _settings_of(self, mode: Mode) -> Settings:
+        return self._settings if mode is Mode.reasoning else self._settings.direct
+
+    def _engine(self, mode: Mode) -> Engine:
+        if mode not in self._engines:
+            self._engines[mode] = Engine.open(
+                self._model, self._checkpoint, self.items.index, self._settings_of(mode), self._template
+            )
+        return self._engines[mode]
 
     def recommend(self, mode: Mode, histories: Sequence[Sequence[int]], k: int) -> list[Recommendation]:
         """Lists for some histories, decoded together.
@@ -169,62 +167,44 @@ class LocalModel:
         """
         if not all(histories):
             raise GreamError("an empty history: at least one item needed")
-        if not 1 <= k <= self.settings.beams:
-            raise GreamError(f"a list of {k} items: 1 to {self.settings.beams} (the beams) needed")
-        windows = [history[-self.settings.history :] for history in histories]
-        reasoned = mode == "reasoning"
-        texts = [
-            prompt_text([self.items.catalog.text(item) for item in window], reasoned=reasoned, form=self.settings.form)
-            for window in windows
-        ]
-        room = self._depth + (chain_room(self.settings.chain_tokens) if reasoned else 0)
-        prompts = encode_prompts(self._tokenizer, texts, room=room, limit=self._limit)
-        chains = None
-        if reasoned:
-            chains = self._writer.write(prompts, keys=range(len(prompts)))
-            prompts = [[*prompt, *chain.tokens] for prompt, chain in zip(prompts, chains, strict=True)]
-        found = self._search.search(prompts, histories if self.settings.exclude_history else None)
+        if not 1 <= k <= self.beams:
+            raise GreamError(f"a list of {k} items: 1 to {self.beams} (the beams) needed")
+        engine = self._engine(mode)
+        # Of the history alone, so that sampled chains do not depend on who else is asking.
+        keys = [zlib.crc32(repr(tuple(history)).encode()) for history in histories]
+        answers = engine.answer(engine.queries(histories, keys))
         return [
             Recommendation(
                 mode=mode,
-                history=tuple(shown(self.items[item]) for item in windows[row]),
-                left_out=len(history) - len(windows[row]),
-                reasoning=None
-                if chains is None
-                else self._reasoning(chains[row].text, chains[row].complete, int(found.items[row, 0])),
+                history=tuple(shown(self.items[item]) for item in engine.window(history)),
+                left_out=len(history) - len(engine.window(history)),
+                reasoning=None if answer.chain is None else self._reasoning(answer.chain, answer.items[0]),
                 items=tuple(
-                    _ranked(self.items[int(item)], rank, float(score))
-                    for rank, (item, score) in enumerate(
-                        zip(found.items[row, :k], found.scores[row, :k], strict=True), start=1
-                    )
-                    if item >= 0
+                    RankedItem(rank=rank, score=score, **dict(shown(self.items[item])))
+                    for rank, (item, score) in enumerate(zip(answer.items[:k], answer.scores[:k], strict=True), start=1)
                 ),
             )
-            for row, history in enumerate(histories)
+            for history, answer in zip(histories, answers, strict=True)
         ]
 
-    def _reasoning(self, text: str, complete: bool, best: int) -> Reasoning:
+    def _reasoning(self, chain: Chain, best: int) -> Reasoning:
         # The grammar is that of a whole answer: the first item ends it.
-        stages = parse_reasoned_answer(text + self.items.catalog.text(best) + ANSWER_CLOSE)
-        kept = [self.items.catalog.item_in(part) for part in stages.history] if stages else []
+        stages = parse_reasoned_answer(chain.text + self.items.ids.text(best) + ANSWER_CLOSE)
+        kept = [self.items.ids.items_in(part) for part in stages.history] if stages else []
         return Reasoning(
-            text=text,
-            complete=complete,
+            text=chain.text,
+            complete=chain.complete,
             evidence=stages.evidence if stages else None,
             preference=stages.preference if stages else None,
             intent=stages.intent if stages else None,
             recommendation=stages.recommendation if stages else None,
-            kept=tuple(shown(self.items[item]) for item in kept if item is not None),
+            kept=tuple(shown(self.items[found[0]]) for found in kept if found),
         )
 
 
 def shown(item: Item) -> ItemOut:
     """An item without its number."""
     return ItemOut(item_id=item.item_id, title=item.title, category=item.category, semantic_id=item.tokens)
-
-
-def _ranked(item: Item, rank: int, score: float) -> RankedItem:
-    return RankedItem(rank=rank, score=score, **dict(shown(item)))
 
 
 @dataclass(frozen=True)
@@ -282,10 +262,9 @@ def _asked(row: Row, items: Items) -> Asked:
 
 
 def recommend_all(
-    model: LocalModel, mode: Mode, users: Sequence[Asked], k: int
+    recommender: Recommender, mode: Mode, users: Sequence[Asked], k: int, batch_size: int
 ) -> Iterator[tuple[Asked, Recommendation]]:
     """Lists of all users, in their order, batch by batch."""
-    size = model.settings.batch_size
-    for start in range(0, len(users), size):
-        some = users[start : start + size]
-        yield from zip(some, model.recommend(mode, [user.history for user in some], k), strict=True)
+    for start in range(0, len(users), batch_size):
+        some = users[start : start + batch_size]
+        yield from zip(some, recommender.recommend(mode, [user.history for user in some], k), strict=True)

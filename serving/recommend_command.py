@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gream.console import make_console
+from gream.engine.settings import Device, Mode, Settings
 from gream.errors import GreamError
 from rich import box
 from rich.console import Console
@@ -17,7 +18,7 @@ from rich.text import Text
 from tqdm import tqdm
 
 from .items import Items
-from .recommend import Asked, LocalModel, Mode, Recommendation, Settings, find_history, read_users, recommend_all
+from .recommend import Asked, Recommendation, Recommender, find_history, read_users, recommend_all
 
 
 def recommend_command(
@@ -29,7 +30,11 @@ def recommend_command(
     users: Path | None,
     k: int,
     *,
+    device: Device,
+    batch_size: int,
     as_json: bool,
+    index: Path | None = None,
+    template: Path | None = None,
 ) -> None:
     """Print lists for one history or for a file of users, each as soon as its batch is done.
 
@@ -41,7 +46,11 @@ def recommend_command(
         entries: One history.
         users: File of users, instead.
         k: Items per list.
+        device: Where the model runs.
+        batch_size: Histories decoded together.
         as_json: JSON lines instead of tables.
+        index: Ids that the model knows the run's items by; None for the run's own.
+        template: Text file with the prompt of a model trained elsewhere.
 
     Raises:
         GreamError: Nothing or too much is asked for, an item is unknown, or the model does not fit.
@@ -49,12 +58,14 @@ def recommend_command(
     if bool(entries) == bool(users):
         raise GreamError("name either the items of one history, each with --item, or a file of users with --users")
     # Everything that was typed is checked before the model is loaded.
-    items = Items.load(run)
+    items = Items.load(run, index)
     asked = [Asked(None, find_history(items, entries))] if users is None else read_users(users, items)
-    model = LocalModel(checkpoint, items, settings)
+    recommender = Recommender(
+        checkpoint, items, settings, device=device, batch_size=batch_size, modes=[mode], template=template
+    )
     console = make_console()
     several = users is not None
-    lists = recommend_all(model, mode, asked, k)
+    lists = recommend_all(recommender, mode, asked, k, batch_size)
     for user, found in tqdm(lists, total=len(asked), unit=" users", disable=not several or not sys.stderr.isatty()):
         if as_json:
             print(_json_line(user, found), flush=True)

@@ -6,17 +6,30 @@ import socket
 from pathlib import Path
 
 import uvicorn
+from gream.engine.settings import Device, Mode, Settings
 from gream.errors import GreamError
 
 from .items import Items
-from .recommend import LocalModel, Settings
+from .recommend import Recommender
 from .service import make_service
 
 # Seconds that requests under way get when the service is told to stop.
 _GRACE = 10
 
 
-def serve_command(run: Path, checkpoint: Path, settings: Settings, host: str, port: int, waiting: int) -> None:
+def serve_command(
+    run: Path,
+    checkpoint: Path,
+    settings: Settings,
+    host: str,
+    port: int,
+    waiting: int,
+    *,
+    device: Device,
+    batch_size: int,
+    index: Path | None = None,
+    template: Path | None = None,
+) -> None:
     """Load the model, listen, say where, and serve until a signal comes.
 
     Args:
@@ -26,19 +39,27 @@ def serve_command(run: Path, checkpoint: Path, settings: Settings, host: str, po
         host: Address to listen on.
         port: 0 takes a free one.
         waiting: Requests that may wait.
+        device: Where the model runs.
+        batch_size: Requests decoded together.
+        index: Ids that the model knows the run's items by; None for the run's own.
+        template: Text file with the prompt of a model trained elsewhere.
 
     Raises:
         GreamError: The port cannot be had, or run and model do not fit.
     """
     with _listening(host, port) as listener:  # before the model is loaded, which takes longer
-        items = Items.load(run)
-        model = LocalModel(checkpoint, items, settings)
+        items = Items.load(run, index)
+        # A prompt from elsewhere may be for one mode only.
+        modes = tuple(Mode) if template is None else (Mode.direct,)
+        recommender = Recommender(
+            checkpoint, items, settings, device=device, batch_size=batch_size, modes=modes, template=template
+        )
         app = make_service(
             items,
-            model.recommend,
-            longest_list=model.longest_list,
+            recommender.recommend,
+            longest_list=recommender.longest_list,
             name=run.resolve().name,
-            batch_size=settings.batch_size,
+            batch_size=batch_size,
             limit=waiting,
         )
         listener.listen()  # who reads the line below may connect

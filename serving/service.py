@@ -15,6 +15,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from gream.config import Config
+from gream.engine.settings import Mode
 from gream.errors import GreamError
 from gream.page import render
 from markupsafe import Markup
@@ -23,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .dispatch import BusyError, Dispatcher, Recommend
 from .items import Items, UnknownItemError
-from .recommend import ItemOut, Mode, Recommendation, find_history, shown
+from .recommend import ItemOut, Recommendation, find_history, shown
 
 _PAGE = Path(__file__).with_name("page_service")
 
@@ -47,7 +48,7 @@ class RecommendRequest(Config):
     """
 
     history: Annotated[list[Entry], Field(min_length=1, max_length=MOST_ENTRIES)]
-    mode: Mode = "direct"
+    mode: Mode = Mode.direct
     k: int = USUAL_LIST
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from gream.dialogue import CHAT_TEMPLATE, direct_prompt, reasoning_prompt, render_prompt
+from gream.dialogue import CHAT_TEMPLATE, Form, direct_prompt, reasoning_prompt, render_prompt
+from gream.engine.contract import Contract, ids_digest, prompt_version
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.vocabulary import level_token
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -144,10 +145,18 @@ def make_catalog(items: int) -> Catalog:
     )
 
 
-def make_checkpoint(run: Path, name: str = "alignment") -> Path:
-    """A random model that knows the tokens of the run's catalogue, saved under ``checkpoints``."""
+def make_checkpoint(run: Path, name: str = "alignment", form: Form | None = None, history: int = 3) -> Path:
+    """A random model that knows the tokens of the run's catalogue, saved under ``checkpoints``.
+
+    With a contract where ``form`` is given; without, it is a model that says nothing about how it was trained.
+    """
     folder = run / "checkpoints" / name
-    tokenizer = make_tokenizer(Catalog.load(run / "index.json"))
-    make_model(len(tokenizer)).save_pretrained(folder)
+    catalog = Catalog.load(run / "index.json")
+    tokenizer = make_tokenizer(catalog)
+    model = make_model(len(tokenizer))
+    if form is not None:
+        contract = Contract(ids=ids_digest(catalog.ids), form=form, history=history, prompts=prompt_version(form))
+        model.config.gream = contract.model_dump(mode="json")
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
-from gream.dialogue import CHAT_TEMPLATE, ReasonedAnswer, reasoning_prompt, render_prompt
+from gream.dialogue import CHAT_TEMPLATE, Form, ReasonedAnswer, reasoning_prompt, render_prompt
+from gream.engine.contract import Contract, ids_digest, prompt_version
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.vocabulary import level_token
 
@@ -148,6 +149,8 @@ def make_task(folder: Path, head_dim: int = 16) -> Path:
     tokenizer, catalog = tiny_tokenizer(), tiny_catalog()
     model = tiny_model(tokenizer, head_dim=head_dim)
     teach_format(model, tokenizer, catalog, steps=400)
+    agreed = Contract(ids=ids_digest(catalog.ids), form=Form.question, history=2, prompts=prompt_version(Form.question))
+    model.config.gream = agreed.model_dump(mode="json")
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     catalog.save(folder / "index.json")

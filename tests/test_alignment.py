@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
 from eval_support import make_checkpoint, make_run
 from gream.dialogue import DIRECT_QUESTION, Form, direct_text
+from gream.engine.engine import Engine
+from gream.engine.local import LocalModel
+from gream.engine.settings import Settings
 from gream.semantic_ids.catalog import Catalog
 from gream.tasks import ITEM_TEXTS, USER_TEXTS, Material, Record, render_record, reworded, slots_of
 from gream.templates import TEMPLATES, Task
@@ -21,7 +24,6 @@ from transformers import AutoTokenizer
 from data_processing.config import SftConfig
 from data_processing.rows.alignment import Records, draw_records
 from data_processing.tables import Sequences
-from eval.generative import Decoding, Recommender
 
 ITEMS = 6
 NOTHING = {"next_item": 0, "id_to_text": 0, "text_to_id": 0, "fused_next": 0, "search": 0, "preference": 0}
@@ -190,15 +192,14 @@ def test_a_later_epoch_says_the_same_in_other_words() -> None:
     assert len(set(epoch)) > 2
 
 
-def test_evaluation_asks_in_the_form_of_the_rows(tmp_path: Path) -> None:
-    """By ``Decoding.form``: the question of a next-item row, or the beginning of a sequence row."""
+def test_the_engine_asks_in_the_form_of_the_rows(tmp_path: Path) -> None:
+    """By ``Settings.form``: the question of a next-item row, or the beginning of a sequence row."""
     run = make_run(tmp_path / "run")
     checkpoint, catalog = make_checkpoint(run), Catalog.load(run / "index.json")
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    settings: dict[str, Any] = {"beams": 30, "batch_size": 2, "score": "vocabulary", "history": 3, "device": "cpu"}
+    tokenizer, model = AutoTokenizer.from_pretrained(checkpoint), LocalModel.load(checkpoint, "cpu", 2)
     shown = [catalog.text(item) for item in (7, 1, 2)]
-    for form in get_args(Form):
-        decoding = Decoding(**settings, chain_tokens=None, temperature=0.0, seed=0, form=form)
-        [prompt] = Recommender(checkpoint, catalog, decoding).prompts([[5, 7, 1, 2]])
-        assert prompt == tokenizer(direct_text(shown, form), add_special_tokens=False)["input_ids"]
-    assert direct_text(shown, "sequence") != direct_text(shown, "question")
+    for form in Form:
+        engine = Engine.open(model, checkpoint, run / "index.json", Settings(history=3, form=form))
+        [query] = engine.queries([[5, 7, 1, 2]])
+        assert query.prompt == tokenizer(direct_text(shown, form), add_special_tokens=False)["input_ids"]
+    assert direct_text(shown, Form.sequence) != direct_text(shown, Form.question)

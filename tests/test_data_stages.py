@@ -26,11 +26,14 @@ from data_support import (
     synthetic_run,
 )
 from gream.config import load_config
+from gream.dialogue import Form
+from gream.engine.contract import Contract, ids_digest, prompt_version, read_contract
 from gream.files import read_jsonl
+from gream.hashing import sha256_of
 from gream.semantic_ids.catalog import Catalog
 
-from data_processing.config import DataRecipe
-from data_processing.model import build_model
+from data_processing.config import DataRecipe, SftConfig
+from data_processing.model import build_model, form_of
 from data_processing.tables import read_items
 
 # What training reads, and what it is made of. Validation prompts are no training file.
@@ -278,6 +281,20 @@ def test_a_grown_catalogue_keeps_its_ids(synthetic: Path, tmp_path: Path) -> Non
         assert old.ids[before.index(item)] == new.ids[after.index(item)]
 
 
+def test_the_model_says_how_it_is_to_be_asked(synthetic: Path, tmp_path: Path) -> None:
+    contract = read_contract(synthetic / "model")
+    ids = Catalog.load(synthetic / "index.json").ids
+    assert contract == Contract(
+        ids=ids_digest(ids),
+        form=Form.question,
+        history=20,
+        prompts=prompt_version(Form.question),
+        rows=sha256_of(synthetic / "sft"),
+    )
+    assert form_of(SftConfig(sequence=True)) is Form.question  # beside rows of questions
+    assert form_of(SftConfig(sequence=True, next_item=0)) is Form.sequence
+
+
 def test_semantic_rows_are_the_mean_of_the_items_texts(synthetic: Path, tmp_path: Path) -> None:
     """``model.initialisation=semantic``: a token starts as the mean row of the texts of the items that have it."""
     import torch
@@ -286,7 +303,7 @@ def test_semantic_rows_are_the_mean_of_the_items_texts(synthetic: Path, tmp_path
     config = load_config(DataRecipe, RECIPE, [*SMALL, "model.initialisation=semantic"])
     files = {"items": synthetic / "items.parquet", "enriched": synthetic / "enriched.jsonl", "sft": synthetic / "sft"}
     index = synthetic / "index.json"
-    build_model(config.model, config.seed, base=None, index=index, out=tmp_path, **files)
+    build_model(config.model, config.sft, config.seed, base=None, index=index, out=tmp_path, **files)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     rows = AutoModelForCausalLM.from_pretrained(tmp_path / "model").get_input_embeddings().weight.detach()
     gaussian = AutoModelForCausalLM.from_pretrained(synthetic / "model").get_input_embeddings().weight.detach()

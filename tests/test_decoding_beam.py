@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from eval_support import exact_scores, make_model
-from gream.decoding.beam import BeamResult, Score, TrieBeamSearch
+from gream.decoding.beam import BeamResult, TrieBeamSearch
+from gream.decoding.choices import Score
 from gream.errors import GreamError
 from gream.semantic_ids.trie import PrefixTrie
 from hypothesis import given, settings
@@ -57,7 +58,7 @@ def search(model: Any, ids: Sequence[Sequence[int]], prompts: Sequence[Sequence[
     st.sets(st.lists(st.integers(0, 9), min_size=1, max_size=4).map(tuple), min_size=2, max_size=25),
     st.lists(st.sets(st.integers(0, 23), max_size=20), min_size=1, max_size=3),
     st.integers(1, 8),
-    st.sampled_from(["vocabulary", "legal"]),
+    st.sampled_from(list(Score)),
 )
 def test_a_search_without_items_is_one_over_a_catalogue_that_lacks_them(
     ids: set[tuple[int, ...]], excluded: list[set[int]], beams: int, score: Score
@@ -111,7 +112,7 @@ def naive_beam_search(
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("ids", [fixed_ids(0), uneven_ids()], ids=["fixed", "uneven"])
-@pytest.mark.parametrize("score", ["vocabulary", "legal"])
+@pytest.mark.parametrize("score", list(Score))
 def test_a_beam_as_wide_as_the_catalogue_ranks_and_scores_it_exactly(
     ids: list[tuple[int, ...]], score: Score, tied: bool
 ) -> None:
@@ -140,7 +141,7 @@ def test_scores_over_a_vocabulary_too_large_to_be_held_at_once_are_exact() -> No
 
 def test_legal_scores_of_a_catalogue_of_equal_lengths_are_a_distribution() -> None:
     ids = fixed_ids(2)
-    result = search(make_model(VOCABULARY), ids, prompts_of(0, [7]), k=len(ids), beams=len(ids), score="legal")
+    result = search(make_model(VOCABULARY), ids, prompts_of(0, [7]), k=len(ids), beams=len(ids), score=Score.legal)
     assert np.exp(result.scores.astype(float)).sum() == pytest.approx(1.0, abs=1e-5)
 
 
@@ -187,7 +188,7 @@ def test_lists_are_those_of_transformers_beam_search_under_a_naive_trie(tied: bo
     np.testing.assert_allclose(result.scores.flatten(), generated.sequences_scores.numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("score", ["vocabulary", "legal"])
+@pytest.mark.parametrize("score", list(Score))
 def test_half_precision_changes_scores_by_its_rounding_only(score: Score) -> None:
     ids = fixed_ids(0)
     model = make_model(VOCABULARY, spread=0.1).bfloat16()
@@ -204,7 +205,7 @@ def test_half_precision_changes_scores_by_its_rounding_only(score: Score) -> Non
     ids=st.sets(st.lists(st.integers(0, 6), min_size=1, max_size=4).map(tuple), min_size=1, max_size=30).map(sorted),
     k=st.integers(1, 12),
     more=st.integers(0, 5),
-    score=st.sampled_from(["vocabulary", "legal"]),
+    score=st.sampled_from(list(Score)),
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
 )
 @settings(max_examples=60)
@@ -258,7 +259,6 @@ def test_a_prefix_decoded_before_is_part_of_the_prompt() -> None:
     [
         ({"k": 10, "beams": 9}, "9 beams cannot fill a list of 10"),
         ({"k": 0, "beams": 9}, "k >= 1"),
-        ({"k": 2, "beams": 2, "score": "sum"}, "score 'sum' is unknown"),
     ],
 )
 def test_impossible_settings_are_named(settings: dict[str, Any], message: str) -> None:

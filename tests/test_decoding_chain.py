@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from eval_support import make_model, make_tokenizer
+from gream.decoding.beam import TrieBeamSearch
 from gream.decoding.chain import ChainWriter, Sampling
 from gream.decoding.chain_text import Chain
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
+from gream.semantic_ids.trie import PrefixTrie
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
+from transformers import DynamicCache, PreTrainedTokenizerFast
 
 CATALOG = Catalog([["<|a_1|>", "<|b_1|>"], ["<|a_1|>", "<|b_2|>"], ["<|a_2|>", "<|b_1|>"]])
 
@@ -35,6 +38,7 @@ class Scripted(torch.nn.Module):
         self.config, self.base_model = self.inner.config, self._body
         self.script, self.vocabulary = script, vocabulary
         self.batches: list[int] = []
+        self.rows: list[list[int]] = []  # all that was read, at last
         self.head = torch.nn.Linear(1, 1, bias=False)
         self.head.weight = torch.nn.Parameter(torch.zeros(vocabulary, 1))
         self.eval()
@@ -54,9 +58,13 @@ class Scripted(torch.nn.Module):
         past_key_values: Any = None,
         use_cache: bool = False,
     ) -> Any:
-        cache = past_key_values or _Text()
-        cache.read(input_ids, attention_mask)
-        wanted = [self._next(row) for row in cache.rows]
+        # Keys are the tokens themselves.
+        cache = past_key_values or DynamicCache()
+        tokens = input_ids[:, None, :, None].float()
+        read, _ = cache.update(tokens, tokens, 0)
+        mask = torch.ones_like(read[:, 0, :, 0], dtype=torch.bool) if attention_mask is None else attention_mask
+        self.rows = [row[keep].long().tolist() for row, keep in zip(read[:, 0, :, 0], mask, strict=True)]
+        wanted = [self._next(row) for row in self.rows]
         self.batches.append(len(wanted))
         hidden = torch.tensor(wanted, dtype=torch.float32)[:, None, None].expand(-1, input_ids.shape[1], 1)
         return type("Output", (), {"last_hidden_state": hidden, "past_key_values": cache})
@@ -64,27 +72,7 @@ class Scripted(torch.nn.Module):
     def _next(self, row: list[int]) -> int:
         written = self.script.get(row[0], ())
         place = len(row) - 2
-        # What was read back is what was written: no row got another's token.
-        assert row[2:] == [*written, *[5] * len(row)][: max(place, 0)]
         return written[place] if 0 <= place < len(written) else 5
-
-
-class _Text:
-    """A cache that holds the tokens themselves."""
-
-    def __init__(self) -> None:
-        self.rows: list[list[int]] = []
-
-    def read(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
-        if not self.rows:
-            real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-            self.rows = [row[keep].tolist() for row, keep in zip(ids, real, strict=True)]
-        else:
-            for row, new in zip(self.rows, ids.tolist(), strict=True):
-                row.extend(new)
-
-    def batch_select_indices(self, rows: torch.Tensor) -> None:
-        self.rows = [self.rows[row] for row in rows.tolist()]
 
 
 class _OneHotHead:
@@ -125,9 +113,10 @@ def test_greedy_chains_are_those_of_a_plain_loop_whatever_the_batch(
     prompts = [random.integers(3, len(tokenizer), size=size).tolist() for size in (5, 17, 2, 9, 11)]
     model.generation_config.update(do_sample=True, temperature=5.0, eos_token_id=[4], max_new_tokens=1)
     expected = [naive_greedy(model, tokenizer, prompt, 12) for prompt in prompts]
-    for batch_size in (1, 2, 5):
-        writer = ChainWriter(model, tokenizer, budget=12, batch_size=batch_size)
-        assert writer.write(prompts, keys=range(5)) == expected
+    writer = ChainWriter(model, tokenizer, budget=12)
+    for size in (1, 2, 5):
+        written = [writer.write(prompts[start : start + size], keys=range(size)) for start in range(0, 5, size)]
+        assert [chain for chains, _ in written for chain in chains] == expected
 
 
 def test_a_chain_ends_at_the_answer_or_is_forced_to(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -143,25 +132,29 @@ def test_a_chain_ends_at_the_answer_or_is_forced_to(tokenizer: PreTrainedTokeniz
         14: [end],
     }
     model = Scripted(len(tokenizer), script)
-    writer = ChainWriter(model, tokenizer, budget=len(thought) + len(answer), batch_size=8)
+    writer = ChainWriter(model, tokenizer, budget=len(thought) + len(answer))
     model.batches.clear()
-    chains = writer.write([[key, 5] for key in script], keys=range(5))
+    chains, _ = writer.write([[key, 5] for key in script], keys=range(5))
     text = "so <|a_1|><|b_2|>, é\n"
     assert chains[0] == Chain((*thought, *answer), text + "<answer>", True)
     assert chains[1] == Chain((*thought, *answer), text + "<answer>", False)
     assert chains[2].complete is False and len(chains[2].tokens) == len(thought) + 2 * len(answer)
     assert chains[3] == Chain(tuple(answer), "<answer>", True)
     assert chains[4] == Chain(tuple(answer), "<answer>", False)
-    # Rows leave the batch when they are done: the last step reads only the ones still written.
-    assert (model.batches[0], model.batches[1], model.batches[-1]) == (5, 4, 2)
+    # Rows leave the batch when they are done: the last step reads only the ones still written. Then the rest of every
+    # chain is read, and no row got another's tokens.
+    assert (model.batches[0], model.batches[1], *model.batches[-2:]) == (5, 4, 2, 5)
+    assert model.rows == [[key, 5, *chain.tokens] for key, chain in zip(script, chains, strict=True)]
 
 
 def test_a_token_that_runs_past_the_mark_is_cut_there() -> None:
     wide = make_tokenizer(CATALOG)
     wide.add_tokens([AddedToken("r>!!", normalized=False)])
     script = {10: [*ids_of(wide, "why <answe"), wide.convert_tokens_to_ids("r>!!")]}
-    [chain] = ChainWriter(Scripted(len(wide), script), wide, budget=20, batch_size=1).write([[10, 5]], keys=[0])
+    model = Scripted(len(wide), script)
+    [chain], _ = ChainWriter(model, wide, budget=20).write([[10, 5]], keys=[0])
     assert chain == Chain(tuple(ids_of(wide, "why <answer>")), "why <answer>", True)
+    assert model.rows == [[10, 5, *chain.tokens]]  # as it was cut, and not as it was written
 
 
 def test_sampled_chains_depend_on_seed_and_key_and_not_on_the_batch(
@@ -170,15 +163,14 @@ def test_sampled_chains_depend_on_seed_and_key_and_not_on_the_batch(
     model = make_model(len(tokenizer), seed=2)
     prompts = [[7, 8, 9]] * 4
 
-    def write(seed: int, keys: Sequence[int], batch_size: int) -> list[Chain]:
-        sampling = Sampling(temperature=1.5, seed=seed)
-        writer = ChainWriter(model, tokenizer, budget=8, batch_size=batch_size, sampling=sampling)
-        return writer.write(prompts, keys=keys)
+    def write(seed: int, keys: Sequence[int]) -> list[Chain]:
+        writer = ChainWriter(model, tokenizer, budget=8, sampling=Sampling(temperature=1.5, seed=seed))
+        return writer.write(prompts[: len(keys)], keys=keys)[0]
 
-    one = write(0, [1, 2, 3, 1], 4)
+    one = write(0, [1, 2, 3, 1])
     assert one[0] == one[3] and one[0] != one[1]
-    assert write(0, [1, 2, 3, 1], 1) == one
-    assert write(1, [1, 2, 3, 1], 4) != one
+    assert [chain for key in (1, 2, 3, 1) for chain in write(0, [key])] == one
+    assert write(1, [1, 2, 3, 1]) != one
 
 
 def test_several_chains_of_a_prompt_read_once_are_those_of_the_prompt_repeated(
@@ -187,15 +179,15 @@ def test_several_chains_of_a_prompt_read_once_are_those_of_the_prompt_repeated(
     model = make_model(len(tokenizer), seed=2)
     prompts = [[7, 8, 9], [5, 6, 7, 8, 9, 10], [11]]
 
-    def write(prompts: list[list[int]], batch_size: int, per_prompt: int) -> list[Chain]:
-        sampling = Sampling(temperature=1.5, seed=0)
-        writer = ChainWriter(model, tokenizer, budget=8, batch_size=batch_size, sampling=sampling)
-        return writer.write(prompts, keys=range(len(prompts)), per_prompt=per_prompt)
+    writer = ChainWriter(model, tokenizer, budget=8, sampling=Sampling(temperature=1.5, seed=0))
 
-    four = write(prompts, 12, 4)
+    def write(prompts: list[list[int]], keys: Sequence[int], per_prompt: int) -> list[Chain]:
+        return writer.write(prompts, keys=keys, per_prompt=per_prompt)[0]
+
+    four = write(prompts, range(3), 4)
     assert len(four) == 12 and len({chain.tokens for chain in four}) > 6
-    assert four[::4] == write(prompts, 3, 1)  # the first chain does not depend on how many follow
-    assert write(prompts, 1, 4) == four
+    assert four[::4] == write(prompts, range(3), 1)  # the first chain does not depend on how many follow
+    assert [chain for key in range(3) for chain in write([prompts[key]], [key], 4)] == four
     for prompt, chain in zip([prompt for prompt in prompts for _ in range(4)], four, strict=True):
         with torch.no_grad():
             logs = model(torch.tensor([[*prompt, *chain.tokens]])).logits[0].double().log_softmax(1)
@@ -211,8 +203,8 @@ def test_sampled_tokens_follow_the_tempered_distribution(tokenizer: PreTrainedTo
     model = make_model(len(tokenizer), seed=4, spread=0.08)
     prompt = [7, 8, 9]
     draws = 3000
-    writer = ChainWriter(model, tokenizer, budget=1, batch_size=draws, sampling=Sampling(temperature=0.5, seed=0))
-    first = [chain.tokens[0] for chain in writer.write([prompt] * draws, keys=range(draws))]
+    writer = ChainWriter(model, tokenizer, budget=1, sampling=Sampling(temperature=0.5, seed=0))
+    first = [chain.tokens[0] for chain in writer.write([prompt] * draws, keys=range(draws))[0]]
     with torch.no_grad():
         expected = (model(torch.tensor([prompt])).logits[0, -1].double() / 0.5).softmax(0).numpy()
     counts = np.bincount(first, minlength=len(tokenizer))
@@ -226,13 +218,43 @@ def test_sampled_tokens_follow_the_tempered_distribution(tokenizer: PreTrainedTo
 def test_impossible_settings_are_named(tokenizer: PreTrainedTokenizerFast) -> None:
     model = make_model(len(tokenizer))
     with pytest.raises(GreamError, match="a chain of 0 tokens"):
-        ChainWriter(model, tokenizer, budget=0, batch_size=1)
-    with pytest.raises(GreamError, match="batch size 0"):
-        ChainWriter(model, tokenizer, budget=4, batch_size=0).write([[1]], keys=[0])
+        ChainWriter(model, tokenizer, budget=0)
     with pytest.raises(GreamError, match=r"temperature 0\.0: above 0"):
         Sampling(temperature=0.0, seed=0)
     with pytest.raises(GreamError, match="exceed the model's 512 positions"):
-        ChainWriter(model, tokenizer, budget=510, batch_size=1).write([[1]], keys=[0])
+        ChainWriter(model, tokenizer, budget=510).write([[1]], keys=[0])
     words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"?": 0}, unk_token="?")))
     with pytest.raises(GreamError, match=r"does not know <\|im_end\|>"):
-        ChainWriter(model, words, budget=4, batch_size=1)
+        ChainWriter(model, words, budget=4)
+
+
+def test_the_search_behind_chains_is_the_one_that_reads_them_again(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Unequal prompts, and chains that end of themselves, with their turn and by the budget."""
+    random = np.random.default_rng(0)
+    ids = [tokenizer.convert_tokens_to_ids(list(tokens)) for tokens in CATALOG.ids]
+    trie = PrefixTrie.build([*ids, *([token, token] for token in range(20, 40))])
+    ends: set[str] = set()
+    for seed in range(3):
+        wide = copy.deepcopy(tokenizer)
+        # Of a vocabulary whose tokens are likely to write the mark, and to run past it.
+        wide.add_tokens([AddedToken(text, normalized=False) for text in ("<answer>", "r>!!", "<answe", "<answer>??")])
+        model = make_model(len(wide), seed=seed, spread=0.1)
+        with torch.no_grad():
+            bias = torch.zeros(len(wide))
+            bias[wide.convert_tokens_to_ids(["<answer>", "r>!!", "<answe", "<answer>??", "<|im_end|>"])] = 3.0
+            model.lm_head.bias = torch.nn.Parameter(bias)
+        prompts = [random.integers(3, len(wide), size=size).tolist() for size in (3, 40, 17, 1, 26)]
+        for each, sampling in ((1, None), (1, Sampling(1.5, seed)), (5, Sampling(1.5, seed))):
+            writer = ChainWriter(model, wide, budget=9, sampling=sampling)
+            search = TrieBeamSearch(model, trie, k=6, beams=8)
+            chains, read = writer.write(prompts, keys=range(5), per_prompt=each)
+            texts = [[*prompts[at // each], *chain.tokens] for at, chain in enumerate(chains)]
+            assert read.lengths.tolist() == list(map(len, texts))
+            exclude = [[at % 3] for at in range(len(texts))]
+            ours, theirs = search.search(read, exclude), search.search(texts, exclude)
+            assert ours.items.tolist() == theirs.items.tolist()
+            np.testing.assert_allclose(ours.scores, theirs.scores, atol=2e-5)
+            for chain in chains:
+                written = len(chain.tokens) - (0 if chain.complete else len(ids_of(wide, "<answer>")))
+                ends.add("of itself" if chain.complete else "by the budget" if written == 9 else "with its turn")
+    assert len(ends) == 3

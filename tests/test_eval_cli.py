@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from eval_support import make_checkpoint, make_run
+from gream.dialogue import Form
 from rich.console import Console
 
 from eval.results import Interval, Result
@@ -81,7 +82,7 @@ def test_a_mistake_is_one_line_and_status_2(arguments: list[str], message: str) 
 
 def test_a_run_is_evaluated_shown_and_reported_from_the_command_line(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", users=6)
-    checkpoint = make_checkpoint(run)
+    checkpoint = make_checkpoint(run, form=Form.question)
     direct = ["direct", "--run", str(run), "--checkpoint", str(checkpoint), "--name", "sft", "--device", "cpu"]
     for arguments in (["baselines", "--run", str(run)], direct, ["report", "--run", str(run)]):
         done = python_eval(*arguments)

@@ -12,21 +12,21 @@ import numpy as np
 import polars as pl
 import pytest
 from eval_support import exact_scores, make_catalog, make_checkpoint, make_run
-from gream.dialogue import direct_prompt, reasoning_prompt, render_prompt
+from gream.dialogue import Form, direct_prompt, reasoning_prompt, render_prompt
+from gream.engine.checkpoint import resolve_device
+from gream.engine.engine import Engine
+from gream.engine.settings import Device, Settings
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eval.checkpoint import resolve_device
-from eval.generative import Decoding, Recommender
+from eval.generative import InProcess
 from eval.protocol import held_out, read_interactions
 from eval.results import PREDICTIONS_SCHEMA, Result, read_results
 from eval.stages import evaluate_baselines, evaluate_model
 
-DIRECT = Decoding(
-    beams=30, batch_size=2, score="vocabulary", history=3, device="cpu", chain_tokens=None, temperature=0.0, seed=0
-)
+DIRECT = Settings(beams=30, history=3, form=Form.question)
 REASONING = dataclasses.replace(DIRECT, chain_tokens=12)
 
 
@@ -37,9 +37,12 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def evaluate(run: Path, name: str, decoding: Decoding, *, users: int | None = None, **changes: Any) -> StageResult:
+def evaluate(
+    run: Path, name: str, asked: Settings, *, users: int | None = None, batch_size: int = 2, **changes: Any
+) -> StageResult:
     settings = {"split": "test", "command": "python -m eval", "overwrite": False} | changes
-    done = evaluate_model(run, run / "checkpoints" / "alignment", name, decoding, users=users, **settings)
+    place = InProcess(batch_size=batch_size, device="cpu")
+    done = evaluate_model(run, run / "checkpoints" / "alignment", name, asked, place, users=users, **settings)
     assert done is not None
     return done
 
@@ -97,23 +100,23 @@ def test_reasoned_scores_are_those_of_the_item_given_the_chain(run: Path) -> Non
 
 @pytest.mark.parametrize("decoding", [DIRECT, REASONING], ids=["direct", "reasoning"])
 def test_a_killed_evaluation_goes_on_and_ends_byte_for_byte_the_same(
-    run: Path, decoding: Decoding, monkeypatch: pytest.MonkeyPatch
+    run: Path, decoding: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate(run, "unbroken", decoding)
-    predict = Recommender.predict
+    answer = Engine.answer
     asked: list[int] = []
 
-    def killed(self: Recommender, prompts: Any, cases: Any) -> pl.DataFrame:
+    def killed(self: Engine, queries: Any, *more: Any) -> Any:
         if len(asked) == 2:
             raise KeyboardInterrupt
-        asked.extend([len(prompts)])
-        return predict(self, prompts, cases)
+        asked.append(len(queries))
+        return answer(self, queries, *more)
 
-    monkeypatch.setattr(Recommender, "predict", killed)
+    monkeypatch.setattr(Engine, "answer", killed)
     with pytest.raises(KeyboardInterrupt):
         evaluate(run, "broken", decoding)
     assert asked == [8, 8] and not (run / "eval" / "broken").exists()
-    monkeypatch.setattr(Recommender, "predict", lambda *args: asked.append(8) or predict(*args))
+    monkeypatch.setattr(Engine, "answer", lambda *args: asked.append(8) or answer(*args))
     evaluate(run, "broken", decoding)
     assert asked == [8, 8, 8]  # 24 users in all: none was asked twice
     one, other = (run / "eval" / name / "predictions.parquet" for name in ("unbroken", "broken"))
@@ -125,7 +128,7 @@ def test_a_killed_evaluation_goes_on_and_ends_byte_for_byte_the_same(
 
 
 @pytest.mark.parametrize("decoding", [DIRECT, REASONING], ids=["direct", "reasoning"])
-def test_lists_can_leave_out_all_that_the_user_already_has(run: Path, decoding: Decoding) -> None:
+def test_lists_can_leave_out_all_that_the_user_already_has(run: Path, decoding: Settings) -> None:
     # A list that holds the whole catalogue shows what is left once the history is taken from it.
     evaluate(run, "all", decoding)
     evaluate(run, "new", dataclasses.replace(decoding, exclude_history=True))
@@ -164,14 +167,14 @@ def test_unchanged_evaluations_are_not_made_again(run: Path, capsys: pytest.Capt
 
 def test_batches_and_lists_do_not_depend_on_each_other(run: Path) -> None:
     evaluate(run, "small", DIRECT)
-    evaluate(run, "large", dataclasses.replace(DIRECT, batch_size=16))
+    evaluate(run, "large", DIRECT, batch_size=16)
     assert predictions(run, "small")["items"].to_list() == predictions(run, "large")["items"].to_list()
 
 
 def test_sampled_chains_differ_by_seed(run: Path) -> None:
     warm = dataclasses.replace(REASONING, temperature=2.0)
     evaluate(run, "zero", warm)
-    evaluate(run, "again", dataclasses.replace(warm, batch_size=5))
+    evaluate(run, "again", warm, batch_size=5)
     evaluate(run, "one", dataclasses.replace(warm, seed=1))
     evaluate(run, "five", dataclasses.replace(DIRECT, seed=1), users=5)
     assert (
@@ -212,7 +215,7 @@ def test_metrics_follow_the_schema_and_an_unknown_key_is_named(run: Path) -> Non
     raw = json.loads(path.read_text())
     assert Result.model_validate(raw).model_dump(mode="json") == raw
     assert raw["checkpoint"] == "checkpoints/alignment"
-    assert {"python", "gream", "torch", "transformers", "numpy", "polars"} == raw["versions"].keys()
+    assert {"python", "gream", "torch", "transformers", "numpy", "polars"} == raw["versions"].keys() - {"commit"}
     assert raw["invalid_rate"] == 0 and raw["duplicates"] == 0 and raw["malformed_rate"] is None
     path.write_text(json.dumps(raw | {"recall": 1}))
     with pytest.raises(GreamError, match=r"metrics\.json: key 'recall'"):
@@ -229,7 +232,9 @@ def test_what_does_not_fit_is_named_before_anything_is_computed(run: Path, tmp_p
     with pytest.raises(GreamError, match=r"up to 523 follow, but the model has 512 positions"):
         evaluate(run, "long", dataclasses.replace(DIRECT, chain_tokens=512))
     with pytest.raises(GreamError, match=r"no config\.json; name a folder in Hugging Face format"):
-        evaluate_model(run, tmp_path, "empty", DIRECT, "test", None, "", overwrite=False)
+        evaluate_model(
+            run, tmp_path, "empty", DIRECT, InProcess(batch_size=2, device="cpu"), "test", None, "", overwrite=False
+        )
     make_catalog(64).save(run / "index.json")
     with pytest.raises(GreamError, match=r"the tokenizer lacks <\|a_3\|> and 1 other"):
         evaluate(run, "other", DIRECT)
@@ -238,8 +243,8 @@ def test_what_does_not_fit_is_named_before_anything_is_computed(run: Path, tmp_p
 
 def test_a_device_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert resolve_device("auto") == resolve_device("cpu") == "cpu"
+    assert resolve_device(Device.auto) == resolve_device(Device.cpu) == "cpu"
     with pytest.raises(GreamError, match="--device cuda: torch finds no CUDA device"):
-        resolve_device("cuda")
+        resolve_device(Device.cuda)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert resolve_device("auto") == resolve_device("cuda") == "cuda"
+    assert resolve_device(Device.auto) == resolve_device(Device.cuda) == "cuda"

@@ -19,32 +19,24 @@ from conftest import ROOT
 from eval_support import exact_scores, make_checkpoint, make_model, make_run
 from gream.decoding.chain import ChainWriter
 from gream.decoding.chain_text import Chain
-from gream.dialogue import reasoning_prompt, render_prompt
+from gream.dialogue import Form, reasoning_prompt, render_prompt
+from gream.engine.prompt import PromptTemplate
+from gream.engine.settings import Combine, Settings
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
+from gream.semantic_ids.item_ids import ItemIds
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from eval.external import ItemIds, PromptTemplate
-from eval.generative import Decoding
+from eval.generative import InProcess
 from eval.metrics import pass_at_k
 from eval.protocol import held_out, read_interactions
 from eval.results import read_results
 from eval.stages import evaluate_model
 
-SAMPLED = Decoding(
-    beams=30,
-    batch_size=8,
-    score="vocabulary",
-    history=3,
-    device="cpu",
-    chain_tokens=6,
-    temperature=2.0,
-    seed=0,
-    chains=4,
-)
+SAMPLED = Settings(beams=30, history=3, form=Form.question, chain_tokens=6, temperature=2.0, chains=4)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +46,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluate(run: Path, name: str, decoding: Decoding, **changes: Any) -> pl.DataFrame:
+def evaluate(run: Path, name: str, asked: Settings, batch_size: int = 8, **changes: Any) -> pl.DataFrame:
     settings = {"users": 5, "split": "test", "command": "", "overwrite": False} | changes
     checkpoint = settings.pop("checkpoint", run / "checkpoints" / "alignment")
-    evaluate_model(run, checkpoint, name, decoding, **settings)
+    evaluate_model(run, checkpoint, name, asked, InProcess(batch_size=batch_size, device="cpu"), **settings)
     return pl.read_parquet(run / "eval" / name / "predictions.parquet")
 
 
@@ -67,11 +59,11 @@ def chains_of(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[Chain]]:
     written: dict[int, list[Chain]] = {}
     write = ChainWriter.write
 
-    def noted(self: ChainWriter, prompts: Any, keys: Any, *, per_prompt: int = 1) -> list[Chain]:
-        chains = write(self, prompts, keys, per_prompt=per_prompt)
+    def noted(self: ChainWriter, prompts: Any, keys: Any, *, per_prompt: int = 1) -> Any:
+        chains, read = write(self, prompts, keys, per_prompt=per_prompt)
         for at, key in enumerate(keys):
             written[key] = chains[at * per_prompt : (at + 1) * per_prompt]
-        return chains
+        return chains, read
 
     monkeypatch.setattr(ChainWriter, "write", noted)
     return written
@@ -112,7 +104,7 @@ def test_items_count_with_their_probability_over_all_chains(run: Path, chains_of
 def test_sampled_answers_are_one_item_per_chain_by_the_chains_probability(
     run: Path, chains_of: dict[int, list[Chain]]
 ) -> None:
-    table = evaluate(run, "sampled", dataclasses.replace(SAMPLED, combine="answers", chains=12))
+    table = evaluate(run, "sampled", dataclasses.replace(SAMPLED, combine=Combine.answers, chains=12))
     chains = chains_of[table["user"][3]]
     exact = exact_table(run, table["user"][3], chains)
     total = np.array([chain.score for chain in chains]) + exact.max(axis=1)
@@ -134,9 +126,9 @@ def test_several_greedy_chains_are_refused(run: Path) -> None:
 
 
 def test_two_processes_make_the_predictions_of_one(run: Path, tmp_path: Path) -> None:
-    settings = ["--run", run, "--checkpoint", run / "checkpoints/alignment", "--batch-size", "2", "--device", "cpu"]
-    evaluate(run, "one", dataclasses.replace(SAMPLED, chain_tokens=None, chains=1, temperature=0.0, beams=20,
-             batch_size=2, history=20), users=None)  # fmt: skip
+    settings = ["--run", run, "--checkpoint", run / "checkpoints/alignment", "--batch-size", "2"]
+    settings += ["--device", "cpu", "--form", "question", "--history", "20"]
+    evaluate(run, "one", dataclasses.replace(SAMPLED.direct, beams=20, history=20), batch_size=2, users=None)
     # Twice in one go, as starting processes takes longest: made, then found up to date.
     script = tmp_path / "twice.py"
     script.write_text(
@@ -190,7 +182,7 @@ def test_a_model_trained_elsewhere_needs_its_own_files_only(run: Path, tmp_path:
     template.write_text("<s>### Bought:\n{history:, }\n### Next:\n\n")
     tokens = sorted({token for each in ids for token in each})
     model, tokenizer = make_foreign(tmp_path / "their", tokens, template.read_text())
-    decoding = dataclasses.replace(SAMPLED, chain_tokens=None, chains=1, temperature=0.0, history=2)
+    decoding = dataclasses.replace(SAMPLED.direct, history=2)
     theirs = {"checkpoint": tmp_path / "their", "index": index, "template": template, "users": None}
     table = evaluate(run, "their", decoding, **theirs)
     unseen = evaluate(run, "unseen", dataclasses.replace(decoding, exclude_history=True), **theirs)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from data_support import ROOT, call, kill_when, synthetic_run
 from gream.assembly import Assembler
+from gream.engine.contract import read_contract
 from gream.errors import GreamError
 from gream.hashing import sha256_of
 from gream.seams import Seam
@@ -187,6 +188,10 @@ def test_both_programs_train_alike(run: Path, tmp_path: Path) -> None:
     expected = losses(tmp_path / "plain")
     assert len(expected) == 3
     assert losses(tmp_path / "plugin") == pytest.approx(expected, abs=1e-4)
+    # What the model says of itself goes along, whichever program trains.
+    contract = read_contract(run / "model")
+    assert contract is not None
+    assert contract == read_contract(tmp_path / "plain") == read_contract(tmp_path / "plugin")
 
 
 @pytest.mark.e2e

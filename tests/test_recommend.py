@@ -7,20 +7,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from eval_support import MALICIOUS, exact_scores, make_checkpoint, make_run
-from gream.dialogue import direct_prompt, reasoning_prompt, render_prompt, sequence_messages
+from gream.dialogue import Form, direct_prompt, reasoning_prompt, render_prompt, sequence_messages
+from gream.engine.settings import Device, Mode, Settings
 from gream.errors import GreamError
-from gream.semantic_ids.catalog import Catalog
+from gream.semantic_ids.item_ids import ItemIds
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serving.items import Item, Items
-from serving.recommend import LocalModel, Settings, read_users, recommend_all
+from serving.recommend import Recommender, read_users, recommend_all
 from serving.recommend_command import recommend_command
 
 TITLES = [
@@ -36,9 +38,16 @@ TITLES = [
 
 
 def make_items(titles: list[str]) -> Items:
-    catalog = Catalog([[f"<|a_{item // 3 + 1}|>", f"<|b_{item % 3 + 1}|>"] for item in range(len(titles))])
-    rows = [Item(item, f"B{item:03d}", title, "", catalog.ids[item]) for item, title in enumerate(titles)]
-    return Items(rows, catalog)
+    ids = ItemIds.of([[f"<|a_{item // 3 + 1}|>", f"<|b_{item % 3 + 1}|>"] for item in range(len(titles))])
+    rows = [Item(item, f"B{item:03d}", title, "", ids.of_items[item]) for item, title in enumerate(titles)]
+    return Items(rows, ids, Path("index.json"))
+
+
+ASKED = Settings(beams=30, history=3, chain_tokens=12, form=Form.question)
+
+
+def make_recommender(items: Items, folder: Path, settings: Settings = ASKED, **more: Any) -> Recommender:
+    return Recommender(folder, items, settings, **{"device": Device.cpu, "batch_size": 16} | more)
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +142,14 @@ def test_items_that_do_not_belong_to_the_ids_are_refused(run: Path, tmp_path: Pa
 def test_both_modes_rank_as_scoring_the_whole_catalogue_does(run: Path) -> None:
     items = Items.load(run)
     folder = run / "checkpoints" / "alignment"
-    model = LocalModel(folder, items, Settings(beams=30, history=3, chain_tokens=12))
+    model = make_recommender(items, folder)
     network, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    ids = [tokenizer.convert_tokens_to_ids(list(tokens)) for tokens in items.catalog.ids]
+    ids = [tokenizer.convert_tokens_to_ids(list(tokens)) for tokens in items.ids.ids]
     histories = [[1, 2], [5, 6, 7, 8]]
-    for mode, ask in (("direct", direct_prompt), ("reasoning", reasoning_prompt)):
-        both = model.recommend(mode, histories, 7)  # type: ignore[arg-type]
+    for mode, ask in ((Mode.direct, direct_prompt), (Mode.reasoning, reasoning_prompt)):
+        both = model.recommend(mode, histories, 7)
         for history, found in zip(histories, both, strict=True):
-            prompt = tokenizer(render_prompt(ask([items.catalog.text(item) for item in history[-3:]])))["input_ids"]
+            prompt = tokenizer(render_prompt(ask([items.ids.text(item) for item in history[-3:]])))["input_ids"]
             if found.reasoning is not None:
                 assert found.reasoning.text.endswith("<answer>") and not found.reasoning.complete
                 assert found.reasoning.evidence is None
@@ -148,7 +157,7 @@ def test_both_modes_rank_as_scoring_the_whole_catalogue_does(run: Path) -> None:
             # A chain read again may fall into other pieces than it was written in, so its scores are not compared.
             exact = np.array(exact_scores(network, prompt, ids))
             best = np.argsort(-exact)[:7]
-            if mode == "direct":
+            if mode is Mode.direct:
                 assert [item.item_id for item in found.items] == [items[int(item)].item_id for item in best]
                 np.testing.assert_allclose([item.score for item in found.items], exact[best], atol=1e-4)
             assert [item.rank for item in found.items] == list(range(1, 8))
@@ -160,45 +169,44 @@ def test_both_modes_rank_as_scoring_the_whole_catalogue_does(run: Path) -> None:
 def test_a_model_of_whole_sequences_is_asked_to_go_on_with_one(run: Path) -> None:
     items = Items.load(run)
     folder = run / "checkpoints" / "alignment"
-    model = LocalModel(folder, items, Settings(beams=30, history=3, chain_tokens=12, form="sequence"))
-    [found] = model.recommend("direct", [[5, 6, 7, 8]], 7)
+    model = make_recommender(items, folder, dataclasses.replace(ASKED, form=Form.sequence))
+    [found] = model.recommend(Mode.direct, [[5, 6, 7, 8]], 7)
     network, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    question, answer = sequence_messages([items.catalog.text(item) for item in (6, 7, 8)])
+    question, answer = sequence_messages([items.ids.text(item) for item in (6, 7, 8)])
     prompt = tokenizer(render_prompt([question]) + answer["content"])["input_ids"]
-    ids = [tokenizer.convert_tokens_to_ids(list(tokens)) for tokens in items.catalog.ids]
+    ids = [tokenizer.convert_tokens_to_ids(list(tokens)) for tokens in items.ids.ids]
     exact = np.array(exact_scores(network, prompt, ids))
     assert [item.item_id for item in found.items] == [items[int(item)].item_id for item in np.argsort(-exact)[:7]]
     # A chain is asked for in one form only.
-    question_form = LocalModel(folder, items, Settings(beams=30, history=3, chain_tokens=12))
-    assert model.recommend("reasoning", [[5, 6]], 3) == question_form.recommend("reasoning", [[5, 6]], 3)
+    question_form = make_recommender(items, folder)
+    assert model.recommend(Mode.reasoning, [[5, 6]], 3) == question_form.recommend(Mode.reasoning, [[5, 6]], 3)
 
 
 def test_the_history_is_left_out_whole_where_asked(run: Path) -> None:
     items = Items.load(run)
-    settings = Settings(beams=30, history=3, chain_tokens=12)
     folder = run / "checkpoints" / "alignment"
     history = list(range(25))  # of which the prompt shows three
-    [usual] = LocalModel(folder, items, settings).recommend("direct", [history], 30)
-    model = LocalModel(folder, items, dataclasses.replace(settings, exclude_history=True))
-    [found] = model.recommend("direct", [history], 30)
+    [usual] = make_recommender(items, folder).recommend(Mode.direct, [history], 30)
+    model = make_recommender(items, folder, dataclasses.replace(ASKED, exclude_history=True))
+    [found] = model.recommend(Mode.direct, [history], 30)
     own = {items[item].item_id for item in history}
     assert [item.item_id for item in found.items] == [item.item_id for item in usual.items if item.item_id not in own]
     assert [item.rank for item in found.items] == [1, 2, 3, 4, 5]
     with pytest.raises(GreamError, match="all 30 items of the catalogue are excluded"):
-        model.recommend("direct", [list(range(30))], 5)
+        model.recommend(Mode.direct, [list(range(30))], 5)
 
 
 def test_what_the_model_cannot_do_is_refused(run: Path) -> None:
     items = Items.load(run)
     folder = run / "checkpoints" / "alignment"
-    model = LocalModel(folder, items, Settings(chain_tokens=400))
+    model = make_recommender(items, folder, Settings(chain_tokens=400, history=20, form=Form.question))
     with pytest.raises(GreamError, match="a list of 21 items: 1 to 20"):
-        model.recommend("direct", [[1]], 21)
+        model.recommend(Mode.direct, [[1]], 21)
     with pytest.raises(GreamError, match="an empty history"):
-        model.recommend("direct", [[1], []], 3)
-    with pytest.raises(GreamError, match="but the model has 512 positions; lower --history or --chain-tokens"):
-        model.recommend("reasoning", [list(range(20))], 3)
-    assert len(model.recommend("direct", [list(range(20))], 3)[0].items) == 3
+        model.recommend(Mode.direct, [[1], []], 3)
+    with pytest.raises(GreamError, match="but the model has 512 positions; lower --chain-tokens"):
+        model.recommend(Mode.reasoning, [list(range(20))], 3)
+    assert len(model.recommend(Mode.direct, [list(range(20))], 3)[0].items) == 3
 
 
 @pytest.mark.parametrize(
@@ -229,13 +237,13 @@ def test_a_file_gives_the_lists_that_its_users_get_alone(run: Path, tmp_path: Pa
     path = tmp_path / "users.jsonl"
     rows = [{"user": f"u{row}", "history": [f"Item number {row + 1}", f"B{row + 2:05d}"]} for row in range(5)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    model = LocalModel(run / "checkpoints" / "alignment", items, Settings(chain_tokens=8, batch_size=2))
+    model = make_recommender(items, run / "checkpoints" / "alignment", dataclasses.replace(ASKED, chain_tokens=8))
     users = read_users(path, items)
     assert [user.history for user in users] == [(row + 1, row + 2) for row in range(5)]
-    together = list(recommend_all(model, "reasoning", users, 4))
+    together = list(recommend_all(model, Mode.reasoning, users, 4, 2))
     assert [user.user for user, _ in together] == [f"u{row}" for row in range(5)]
     for user, found in together:
-        [alone] = model.recommend("reasoning", [user.history], 4)
+        [alone] = model.recommend(Mode.reasoning, [user.history], 4)
         assert alone.reasoning == found.reasoning
         assert [item.item_id for item in alone.items] == [item.item_id for item in found.items]
     path.write_text("\n \n")
@@ -248,14 +256,15 @@ def test_a_file_gives_the_lists_that_its_users_get_alone(run: Path, tmp_path: Pa
 def test_the_command_shows_a_table_and_writes_json(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint, settings = run / "checkpoints" / "alignment", Settings(chain_tokens=6)
+    checkpoint, settings = run / "checkpoints" / "alignment", dataclasses.replace(ASKED, chain_tokens=6)
+    here: dict[str, Any] = {"device": Device.cpu, "batch_size": 16}
     entries = ["item number 3", "B00000"]
-    recommend_command(run, checkpoint, settings, "direct", entries, None, 3, as_json=False)
+    recommend_command(run, checkpoint, settings, Mode.direct, entries, None, 3, as_json=False, **here)
     shown = capsys.readouterr().out
     assert "Item number 3; " in shown and [row for row in shown.splitlines() if row.startswith(" 3 ")]
     path = tmp_path / "users.jsonl"
     path.write_text('{"user": "Ü", "history": ["B00000"]}\n{"history": ["B00001"]}\n')
-    recommend_command(run, checkpoint, settings, "reasoning", [], path, 2, as_json=True)
+    recommend_command(run, checkpoint, settings, Mode.reasoning, [], path, 2, as_json=True, **here)
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["user"] == "Ü" and "user" not in second
     assert first["history"][0]["title"] == MALICIOUS
@@ -264,7 +273,7 @@ def test_the_command_shows_a_table_and_writes_json(
     assert {item["item_id"] for row in (first, second) for item in row["items"]} <= known
     for both in (([], None), (entries, path)):
         with pytest.raises(GreamError, match="name either the items of one history"):
-            recommend_command(run, checkpoint, settings, "direct", *both, 3, as_json=False)
+            recommend_command(run, checkpoint, settings, Mode.direct, *both, 3, as_json=False, **here)
 
 
 def test_a_mistake_on_the_command_line_is_one_line_and_status_2(run: Path) -> None:

@@ -15,9 +15,10 @@ from eval_support import make_catalog, make_checkpoint, make_model, make_run, ma
 from gream.decoding.beam import TrieBeamSearch
 from gream.decoding.chain import ChainWriter
 from gream.decoding.chain_text import ChainText
+from gream.decoding.choices import Score, ServerEngine
 from gream.decoding.server_beam import ServerBeamSearch
 from gream.decoding.server_client import ServerClient, ServerSettings
-from gream.decoding.server_protocol import ENGINES, PROTOCOLS, Draw, Engine
+from gream.decoding.server_protocol import PROTOCOLS, Draw
 from gream.dialogue import ANSWER_OPEN
 from gream.errors import GreamError
 from gream.semantic_ids.trie import PrefixTrie
@@ -46,7 +47,7 @@ async def logs_of_model(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequ
     st.sets(st.lists(st.integers(0, 63), min_size=1, max_size=4).map(tuple), min_size=1, max_size=25),
     st.lists(st.integers(0, 63), min_size=1, max_size=6),
     st.integers(1, 12),
-    st.sampled_from(["vocabulary", "legal"]),
+    st.sampled_from(list(Score)),
     st.sets(st.integers(0, 23), max_size=12),
 )
 def test_the_search_is_the_one_in_process(
@@ -68,8 +69,6 @@ def test_impossible_settings_are_refused() -> None:
     assert ServerBeamSearch(trie, k=10, beams=2).k == 2
     with pytest.raises(GreamError, match="1 beams cannot fill a list of 2 items"):
         ServerBeamSearch(trie, k=2, beams=1)
-    with pytest.raises(GreamError, match="score 'other' is unknown"):
-        ServerBeamSearch(trie, k=1, beams=1, score="other")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +82,8 @@ def server(folder: Path) -> Any:
         yield stub
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_over_both_protocols_lists_are_those_in_process(engine: Engine, folder: Path, server: StubServer) -> None:
+@pytest.mark.parametrize("engine", ServerEngine)
+def test_over_both_protocols_lists_are_those_in_process(engine: ServerEngine, folder: Path, server: StubServer) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     # 150 tokens may begin an id: more than vLLM names at once.
     ids = [[first, 150 + first % 7] for first in range(100, 250)] + [[first, 99, first] for first in range(5, 9)]
@@ -106,11 +105,11 @@ def test_over_both_protocols_lists_are_those_in_process(engine: Engine, folder: 
         np.testing.assert_allclose(scores, scores_here, atol=1e-4)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_chains_are_those_in_process(engine: Engine, folder: Path, server: StubServer) -> None:
+@pytest.mark.parametrize("engine", ServerEngine)
+def test_chains_are_those_in_process(engine: ServerEngine, folder: Path, server: StubServer) -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     prompts = [[1, 2, 3, 4], [7] * 9, [20, 30]]
-    here = ChainWriter(model, tokenizer, budget=10, batch_size=2).write(prompts, keys=range(3))
+    here, _ = ChainWriter(model, tokenizer, budget=10).write(prompts, keys=range(3))
     text = ChainText(tokenizer)
 
     async def main(draw: Draw, *, scored: bool = False) -> list[Any]:
@@ -157,20 +156,23 @@ class _Answers:
 @pytest.mark.parametrize(
     ("engine", "answer"),
     [
-        ("sglang", {"error": "?"}),
-        ("sglang", []),
-        ("sglang", [{"meta_info": {}}]),
-        ("sglang", [{"meta_info": {"output_token_ids_logprobs": [[[-1.0, 4, None]]]}}]),
-        ("vllm", {"choices": []}),
-        ("vllm", {"choices": [{"logprobs": None}]}),
-        ("vllm", {"choices": [{"logprobs": {"content": [{"top_logprobs": [{"token": "a", "logprob": -1.0}]}]}}]}),
+        (ServerEngine.sglang, {"error": "?"}),
+        (ServerEngine.sglang, []),
+        (ServerEngine.sglang, [{"meta_info": {}}]),
+        (ServerEngine.sglang, [{"meta_info": {"output_token_ids_logprobs": [[[-1.0, 4, None]]]}}]),
+        (ServerEngine.vllm, {"choices": []}),
+        (ServerEngine.vllm, {"choices": [{"logprobs": None}]}),
         (
-            "vllm",
+            ServerEngine.vllm,
+            {"choices": [{"logprobs": {"content": [{"top_logprobs": [{"token": "a", "logprob": -1.0}]}]}}]},
+        ),
+        (
+            ServerEngine.vllm,
             {"choices": [{"logprobs": {"content": [{"top_logprobs": [{"token": "token_id:4", "logprob": -1}]}]}}]},
         ),
     ],
 )
-def test_an_answer_without_what_was_asked_for_is_one_line(engine: Engine, answer: Any) -> None:
+def test_an_answer_without_what_was_asked_for_is_one_line(engine: ServerEngine, answer: Any) -> None:
     client: Any = _Answers(answer)
     with pytest.raises(GreamError, match="does not hold the log-probabilities that were asked for"):
         asyncio.run(PROTOCOLS[engine]().next_logs(client, [[1]], [[4, 5]]))
@@ -181,16 +183,24 @@ def test_an_answer_without_what_was_asked_for_is_one_line(engine: Engine, answer
 @pytest.mark.parametrize(
     ("engine", "held", "message"),
     [
-        ("sglang", {}, "does not hold the log-probabilities"),
-        ("sglang", {"input_token_logprobs": [[None, 1, None], [-1.0, 5, None]]}, "does not hold the log-probabilities"),
-        ("sglang", {"input_token_logprobs": [[None, 1], [-1.0, 5], [math.nan, 6]]}, "not numbers"),
-        ("vllm", None, "does not hold the log-probabilities"),
-        ("vllm", {"content": [{"logprob": -1.0}]}, "does not hold the log-probabilities"),
-        ("vllm", {"content": [{"logprob": -1.0}, {"logprob": -9999.0}]}, "does not hold the log-probabilities"),
-        ("vllm", {"content": [{"logprob": -1.0}, {"logprob": math.nan}]}, "not numbers"),
+        (ServerEngine.sglang, {}, "does not hold the log-probabilities"),
+        (
+            ServerEngine.sglang,
+            {"input_token_logprobs": [[None, 1, None], [-1.0, 5, None]]},
+            "does not hold the log-probabilities",
+        ),
+        (ServerEngine.sglang, {"input_token_logprobs": [[None, 1], [-1.0, 5], [math.nan, 6]]}, "not numbers"),
+        (ServerEngine.vllm, None, "does not hold the log-probabilities"),
+        (ServerEngine.vllm, {"content": [{"logprob": -1.0}]}, "does not hold the log-probabilities"),
+        (
+            ServerEngine.vllm,
+            {"content": [{"logprob": -1.0}, {"logprob": -9999.0}]},
+            "does not hold the log-probabilities",
+        ),
+        (ServerEngine.vllm, {"content": [{"logprob": -1.0}, {"logprob": math.nan}]}, "not numbers"),
     ],
 )
-def test_a_chain_without_its_log_probabilities_is_one_line(engine: Engine, held: Any, message: str) -> None:
+def test_a_chain_without_its_log_probabilities_is_one_line(engine: ServerEngine, held: Any, message: str) -> None:
     here = {"output_ids": [5, 6], "meta_info": held}
     client: Any = _Answers(here if engine == "sglang" else {"choices": [{"token_ids": [5, 6], "logprobs": held}]})
     with pytest.raises(GreamError, match=message):
@@ -217,4 +227,4 @@ def test_a_chain_is_scored_by_what_was_written_up_to_its_end(logs: list[float], 
 def test_probabilities_that_are_not_numbers_are_named() -> None:
     client: Any = _Answers([{"meta_info": {"output_token_ids_logprobs": [[[math.nan, 4, None]]]}}])
     with pytest.raises(GreamError, match="not numbers; the checkpoint is broken"):
-        asyncio.run(PROTOCOLS["sglang"]().next_logs(client, [[1]], [[4]]))
+        asyncio.run(PROTOCOLS[ServerEngine.sglang]().next_logs(client, [[1]], [[4]]))

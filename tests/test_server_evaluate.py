@@ -21,9 +21,11 @@ import pytest
 import torch
 from eval_support import exact_scores, make_checkpoint, make_run
 from gream.decoding.chain_text import ChainText
+from gream.decoding.choices import ServerEngine
 from gream.decoding.server_client import ServerClient, ServerSettings
-from gream.decoding.server_protocol import ENGINES, PROTOCOLS, Draw, Engine, Written
-from gream.dialogue import reasoning_prompt, render_prompt
+from gream.decoding.server_protocol import PROTOCOLS, Draw, Written
+from gream.dialogue import Form, reasoning_prompt, render_prompt
+from gream.engine.settings import Combine, Settings
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult
@@ -32,22 +34,18 @@ from server_support import Fault, StubModel, StubServer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.__main__ import app
-from eval.asking import Combine
-from eval.generative import Decoding
+from eval.generative import InProcess, OnServers
 from eval.metrics import pass_at_k
 from eval.protocol import held_out, read_interactions
-from eval.remote import RemoteDecoding, evaluate_remote
 from eval.results import PREDICTIONS_SCHEMA, Result, read_results
 from eval.stages import evaluate_model
 
 ROOT = Path(__file__).resolve().parent.parent
-DIRECT = RemoteDecoding(
-    engine="sglang", beams=12, score="vocabulary", history=3, chain_tokens=None, temperature=0.0, seed=0
-)
+DIRECT = Settings(beams=12, history=3, form=Form.question)
 REASONING = dataclasses.replace(DIRECT, chain_tokens=12)
-SEQUENCE = dataclasses.replace(DIRECT, form="sequence")
+SEQUENCE = dataclasses.replace(DIRECT, form=Form.sequence)
 NEW_ONLY = dataclasses.replace(REASONING, exclude_history=True)
-SAMPLED = dataclasses.replace(REASONING, chains=6, chain_tokens=6, temperature=1.5, combine="answers")
+SAMPLED = dataclasses.replace(REASONING, chains=6, chain_tokens=6, temperature=1.5, combine=Combine.answers)
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +61,20 @@ def model(run: Path) -> StubModel:
 
 
 def evaluate(
-    run: Path, name: str, decoding: RemoteDecoding, *servers: StubServer | str, users: int | None = None, **changes: Any
+    run: Path,
+    name: str,
+    asked: Settings,
+    *servers: StubServer | str,
+    users: int | None = None,
+    engine: ServerEngine = ServerEngine.sglang,
+    **changes: Any,
 ) -> StageResult:
-    settings = {"in_flight": 8, "backoff": 0.01, "timeout": PATIENCE, "patience": PATIENCE} | changes
-    return evaluate_remote(
-        run,
-        run / "checkpoints" / "alignment",
-        name,
-        decoding,
-        ServerSettings(tuple(server if isinstance(server, str) else server.url for server in servers), **settings),
-        "test",
-        users,
-        "python -m eval remote",
-        overwrite=False,
-    )
+    more = {"in_flight": 8, "backoff": 0.01, "timeout": PATIENCE, "patience": PATIENCE} | changes
+    where = ServerSettings(tuple(server if isinstance(server, str) else server.url for server in servers), **more)
+    checkpoint, place = run / "checkpoints" / "alignment", OnServers(engine=engine, servers=where)
+    done = evaluate_model(run, checkpoint, name, asked, place, "test", users, "python -m eval remote", overwrite=False)
+    assert done is not None
+    return done
 
 
 def predictions(run: Path, name: str) -> pl.DataFrame:
@@ -91,20 +89,17 @@ def file_of(run: Path, name: str) -> bytes:
     return (run / "eval" / name / "predictions.parquet").read_bytes()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ServerEngine)
 @pytest.mark.parametrize(
     "remote", [DIRECT, REASONING, SEQUENCE, NEW_ONLY], ids=["direct", "reasoning", "sequence", "new-only"]
 )
-def test_lists_are_those_in_process(run: Path, model: StubModel, engine: Engine, remote: RemoteDecoding) -> None:
+def test_lists_are_those_in_process(run: Path, model: StubModel, engine: ServerEngine, remote: Settings) -> None:
     name = f"{engine}-{remote.mode}-{remote.form}-{remote.exclude_history}"
-    here = Decoding(
-        beams=12, batch_size=4, score="vocabulary", history=3, device="cpu", chain_tokens=remote.chain_tokens,
-        temperature=0.0, seed=0, form=remote.form, exclude_history=remote.exclude_history,
-    )  # fmt: skip
     checkpoint = run / "checkpoints" / "alignment"
-    evaluate_model(run, checkpoint, f"{name}-here", here, "test", 10, "", overwrite=False)
+    place = InProcess(batch_size=4, device="cpu")
+    evaluate_model(run, checkpoint, f"{name}-here", remote, place, "test", 10, "", overwrite=False)
     with StubServer(model) as server:
-        assert evaluate(run, name, dataclasses.replace(remote, engine=engine), server, users=10).ran
+        assert evaluate(run, name, remote, server, users=10, engine=engine).ran
     ours, theirs = predictions(run, name), predictions(run, f"{name}-here")
     assert ours.schema == pl.Schema(PREDICTIONS_SCHEMA)
     assert ours.drop("scores").equals(theirs.drop("scores"))
@@ -119,13 +114,13 @@ def test_lists_are_those_in_process(run: Path, model: StubModel, engine: Engine,
     assert 0 < result.cost.latency_p50 <= result.cost.latency_p95
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ServerEngine)
 def test_sampled_answers_are_one_item_per_chain_by_the_chains_probability(
-    run: Path, model: StubModel, engine: Engine
+    run: Path, model: StubModel, engine: ServerEngine
 ) -> None:
     name = f"{engine}-sampled"
     with StubServer(model) as server:
-        evaluate(run, name, dataclasses.replace(SAMPLED, engine=engine), server, users=4)
+        evaluate(run, name, SAMPLED, server, users=4, engine=engine)
     folder = run / "checkpoints" / "alignment"
     network, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     catalog = Catalog.load(run / "index.json")
@@ -169,7 +164,7 @@ def test_sampled_answers_are_one_item_per_chain_by_the_chains_probability(
     assert result.cost is not None and result.cost.written_tokens == pytest.approx(sum(written) / 4)
 
 
-@pytest.mark.parametrize("combine", ["probability", "answers"])
+@pytest.mark.parametrize("combine", Combine)
 def test_the_order_of_answers_the_number_of_servers_and_failures_change_nothing(
     run: Path, model: StubModel, combine: Combine
 ) -> None:
@@ -226,10 +221,8 @@ def test_several_chains_are_combined_by_log_sum_exp(run: Path, model: StubModel)
     [DIRECT, REASONING, dataclasses.replace(SAMPLED, chains=3)],
     ids=["direct", "reasoning", "sampled"],
 )
-def test_a_start_after_a_failure_asks_for_what_is_missing_only(
-    run: Path, model: StubModel, decoding: RemoteDecoding
-) -> None:
-    name = f"resumed-{decoding.mode}"
+def test_a_start_after_a_failure_asks_for_what_is_missing_only(run: Path, model: StubModel, decoding: Settings) -> None:
+    name = f"resumed-{decoding.mode}-{decoding.combine}"
     with StubServer(model) as server:
         evaluate(run, f"{name}-whole", decoding, server, users=14)
         whole = Counter(map(repr, server.requests))
@@ -311,7 +304,7 @@ def test_server_and_client_are_killed_and_the_file_is_that_of_an_undisturbed_run
     journal = run / ".partial" / "eval-killed" / "answers.jsonl"
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    settings = ["--mode", "direct", "--beams", "12", "--history", "3", "--in-flight", "16"]
+    settings = ["--mode", "direct", "--form", "question", "--beams", "12", "--history", "3", "--in-flight", "16"]
     command = remote_command(run, "killed", port, *settings)
     asked = 3 * users // 4  # requests, of three for each user, after which the first server falls silent
 
@@ -358,21 +351,18 @@ on_vllm = pytest.mark.skipif(
 
 @on_vllm
 @pytest.mark.parametrize("remote", [DIRECT, REASONING], ids=["direct", "reasoning"])
-def test_lists_over_a_real_vllm_are_those_in_process(remote: RemoteDecoding, tmp_path: Path) -> None:
+def test_lists_over_a_real_vllm_are_those_in_process(remote: Settings, tmp_path: Path) -> None:
     """``GREAM_VLLM``: the server's root; ``GREAM_VLLM_RUN``, ``GREAM_VLLM_CHECKPOINT``: the run and what it serves."""
     run, checkpoint = Path(os.environ["GREAM_VLLM_RUN"]), Path(os.environ["GREAM_VLLM_CHECKPOINT"])
     copy = tmp_path / "run"
     copy.mkdir()
     for name in ("interactions.parquet", "index.json"):
         (copy / name).write_bytes((run / name).read_bytes())
-    remote = dataclasses.replace(remote, engine="vllm", history=20, chain_tokens=remote.chain_tokens and 256)
-    here = Decoding(
-        beams=12, batch_size=16, score="vocabulary", history=20, device="cpu", chain_tokens=remote.chain_tokens,
-        temperature=0.0, seed=0,
-    )  # fmt: skip
-    evaluate_model(copy, checkpoint, "here", here, "test", 40, "", overwrite=False)
-    servers = ServerSettings((os.environ["GREAM_VLLM"],), in_flight=32)
-    evaluate_remote(copy, checkpoint, "there", remote, servers, "test", 40, "", overwrite=False)
+    asked = dataclasses.replace(remote, history=None, form=None, chain_tokens=remote.chain_tokens and 256)
+    here, servers = InProcess(batch_size=16, device="cpu"), ServerSettings((os.environ["GREAM_VLLM"],), in_flight=32)
+    evaluate_model(copy, checkpoint, "here", asked, here, "test", 40, "", overwrite=False)
+    there = OnServers(engine=ServerEngine.vllm, servers=servers)
+    evaluate_model(copy, checkpoint, "there", asked, there, "test", 40, "", overwrite=False)
     ours, theirs = predictions(copy, "there"), predictions(copy, "here")
     assert ours["chain"].to_list() == theirs["chain"].to_list()
     assert ours["items"].to_list() == theirs["items"].to_list()
@@ -390,7 +380,7 @@ def test_sampled_chains_of_a_real_vllm_come_with_their_log_probabilities() -> No
     prompt = tokenizer(render_prompt(reasoning_prompt([catalog.text(item) for item in (0, 1, 2)])))["input_ids"]
 
     async def main() -> list[Written]:
-        protocol, end = PROTOCOLS["vllm"](), ChainText(tokenizer).end
+        protocol, end = PROTOCOLS[ServerEngine.vllm](), ChainText(tokenizer).end
         async with ServerClient(ServerSettings((os.environ["GREAM_VLLM"],))) as client:
             draws = [Draw(0.7, seed) for seed in range(8)]
             return list(

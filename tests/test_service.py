@@ -22,6 +22,7 @@ import pytest
 from browser_support import CHROMIUM, Browser
 from eval_support import MALICIOUS, make_checkpoint, make_run
 from fastapi import FastAPI
+from gream.engine.settings import Mode
 from gream.errors import GreamError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ from loopback import PATIENCE
 
 from serving.dispatch import BusyError, Dispatcher
 from serving.items import Items
-from serving.recommend import Mode, RankedItem, Recommendation, shown
+from serving.recommend import RankedItem, Recommendation, shown
 from serving.service import LARGEST_BODY, LONGEST_ENTRY, MOST_ENTRIES, make_service
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,10 +159,10 @@ def test_waiting_requests_of_one_mode_are_decoded_together_and_one_mistake_stays
     async def main() -> list[Any]:
         async with Dispatcher(model, batch_size=3, limit=20) as dispatcher:
             model.gate.clear()
-            first = asyncio.create_task(dispatcher.ask("direct", [0], 1))
+            first = asyncio.create_task(dispatcher.ask(Mode.direct, [0], 1))
             while not model.calls:
                 await asyncio.sleep(0.001)
-            modes: list[Mode] = ["direct", "reasoning", "direct", "direct", "direct", "reasoning"]
+            modes: list[Mode] = [Mode.direct, Mode.reasoning, Mode.direct, Mode.direct, Mode.direct, Mode.reasoning]
             histories = [[1], [2], [3, 3, 3, 3], [4], [5], [6]]
             rest = [
                 asyncio.create_task(dispatcher.ask(mode, history, k))
@@ -174,13 +175,13 @@ def test_waiting_requests_of_one_mode_are_decoded_together_and_one_mistake_stays
 
     answers = asyncio.run(main())
     assert model.calls == [
-        ("direct", [[0]]),
-        ("direct", [[1], [3, 3, 3, 3], [4]]),
-        ("direct", [[1]]),  # each alone, as one of the three cannot be decoded
-        ("direct", [[3, 3, 3, 3]]),
-        ("direct", [[4]]),
-        ("reasoning", [[2], [6]]),
-        ("direct", [[5]]),
+        (Mode.direct, [[0]]),
+        (Mode.direct, [[1], [3, 3, 3, 3], [4]]),
+        (Mode.direct, [[1]]),  # each alone, as one of the three cannot be decoded
+        (Mode.direct, [[3, 3, 3, 3]]),
+        (Mode.direct, [[4]]),
+        (Mode.reasoning, [[2], [6]]),
+        (Mode.direct, [[5]]),
     ]
     assert isinstance(answers[3], GreamError)
     good = [answer for answer in answers if isinstance(answer, Recommendation)]
@@ -225,8 +226,8 @@ def test_a_defect_of_the_model_is_not_taken_for_a_refusal_and_does_not_stop_the_
     async def main() -> None:
         async with Dispatcher(recommend, batch_size=1, limit=1) as dispatcher:
             with pytest.raises(ValueError, match="a defect"):
-                await dispatcher.ask("direct", [1], 1)
-            assert (await dispatcher.ask("direct", [1], 1)).items[0].item_id == "B00002"
+                await dispatcher.ask(Mode.direct, [1], 1)
+            assert (await dispatcher.ask(Mode.direct, [1], 1)).items[0].item_id == "B00002"
 
     asyncio.run(main())
     with pytest.raises(BusyError, match="try again in 7 s"):
@@ -234,7 +235,13 @@ def test_a_defect_of_the_model_is_not_taken_for_a_refusal_and_does_not_stop_the_
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-200, 200) | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-200, 200),
+        st.floats(allow_nan=False, allow_infinity=False),  # JSON has neither
+        st.text(max_size=20),
+    ),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
@@ -313,6 +320,7 @@ def address(run: Path) -> Iterator[str]:
     """The service as the command starts it, around a real model."""
     checkpoint = make_checkpoint(run)
     command = [sys.executable, "-m", "eval", "serve", "--run", str(run), "--checkpoint", str(checkpoint)]
+    command += ["--form", "question", "--history", "20"]
     process = subprocess.Popen(
         [*command, "--port", "0", "--chain-tokens", "8", "--device", "cpu"],
         cwd=ROOT,

@@ -149,11 +149,14 @@ def test_nothing_listens_beyond_this_machine(finished: Run, listeners: dict[str,
 def test_the_trained_model_loads_and_has_learnt(finished: Run) -> None:
     import torch
     from gream.dialogue import extract_answer, reasoning_prompt, render_prompt
+    from gream.engine.contract import read_contract
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = finished.folder / f"global_step_{STEPS}" / "actor" / "huggingface"
     model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    contract = read_contract(finished.task / "model")
+    assert contract is not None and read_contract(folder) == contract
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     catalog = tiny_catalog()
     prompt = tokenizer(render_prompt(reasoning_prompt([catalog.text(3), catalog.text(40)])), return_tensors="pt")

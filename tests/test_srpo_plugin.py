@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -450,6 +451,28 @@ def test_dynamic_micro_batches_need_no_divisor() -> None:
     from verl_srpo.batches import check_batch_sizes
 
     check_batch_sizes(trainer_config(**{_MICRO: 12, "actor_rollout_ref__actor__use_dynamic_bsz": True}))
+
+
+def test_a_model_of_other_items_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from gream.dialogue import Form
+    from gream.engine.contract import Contract, ids_digest
+    from gream.semantic_ids.catalog import Catalog
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+    from verl_srpo.trainer import SrpoTrainer
+
+    trainer = SrpoTrainer.__new__(SrpoTrainer)
+    ids = [["<|a_1|>", "<|b_1|>"], ["<|a_1|>", "<|b_2|>"]]
+    trainer._settings = SimpleNamespace(catalog="runs/x/index.json")
+    trainer.config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(model=SimpleNamespace(path=str(tmp_path))))
+    tokenizer = SimpleNamespace(get_vocab=lambda: {"<|a_1|>": 0, "<|b_1|>": 1, "<|b_2|>": 2})
+    monkeypatch.setattr(PPOTrainer, "_init_tokenizer", lambda self: setattr(self, "tokenizer", tokenizer))
+    contract = Contract(ids=ids_digest(ids), form=Form.question, history=20, prompts="")
+    (tmp_path / "config.json").write_text(json.dumps({"gream": contract.model_dump(mode="json")}))
+    trainer._catalog = Catalog(ids)
+    trainer._init_tokenizer()
+    trainer._catalog = Catalog(ids[::-1])  # the same tokens, other items
+    with pytest.raises(GreamError, match=r"was trained on other semantic ids than those of runs/x/index\.json"):
+        trainer._init_tokenizer()
 
 
 def test_a_tokenizer_without_the_ids_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

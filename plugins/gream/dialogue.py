@@ -23,7 +23,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from enum import StrEnum
+from typing import TypedDict
 
 from gream.semantic_ids.vocabulary import find_tokens
 
@@ -53,8 +54,13 @@ DIRECT_QUESTION = "The user's items, oldest first: {history}\nWhich item comes n
 SEQUENCE_QUESTION = "Items, oldest first:"
 REASONING_QUESTION = "The user's items, oldest first: {history}\nThink it through, then name the next item."
 
-# How a model is asked for the next item at once; it must be the form that it was trained on.
-Form = Literal["question", "sequence"]
+
+class Form(StrEnum):
+    """How a model is asked for the next item at once: in the form that it was trained on."""
+
+    question = "question"
+    sequence = "sequence"
+
 
 _STAGES = ("Evidence", "Preference", "Intent", "Recommendation")
 
@@ -107,7 +113,7 @@ def direct_text(history: Sequence[str], form: Form) -> str:
         history: Semantic ids as text, oldest first.
         form: That of the rows it was trained on.
     """
-    if form == "question":
+    if form == Form.question:
         return render_prompt(direct_prompt(history))
     question, answer = sequence_messages(history)
     return render_prompt([question]) + answer["content"]

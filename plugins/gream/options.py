@@ -7,11 +7,13 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from gream.decoding.choices import Score
 from gream.dialogue import Form
+from gream.engine.settings import Device
 
 RunOption = Annotated[Path, typer.Option(help="Run folder, e.g. runs/quickstart.")]
 OverwriteOption = Annotated[
@@ -26,14 +28,27 @@ BeamsOption = Annotated[
     int, typer.Option(min=1, help="Hypotheses per step of the item search: as many as a list has items, or more.")
 ]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Users decoded together.")]
-DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model runs.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where the model runs.")]
 FormOption = Annotated[
-    Form,
-    typer.Option(
-        help="Form of the direct prompt, as the model was trained: the history in a question, or the sequence itself."
-    ),
+    Form | None,
+    typer.Option(help="Form of the direct prompts in training, where the model does not say so itself."),
 ]
-HistoryOption = Annotated[int, typer.Option(min=1, help="Most recent items in the prompt; as in training.")]
+HistoryOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Most items of a prompt in training, where the model does not say so itself."),
+]
+ScoreOption = Annotated[
+    Score,
+    typer.Option(help="What scores a token: the softmax over the whole vocabulary, or over the legal tokens only."),
+]
+IndexOption = Annotated[
+    Path | None, typer.Option(help="index.json of a model that knows the run's items by other ids.")
+]
+PromptOption = Annotated[
+    Path | None, typer.Option(help="Text file with {history} in it: the prompt of a model trained elsewhere.")
+]
+TemperatureOption = Annotated[float, typer.Option(min=0.0, help="Sampling temperature of the chains; 0 is greedy.")]
+ChainsOption = Annotated[int, typer.Option(min=1, help="Chains per user, their lists combined by log-sum-exp.")]
 ExcludeOption = Annotated[bool, typer.Option(help="Leave out of a list whatever the user already has.")]
 ChainTokensOption = Annotated[int, typer.Option(min=1, help="Most tokens of a chain; the paper allows 1560.")]
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import transfer_queue as tq
+from gream.engine.contract import read_contract
 from gream.errors import GreamError
 from gream.files import Row, write_jsonl
 from gream.semantic_ids.catalog import Catalog
@@ -94,6 +95,10 @@ class SrpoTrainer(PPOTrainerSync):
                 f"{len(self._catalog.tokens)} semantic-id tokens of {self._settings.catalog}, the first of them "
                 f"{min(missing)}; train a model that 'python -m data_processing model' made of this catalogue"
             )
+        model = Path(self.config.actor_rollout_ref.model.path)
+        # One that verl fetches from elsewhere is known by its tokens alone.
+        if model.is_dir() and (contract := read_contract(model)):
+            contract.check_ids(self._catalog.ids, model, Path(self._settings.catalog))
 
     def _init_dataloader(self) -> None:
         data = self.config.data

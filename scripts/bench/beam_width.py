@@ -8,14 +8,16 @@ A beam as wide as the catalogue is exact: it scores every item.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import time
 from pathlib import Path
 
 import numpy as np
+from gream.engine.checkpoint import load_weights
+from gream.engine.engine import Engine
+from gream.engine.local import LocalModel
+from gream.engine.settings import Settings
+from gream.semantic_ids.item_ids import ItemIds
 
-from eval.external import ItemIds
-from eval.generative import Decoding, Recommender
 from eval.metrics import ranks_of, values_by_rank
 from eval.protocol import held_out, read_interactions
 
@@ -32,24 +34,19 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=500)
     arguments = parser.parse_args()
 
-    ids = ItemIds.load(arguments.run / "index.json")
+    index = arguments.run / "index.json"
+    ids = ItemIds.load(index)
     cases = held_out(read_interactions(arguments.run / "interactions.parquet"), "test").sample(arguments.users, seed=0)
-    decoding = Decoding(
-        beams=len(ids), batch_size=1, score="vocabulary", history=20, device="cpu", chain_tokens=None,
-        temperature=0.0, seed=0,
-    )  # fmt: skip
+    weights = load_weights(arguments.checkpoint, "cpu")
     print(f"{arguments.users} users, {len(ids):,} items, ids of {len(ids.ids[0])} tokens, lists of 10")
     exact: np.ndarray | None = None
     for beams in (len(ids), *WIDTHS):
-        size = max(1, min(32, BRANCHES // beams))
-        recommender = Recommender(
-            arguments.checkpoint, ids, dataclasses.replace(decoding, beams=beams, batch_size=size)
-        )
-        prompts = recommender.prompts(cases.histories)
+        model = LocalModel(weights, max(1, min(32, BRANCHES // beams)))
+        engine = Engine.open(model, arguments.checkpoint, index, Settings(beams=beams))
+        queries = engine.queries(cases.histories)
         began = time.perf_counter()
-        table = recommender.predict(prompts, cases)
+        items = np.array([answer.items for answer in engine.answer(queries)])
         seconds = (time.perf_counter() - began) / arguments.users
-        items = np.array(table["items"].to_list())
         exact = items if exact is None else exact
         found = np.mean([len(set(one) & set(other)) / len(one) for one, other in zip(exact, items, strict=True)])
         gain = values_by_rank(items.shape[1])[ranks_of(items, cases.targets)].mean(axis=0)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from gream.decoding.beam import TrieBeamSearch
+from gream.decoding.choices import Score
 from gream.semantic_ids.published import disambiguate_index, read_index
 from gream.semantic_ids.trie import PrefixTrie
 from transformers import (
@@ -199,7 +200,7 @@ def main() -> None:
 
     searches = {
         "trie, softmax over vocabulary": search,
-        "trie, softmax over legal": TrieBeamSearch(model, trie, k=beams, beams=beams, score="legal"),
+        "trie, softmax over legal": TrieBeamSearch(model, trie, k=beams, beams=beams, score=Score.legal),
     }
     for name, searcher in searches.items():
         spent[name] = seconds_of(lambda name=name, searcher=searcher: trie_lists(name, searcher), arguments.repeats)

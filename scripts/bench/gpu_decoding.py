@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from decoding import make_ids, make_prompts
-from gream.decoding.beam import Score, TrieBeamSearch
+from gream.decoding.beam import TrieBeamSearch
+from gream.decoding.choices import Score
 from gream.semantic_ids.trie import PrefixTrie
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -88,9 +89,8 @@ def main() -> None:
         f"parameters, {(trie.item >= 0).sum():,} items, batches of {arguments.users} users, prompts of "
         f"{max(map(len, prompts))} tokens, {arguments.beams} beams"
     )
-    scores: tuple[Score, ...] = ("vocabulary", "legal")
     result: dict[str, str | int | float] = {"device": where, "users": arguments.users, "beams": arguments.beams}
-    for score in scores:
+    for score in Score:
         search = TrieBeamSearch(model, trie, k=10, beams=arguments.beams, score=score)
         timed = TimedSearch(model, trie, k=10, beams=arguments.beams, score=score)
         for warm in (search, timed):

@@ -24,18 +24,18 @@ from pathlib import Path
 
 import aiohttp
 import numpy as np
+from gream.decoding.choices import ServerEngine
 from gream.decoding.server_client import ServerSettings
-from gream.journal import Journal
-from gream.semantic_ids.catalog import Catalog
+from gream.engine.engine import Answer, Engine
+from gream.engine.local import LocalModel
+from gream.engine.model import Model
+from gream.engine.remote import ServedDecoder, ServedModel
+from gream.engine.settings import Device, Mode, Settings
 
-from eval.external import ItemIds
-from eval.generative import Decoding, Recommender
 from eval.protocol import Cases, held_out, read_interactions
-from eval.remote import RemoteDecoding, RemoteRecommender, ask_all
 from serving.items import Items
-from serving.recommend import LocalModel, Mode, Settings
+from serving.recommend import Recommender
 
-MODES: tuple[Mode, ...] = ("direct", "reasoning")
 CHAIN_TOKENS = 256
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--clients", default="1,8,32")
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--engine", choices=["sglang", "vllm"], default="vllm")
+    parser.add_argument("--engine", type=ServerEngine, choices=list(ServerEngine), default=ServerEngine.vllm)
     parser.add_argument("--endpoint", action="append", default=[])
     parser.add_argument("--in-flight", default="16,256")
     parser.add_argument("--users", type=int, default=100)
@@ -66,9 +66,10 @@ def service(arguments: argparse.Namespace) -> None:
     """Load the service."""
     items = Items.load(arguments.run)
     cases = cases_of(arguments.run, 200)
-    model = LocalModel(arguments.checkpoint, items, Settings(chain_tokens=CHAIN_TOKENS, batch_size=1))
+    settings = Settings(chain_tokens=CHAIN_TOKENS)
+    model = Recommender(arguments.checkpoint, items, settings, device=Device.cpu, batch_size=1)
     alone = {}
-    for mode in MODES:
+    for mode in Mode:
         model.recommend(mode, [cases.histories[0]], 10)
         began, count = time.monotonic(), 0
         for history in itertools.cycle(cases.histories):
@@ -78,13 +79,13 @@ def service(arguments: argparse.Namespace) -> None:
                 break
         alone[mode] = count / (time.monotonic() - began)
         print(f"in process, one at a time   {mode:9s} {alone[mode]:7.1f} /s")
-    bodies = {mode: [body_of(items, history, mode) for history in cases.histories] for mode in MODES}
-    for mode in MODES:
+    bodies = {mode: [body_of(items, history, mode) for history in cases.histories] for mode in Mode}
+    for mode in Mode:
         for clients in map(int, arguments.clients.split(",")):
             report = with_service(arguments, 64, bodies[mode], clients)
             ratio = report.rate / alone[mode]
             print(f"service, {clients:3d} clients        {mode:9s} {report}; {ratio:.2f} x in process")
-    report = with_service(arguments, 4, bodies["direct"], 64)
+    report = with_service(arguments, 4, bodies[Mode.direct], 64)
     print(f"service, 64 clients, 4 may wait direct {report}")
 
 
@@ -155,50 +156,33 @@ async def load(url: str, bodies: list[dict[str, object]], clients: int, seconds:
 def remote(arguments: argparse.Namespace) -> None:
     """Evaluate over running servers."""
     cases = cases_of(arguments.run, arguments.users)
-    index = arguments.run / "index.json"
-    catalog, ids = Catalog.load(index), ItemIds.load(index)
     users = len(cases.users)
-    for mode in MODES:
-        chain_tokens = CHAIN_TOKENS if mode == "reasoning" else None
-        here = Decoding(
-            beams=20,
-            batch_size=32,
-            score="vocabulary",
-            history=20,
-            device="cpu",
-            chain_tokens=chain_tokens,
-            temperature=0.0,
-            seed=0,
-        )
-        local = Recommender(arguments.checkpoint, ids, here)
-        prompts = local.prompts(cases.histories)
+
+    def asked(model: Model, mode: Mode) -> tuple[Engine, list[Answer], float]:
+        settings = Settings(chain_tokens=CHAIN_TOKENS if mode is Mode.reasoning else None)
+        engine = Engine.open(model, arguments.checkpoint, arguments.run / "index.json", settings)
+        queries = engine.queries(cases.histories)
         began = time.monotonic()
-        expected = local.predict(prompts, cases)
-        alone = users / (time.monotonic() - began)
+        return engine, engine.answer(queries), time.monotonic() - began
+
+    local = LocalModel.load(arguments.checkpoint, "cpu", 32)
+    for mode in Mode:
+        _, expected, seconds = asked(local, mode)
+        alone = users / seconds
         print(f"in process, batch 32     {mode:9s} {alone:7.1f} users/s")
-        decoding = RemoteDecoding(
-            engine=arguments.engine,
-            beams=20,
-            score="vocabulary",
-            history=20,
-            chain_tokens=chain_tokens,
-            temperature=0.0,
-            seed=0,
-        )
-        over = RemoteRecommender(arguments.checkpoint, catalog, decoding)
         for in_flight in map(int, arguments.in_flight.split(",")):
-            with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.jsonl") as journal:
+            with tempfile.TemporaryDirectory() as folder:
                 servers = ServerSettings(tuple(arguments.endpoint), in_flight=in_flight)
-                began = time.monotonic()
-                client = asyncio.run(ask_all(over, cases, prompts, journal, servers))
-                seconds = time.monotonic() - began
-                table, _ = over.tables(journal, cases, prompts)
-            pairs = zip(table["items"].to_list(), expected["items"].to_list(), strict=True)
-            same = sum(ours == theirs for ours, theirs in pairs)
-            scores = np.array(table["scores"].to_list()) - np.array(expected["scores"].to_list())
+                journal = Path(folder) / "journal.jsonl"
+                engine, found, seconds = asked(
+                    ServedModel(arguments.checkpoint, arguments.engine, servers, journal), mode
+                )
+            assert isinstance(engine.decoder, ServedDecoder)  # noqa: S101 - the model's
+            same = sum(ours.items == theirs.items for ours, theirs in zip(found, expected, strict=True))
+            scores = np.array([each.scores for each in found]) - np.array([each.scores for each in expected])
             print(
                 f"{arguments.engine}, {in_flight:3d} in flight     {mode:9s} {users / seconds:7.1f} users/s, "
-                f"{client.requests / seconds:.0f} requests/s = {users / seconds / alone:.2f} x in process; "
+                f"{engine.decoder.requests / seconds:.0f} requests/s = {users / seconds / alone:.2f} x in process; "
                 f"{same} of {users} lists equal, scores differ by at most {np.abs(scores).max():.1e}"
             )
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from gream.decoding.language_model import LanguageModel
+from gream.decoding.choices import Score
+from gream.decoding.language_model import Encoded, LanguageModel
 from gream.errors import GreamError
 from gream.semantic_ids.trie import PrefixTrie
-
-Score = Literal["vocabulary", "legal"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class TrieBeamSearch:
     those rows of the model's head are computed.
     """
 
-    def __init__(self, model: Any, trie: PrefixTrie, *, k: int, beams: int, score: Score = "vocabulary") -> None:
+    def __init__(self, model: Any, trie: PrefixTrie, *, k: int, beams: int, score: Score = Score.vocabulary) -> None:
         """Prepare the search.
 
         Args:
@@ -56,15 +55,13 @@ class TrieBeamSearch:
             score: See the class.
 
         Raises:
-            GreamError: ``k`` is below 1, the beams are too few to fill a list, the score is unknown, a token
-                lies outside the vocabulary, or the model is not suited (see `LanguageModel`).
+            GreamError: ``k`` is below 1, the beams are too few to fill a list, a token lies
+                outside the vocabulary, or the model is not suited (see `LanguageModel`).
         """
         catalogue = int((trie.item >= 0).sum())
         self.k = min(k, catalogue)
         if k < 1 or beams < self.k:
             raise GreamError(f"{beams} beams cannot fill a list of {k} items; beams >= k >= 1 needed")
-        if score not in get_args(Score):
-            raise GreamError(f"score '{score}' is unknown; one of {', '.join(get_args(Score))} needed")
         self._lm = LanguageModel(model)
         if trie.child_token.max() >= self._lm.vocabulary:
             raise GreamError(
@@ -83,15 +80,17 @@ class TrieBeamSearch:
         self._leaf = int(np.flatnonzero(np.diff(trie.start) == 0)[0])
 
     @torch.inference_mode()
-    def search(self, prompts: Sequence[Sequence[int]], exclude: Sequence[Collection[int]] | None = None) -> BeamResult:
+    def search(
+        self, prompts: Sequence[Sequence[int]] | Encoded, exclude: Sequence[Collection[int]] | None = None
+    ) -> BeamResult:
         """The best items after each prompt.
 
         Items end at different depths where ids differ in length. An item that has ended leaves the beam and
         competes with other items only, so the prefix of a longer id cannot crowd it out.
 
         Args:
-            prompts: B lists of token ids: a rendered prompt, or a prompt and a chain up to its ``<answer>``.
-                One batch; lengths may differ.
+            prompts: B lists of token ids, one batch; lengths may differ. Or what was read already, such as prompts
+                and chains by `ChainWriter.write`; it is used up.
             exclude: For each prompt, items that its list shall not hold. The search is that over a catalogue
                 without them: no beam is spent on a prefix that only they have.
 
@@ -100,9 +99,9 @@ class TrieBeamSearch:
                 not numbers.
         """
         depths = self._trie.depth
-        encoded = self._lm.encode(prompts, room=depths)
+        encoded = prompts if isinstance(prompts, Encoded) else self._lm.encode(prompts, room=depths)
         device = self._lm.device
-        batch = len(prompts)
+        batch = len(encoded.lengths)
         excluded = None if exclude is None else self._excluded(exclude)
         hidden = encoded.hidden[:, None]  # [B, W, d], W = 1
         node = torch.zeros(batch, 1, dtype=torch.int64, device=device)  # [B, W]
@@ -160,7 +159,7 @@ class TrieBeamSearch:
         used = torch.unique(token[legal])  # [U] sorted
         at = torch.searchsorted(used, token).clamp(max=len(used) - 1)
         logits = self._lm.logits_of(hidden, used).gather(2, at).masked_fill(~legal, -torch.inf)
-        if self._score == "vocabulary":
+        if self._score == Score.vocabulary:
             logs = logits - self._lm.normaliser(hidden)[..., None]
         else:
             logs = logits - logits.logsumexp(2, keepdim=True)

@@ -6,6 +6,7 @@ Nothing here calls ``generate``, so no setting of a model's ``generation_config`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,11 @@ _LOGITS_AT_ONCE = 1 << 26
 
 @dataclass
 class Encoded:
-    """A left-padded batch of prompts, read by the model; `LanguageModel.extend` grows it.
+    """A batch of texts, read by the model; `LanguageModel.extend` grows it.
 
     Attributes:
-        hidden: ``[B, d]``, final hidden state of the last token of each prompt.
-        mask: bool ``[B, T]``, False where the cache holds padding.
+        hidden: ``[B, d]``, final hidden state of the last token of each row.
+        mask: bool ``[B, T]``, False where the cache holds padding, or what is no part of the row's text.
         lengths: int64 ``[B]``, tokens of each row without padding.
         cache: Keys and values of every layer.
     """
@@ -41,12 +42,68 @@ class Encoded:
         self.hidden, self.mask, self.lengths = self.hidden[rows], self.mask[rows], self.lengths[rows]
         self.cache.batch_select_indices(rows)
 
+    def take(self, rows: torch.Tensor) -> Encoded:
+        """A copy of ``rows``; this batch stays as it is."""
+        cache = copy(self.cache)
+        cache.layers = [copy(layer) for layer in cache.layers]
+        taken = Encoded(self.hidden, self.mask, self.lengths, cache)
+        taken.keep(rows)
+        return taken
+
+    def forget(self, counts: torch.Tensor) -> None:
+        """Let the last ``counts`` tokens of each row, int64 ``[B]``, be no part of its text any more."""
+        columns = torch.arange(self.mask.shape[1], device=self.mask.device)
+        self.mask = self.mask & (columns < self.mask.shape[1] - counts[:, None])
+        self.lengths = self.lengths - counts
+
     def repeat(self, times: int) -> None:
         """Put ``times`` copies of each row in its place."""
         self.hidden, self.mask, self.lengths = (
             part.repeat_interleave(times, dim=0) for part in (self.hidden, self.mask, self.lengths)
         )
         self.cache.batch_repeat_interleave(times)
+
+
+def joined(parts: Sequence[tuple[Sequence[int], Encoded]]) -> Encoded:
+    """One batch of several, shorter ones padded on the left; the parts are used up.
+
+    Args:
+        parts: Batches, each with the numbers of its rows in the whole, which together are 0 to B-1.
+    """
+    if len(parts) == 1 and list(parts[0][0]) == list(range(len(parts[0][0]))):
+        return parts[0][1]
+    size, width = sum(len(rows) for rows, _ in parts), max(part.mask.shape[1] for _, part in parts)
+
+    def whole(tensors: Sequence[torch.Tensor], dimension: int | None) -> torch.Tensor:
+        """The rows of ``tensors`` in their places, ends of ``dimension`` aligned; zero is padding."""
+        shape = list(tensors[0].shape)
+        shape[0] = size
+        if dimension is not None:
+            shape[dimension] = width
+        target = tensors[0].new_zeros(shape)
+        for (rows, _), tensor in zip(parts, tensors, strict=True):
+            own = (
+                target
+                if dimension is None
+                else target.narrow(dimension, width - tensor.shape[dimension], tensor.shape[dimension])
+            )
+            own[list(rows)] = tensor
+        return target
+
+    encoded = [part for _, part in parts]
+    cache = encoded[0].cache
+    for layers in zip(*(part.cache.layers for part in encoded), strict=True):
+        keys = whole([layer.keys for layer in layers], 2)
+        values = whole([layer.values for layer in layers], 2)
+        for layer in layers:  # freed layer by layer: keys and values of the whole batch are never held twice
+            layer.keys = layer.values = None
+        layers[0].keys, layers[0].values = keys, values
+    return Encoded(
+        whole([part.hidden for part in encoded], None),
+        whole([part.mask for part in encoded], 1),
+        whole([part.lengths for part in encoded], None),
+        cache,
+    )
 
 
 class LanguageModel:
@@ -105,37 +162,34 @@ class LanguageModel:
                 f"a prompt of {max(sizes)} tokens and {room} that follow exceed the model's {self._limit} "
                 "positions; shorten the history or the chain"
             )
-        lengths = torch.tensor(sizes, device=self.device)  # [B]
-        width = max(sizes)
-        ids = np.zeros((len(sizes), width), dtype=np.int64)  # padding is masked, so its token does not matter
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = prompt
-        mask = torch.arange(width, device=self.device) >= (width - lengths)[:, None]  # [B, T]
-        output = self._body(
-            input_ids=torch.from_numpy(ids).to(self.device),
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=True,
-        )
-        return Encoded(output.last_hidden_state[:, -1], mask, lengths, output.past_key_values)
+        empty = torch.zeros(len(sizes), 0, dtype=torch.int64, device=self.device)  # [B, T], T = 0
+        encoded = Encoded(empty, empty.bool(), empty.sum(1), None)
+        self.extend(encoded, prompts)
+        return encoded
 
-    def extend(self, encoded: Encoded, tokens: torch.Tensor) -> None:
-        """Append one token to each row of ``encoded``.
+    def extend(self, encoded: Encoded, texts: Sequence[Sequence[int]]) -> None:
+        """Append tokens to each row of ``encoded``.
 
         Args:
             encoded: B rows; changed in place.
-            tokens: int64 ``[B]``.
+            texts: B lists of token ids, of any lengths, none empty; shorter ones are padded on the left.
         """
-        encoded.mask = torch.nn.functional.pad(encoded.mask, (0, 1), value=True)
+        width = max(map(len, texts))
+        ids = np.zeros((len(texts), width), dtype=np.int64)  # padding is masked, so its token does not matter
+        for row, tokens in enumerate(texts):
+            ids[row, width - len(tokens) :] = tokens
+        sizes = torch.tensor([len(tokens) for tokens in texts], device=self.device)  # [B]
+        new = torch.arange(width, device=self.device) >= (width - sizes)[:, None]  # [B, R]
+        encoded.mask = torch.cat([encoded.mask, new], dim=1)
         output = self._body(
-            input_ids=tokens[:, None],
+            input_ids=torch.from_numpy(ids).to(self.device),
             attention_mask=encoded.mask,
-            position_ids=encoded.lengths[:, None],
+            position_ids=(encoded.lengths[:, None] + new.cumsum(1) - 1).clamp(min=0),
             past_key_values=encoded.cache,
             use_cache=True,
         )
-        encoded.lengths = encoded.lengths + 1
-        encoded.hidden = output.last_hidden_state[:, -1]
+        encoded.lengths = encoded.lengths + sizes
+        encoded.hidden, encoded.cache = output.last_hidden_state[:, -1], output.past_key_values
 
     def branch(self, encoded: Encoded, tokens: torch.Tensor, ancestry: torch.Tensor, depth: int) -> torch.Tensor:
         """Read the ``depth``-th tokens of W branches that all grow from the same prompt.

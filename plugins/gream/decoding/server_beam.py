@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from gream.decoding.beam import Score
+from gream.decoding.choices import Score
 from gream.errors import GreamError
 from gream.semantic_ids.trie import PrefixTrie
 
@@ -35,14 +34,12 @@ class ServerBeamSearch:
     trie: PrefixTrie
     k: int
     beams: int
-    score: Score = "vocabulary"
+    score: Score = Score.vocabulary
 
     def __post_init__(self) -> None:
         k = min(self.k, int((self.trie.item >= 0).sum()))
         if k < 1 or self.beams < k:
             raise GreamError(f"{self.beams} beams cannot fill a list of {k} items; beams >= k >= 1 needed")
-        if self.score not in get_args(Score):
-            raise GreamError(f"score '{self.score}' is unknown; one of {', '.join(get_args(Score))} needed")
         object.__setattr__(self, "k", k)
 
     async def search(
@@ -78,7 +75,7 @@ class ServerBeamSearch:
             token = self.trie.child_token[child - 1]
             tokens = np.split(token, np.searchsorted(parent, np.arange(1, len(node))))
             logs = list(await next_logs(prefixes, [part.tolist() for part in tokens]))
-            if self.score == "legal":
+            if self.score == Score.legal:
                 logs = [part - np.logaddexp.reduce(part.astype(np.float64)).astype(np.float32) for part in logs]
             total = score[parent] + np.concatenate(logs)  # [C]
 

@@ -21,17 +21,15 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from gream.decoding.choices import ServerEngine
 from gream.decoding.server_client import ServerClient
 from gream.dialogue import ANSWER_OPEN
 from gream.errors import GreamError
-
-Engine = Literal["sglang", "vllm"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 Logs = npt.NDArray[np.float32]
 
@@ -243,7 +241,10 @@ class VLLMProtocol:
         return Written(tokens, _checked_logs(logs, tokens))
 
 
-PROTOCOLS: dict[Engine, type[ServerProtocol]] = {"sglang": SGLangProtocol, "vllm": VLLMProtocol}
+PROTOCOLS: dict[ServerEngine, type[ServerProtocol]] = {
+    ServerEngine.sglang: SGLangProtocol,
+    ServerEngine.vllm: VLLMProtocol,
+}
 
 
 def _checked(pairs: Sequence[Sequence[tuple[int, float]]], tokens: Sequence[Sequence[int]]) -> list[Logs]:

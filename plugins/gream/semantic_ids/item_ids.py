@@ -1,17 +1,14 @@
-"""What belongs to a checkpoint that was trained elsewhere: its ids, in its own spelling, and its own prompt."""
+"""The ids that a model knows items by: in whatever spelling, of whatever length, and shared or not."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gream.errors import GreamError
 from gream.semantic_ids.published import read_token_lists
-
-_HISTORY = re.compile(r"\{history(?::([^{}]*))?\}")
+from gream.semantic_ids.vocabulary import find_tokens
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,12 @@ class ItemIds:
         Raises:
             GreamError: The file cannot be read, or its items are not 0 to n-1 with a list of tokens each.
         """
-        of_items = tuple(read_token_lists(path))
+        return ItemIds.of(read_token_lists(path))
+
+    @staticmethod
+    def of(ids: Sequence[Sequence[str]]) -> ItemIds:
+        """Take the tokens of each item, item 0 first."""
+        of_items = tuple(map(tuple, ids))
         items: dict[tuple[str, ...], list[int]] = {}
         for item, tokens in enumerate(of_items):
             items.setdefault(tokens, []).append(item)
@@ -48,6 +50,11 @@ class ItemIds:
         """The id of ``item`` as text."""
         return "".join(self.of_items[item])
 
+    def items_in(self, text: str) -> tuple[int, ...]:
+        """The items whose id the semantic-id tokens in ``text`` form; none where it is no id."""
+        number = self._number.get(tuple(find_tokens(text)))
+        return () if number is None else self.items[number]
+
     def had_only_by(self, items: Collection[int]) -> list[int]:
         """Numbers of the distinct ids that no other items than ``items`` have."""
         own = {self._number[self.of_items[item]] for item in items}
@@ -56,42 +63,3 @@ class ItemIds:
     @cached_property
     def _number(self) -> dict[tuple[str, ...], int]:
         return {tokens: number for number, tokens in enumerate(self.ids)}
-
-
-@dataclass(frozen=True)
-class PromptTemplate:
-    """A prompt as text with one place for the history.
-
-    Attributes:
-        before: Text in front of the history.
-        separator: What stands between two items of it.
-        after: Text behind it.
-    """
-
-    before: str
-    separator: str
-    after: str
-
-    @staticmethod
-    def load(path: Path) -> PromptTemplate:
-        r"""Read a template: text, special tokens included, with ``{history}`` or ``{history:SEPARATOR}`` in it.
-
-        Items are separated by a space unless told otherwise; ``\n`` in the separator is a new line. A new line at the
-        end of the file, which editors put there, is not part of the prompt.
-
-        Raises:
-            GreamError: The file cannot be read, or does not name the history exactly once.
-        """
-        try:
-            text = path.read_text(encoding="utf-8").removesuffix("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise GreamError(f"{path}: cannot be read as text ({error})") from None
-        places = list(_HISTORY.finditer(text))
-        if len(places) != 1:
-            raise GreamError(f"{path}: names the history {len(places)} times; write {{history}} or {{history:, }} once")
-        separator = " " if places[0][1] is None else places[0][1].replace("\\n", "\n")
-        return PromptTemplate(text[: places[0].start()], separator, text[places[0].end() :])
-
-    def render(self, history: Sequence[str]) -> str:
-        """The prompt for a history of ids as text, oldest first."""
-        return f"{self.before}{self.separator.join(history)}{self.after}"

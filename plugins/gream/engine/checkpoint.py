@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from gream.engine.settings import Device
 from gream.errors import GreamError
-from gream.semantic_ids.catalog import Catalog
-
-from .external import ItemIds
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 def resolve_device(device: Device) -> str:
@@ -22,11 +19,11 @@ def resolve_device(device: Device) -> str:
     """
     import torch
 
-    if device == "cuda" and not torch.cuda.is_available():
+    if device == Device.cuda and not torch.cuda.is_available():
         raise GreamError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
-    if device == "auto":
+    if device == Device.auto:
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
+    return str(device)
 
 
 def checkpoint_files(checkpoint: Path) -> list[Path]:
@@ -45,15 +42,10 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
     return sorted({path for kind in kinds for path in checkpoint.glob(kind)})
 
 
-def load_checkpoint(checkpoint: Path, device: str) -> tuple[Any, Any]:
-    """Model, in evaluation mode on ``device``, and tokenizer.
-
-    Args:
-        checkpoint: The folder.
-        device: "cpu" or "cuda".
-    """
+def load_weights(checkpoint: Path, device: str) -> Any:
+    """The model of a folder, in evaluation mode on "cpu" or "cuda"."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # its bar over weights would stand where the one over users begins
@@ -64,25 +56,36 @@ def load_checkpoint(checkpoint: Path, device: str) -> tuple[Any, Any]:
         attn_implementation="sdpa",
         local_files_only=True,
     )
-    return model.to(device).eval(), AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    return model.to(device).eval()
 
 
-def catalogue_token_ids(catalog: Catalog | ItemIds, tokenizer: Any, checkpoint: Path) -> list[list[int]]:
-    """Token ids of each id of ``catalog``.
+def load_tokenizer(checkpoint: Path) -> Any:
+    """The tokenizer of a folder."""
+    from transformers import AutoTokenizer
 
-    Args:
-        catalog: Where the ids are.
-        tokenizer: That of the checkpoint.
-        checkpoint: Named in the error.
+    return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+
+
+def positions(checkpoint: Path) -> int:
+    """Tokens that the model of a folder can hold."""
+    from transformers import AutoConfig
+
+    limit: int = AutoConfig.from_pretrained(checkpoint, local_files_only=True).max_position_embeddings
+    return limit
+
+
+def catalogue_token_ids(ids: Sequence[Sequence[str]], tokenizer: Any) -> list[list[int]]:
+    """Token ids of each of ``ids``.
 
     Raises:
-        GreamError: The tokenizer lacks a token of the catalogue.
+        GreamError: The tokenizer lacks a token.
     """
     known = tokenizer.get_vocab()
-    lacking = [token for token in dict.fromkeys(itertools.chain.from_iterable(catalog.ids)) if token not in known]
+    lacking = [token for token in dict.fromkeys(itertools.chain.from_iterable(ids)) if token not in known]
     if lacking:
         raise GreamError(
-            f"{checkpoint}: the tokenizer lacks {lacking[0]} and {len(lacking) - 1} other semantic-id tokens; "
-            "train a model that was extended with this run's index.json, or name the model's own file with --index"
+            f"{tokenizer.name_or_path}: the tokenizer lacks {lacking[0]} and {len(lacking) - 1} other semantic-id "
+            "tokens; train a model that was extended with this run's index.json, or name the model's own file with "
+            "--index"
         )
-    return [[known[token] for token in tokens] for tokens in catalog.ids]
+    return [[known[token] for token in tokens] for tokens in ids]

@@ -1,0 +1,217 @@
+"""A model on inference servers: every request is kept as it is answered, in whatever order answers come.
+
+A prompt's work is one or more chains, and for each a search; it waits for no other prompt's. What is answered goes into
+a journal at once, so that a start after a kill repeats no answered chain and no finished list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gream.decoding.chain_text import Chain, ChainText
+from gream.decoding.choices import ServerEngine
+from gream.decoding.server_beam import ServerBeamSearch
+from gream.decoding.server_client import ServerClient, ServerSettings
+from gream.decoding.server_protocol import PROTOCOLS, Draw, Logs
+from gream.engine.checkpoint import positions
+from gream.engine.model import Decoded
+from gream.engine.settings import Combine, Settings
+from gream.journal import Journal
+from gream.semantic_ids.trie import PrefixTrie
+
+
+class ServedModel:
+    """A model on SGLang or vLLM servers; its folder is read here for the tokenizer and the length of its context.
+
+    Attributes:
+        limit: Tokens that it can hold.
+    """
+
+    def __init__(self, checkpoint: Path, engine: ServerEngine, servers: ServerSettings, journal: Path) -> None:
+        """Take the servers.
+
+        Args:
+            checkpoint: The folder that they run.
+            engine: What runs there.
+            servers: Where.
+            journal: File of what was answered; an earlier start's is gone on with.
+        """
+        self.limit = positions(checkpoint)
+        self._engine, self._servers, self._journal = engine, servers, journal
+
+    def decoder(self, tokenizer: Any, trie: PrefixTrie, settings: Settings) -> ServedDecoder:
+        """See `gream.engine.model.Model`."""
+        return ServedDecoder(self._engine, self._servers, self._journal, tokenizer, trie, settings)
+
+
+class ServedDecoder:
+    """See `gream.engine.model.Decoder`; keys are distinct, as they name prompts in the journal.
+
+    Attributes:
+        seconds: Wall time of asking, over all starts.
+        requests: Answered requests of this start.
+        retries: Further tries of this start, by cause.
+    """
+
+    def __init__(
+        self,
+        engine: ServerEngine,
+        servers: ServerSettings,
+        journal: Path,
+        tokenizer: Any,
+        trie: PrefixTrie,
+        settings: Settings,
+    ) -> None:
+        self.seconds = 0.0
+        self.requests = 0
+        self.retries: Counter[str] = Counter()
+        self._servers, self._journal, self._settings = servers, journal, settings
+        self._protocol = PROTOCOLS[engine]()
+        self._search = ServerBeamSearch(trie, k=settings.list_length, beams=settings.beams, score=settings.score)
+        self._text = None if settings.chain_tokens is None else ChainText(tokenizer)
+
+    def decode(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[int],
+        excluded: Sequence[Collection[int]],
+        done: Callable[[int], object],
+    ) -> list[Decoded]:
+        """See `gream.engine.model.Decoder`; as many prompts at a time as requests may be in flight."""
+        with Journal(self._journal) as journal:
+            asyncio.run(self._ask_all(journal, list(zip(prompts, keys, excluded, strict=True)), done))
+            self.seconds = _seconds_of(journal)
+            return [self._decoded(journal.rows, key) for key in keys]
+
+    async def _ask_all(
+        self,
+        journal: Journal,
+        work: Sequence[tuple[Sequence[int], int, Collection[int]]],
+        done: Callable[[int], object],
+    ) -> None:
+        waiting = iter(work)
+        async with ServerClient(self._servers) as client:
+            session = _Session(client, journal)
+
+            async def ask() -> None:
+                for prompt, key, excluded in waiting:  # one iterator for all: each takes the next as soon as it is free
+                    await self._ask(session, prompt, key, excluded)
+                    done(1)
+
+            workers = [asyncio.create_task(ask()) for _ in range(min(self._servers.in_flight, len(work)))]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+            self.requests += client.requests
+            self.retries += client.retries
+
+    async def _ask(self, session: _Session, prompt: Sequence[int], key: int, excluded: Collection[int]) -> None:
+        """Everything about one prompt that the journal does not hold yet; it holds it afterwards."""
+        if self._text is None:
+            await self._list(session, f"{key}", prompt, excluded)
+        else:
+            numbers = range(self._settings.chains)
+            await asyncio.gather(
+                *(self._reasoned(session, self._text, prompt, key, number, excluded) for number in numbers)
+            )
+
+    async def _reasoned(
+        self,
+        session: _Session,
+        text: ChainText,
+        prompt: Sequence[int],
+        key: int,
+        number: int,
+        excluded: Collection[int],
+    ) -> None:
+        async def write() -> dict[str, Any]:
+            settings = self._settings
+            budget = settings.chain_tokens
+            assert budget is not None  # noqa: S101 - as there is a text
+            # Of seed, key and chain alone; 31 bits, which every server takes.
+            sequence = np.random.SeedSequence([settings.seed, key, number])
+            draw = Draw(settings.temperature, int(sequence.generate_state(1)[0]) >> 1)
+            scored = settings.combine == Combine.answers
+            written = await self._protocol.write(session.client, prompt, budget, text.end, draw, scored=scored)
+            chain = text.read(written.tokens[:budget], written.logs)
+            row = {"tokens": chain.tokens, "text": chain.text, "complete": chain.complete}
+            return row | {"score": chain.score} if scored else row
+
+        chain = await session.once(_chain_key(key, number), write)
+        await self._list(session, _list_key(key, number), [*prompt, *chain["tokens"]], excluded)
+
+    async def _list(self, session: _Session, key: str, prefix: Sequence[int], excluded: Collection[int]) -> None:
+        async def next_logs(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> list[Logs]:
+            return await self._protocol.next_logs(session.client, prefixes, tokens)
+
+        async def search() -> dict[str, Any]:
+            items, scores = await self._search.search(prefix, next_logs, excluded)
+            return {"items": items.tolist(), "scores": scores.tolist()}
+
+        await session.once(key, search)
+
+    def _decoded(self, rows: dict[str, dict[str, Any]], key: int) -> Decoded:
+        """What a complete journal holds about one prompt."""
+        numbers = range(0 if self._text is None else self._settings.chains)
+        written = [rows[_chain_key(key, number)] for number in numbers]
+        lists = [rows[_list_key(key, number)] for number in numbers] or [rows[f"{key}"]]
+        ids = np.full((len(lists), max(len(row["items"]) for row in lists)), -1, dtype=np.int64)
+        scores = np.full(ids.shape, -np.inf, dtype=np.float32)
+        for at, row in enumerate(lists):
+            ids[at, : len(row["items"])], scores[at, : len(row["items"])] = row["items"], row["scores"]
+        chains = tuple(
+            Chain(tuple(row["tokens"]), row["text"], row["complete"], row.get("score", math.nan)) for row in written
+        )
+        # The chains of a prompt are written side by side.
+        taken = [row["took"] for row in lists]
+        if written:
+            taken = [chain["took"] + found for chain, found in zip(written, taken, strict=True)]
+        return Decoded(chains, ids, scores, max(taken))
+
+
+def _chain_key(key: int, number: int) -> str:
+    return f"{key} chain {number}"
+
+
+def _list_key(key: int, number: int) -> str:
+    return f"{key} after {number}"
+
+
+class _Session:
+    """The servers and the journal of one start.
+
+    Attributes:
+        client: The servers.
+    """
+
+    def __init__(self, client: ServerClient, journal: Journal) -> None:
+        self.client = client
+        self._journal = journal
+        # Time goes on where the last start left off, so that the time in between does not count.
+        self._since = time.monotonic() - _seconds_of(journal)
+
+    async def once(self, key: str, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """The journal's row for ``key``: what an earlier start left, else what ``ask`` answers, with its seconds."""
+        if key not in self._journal.rows:
+            began = time.monotonic()
+            row = await ask()
+            now = time.monotonic()
+            seconds = {"took": round(now - began, 4), "at": round(now - self._since, 3)}
+            self._journal.add(key, row | seconds)
+        return self._journal.rows[key]
+
+
+def _seconds_of(journal: Journal) -> float:
+    """Wall time of asking, over all starts, until the last answer in ``journal``."""
+    return max((row["at"] for row in journal.rows.values()), default=0.0)
