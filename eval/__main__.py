@@ -26,7 +26,7 @@ from gream.options import (
     with_groups,
 )
 
-from .options import Evaluated, Here, HistoryRuleOption, RefitOption
+from .options import Evaluated, Here, HistoryRuleOption, NameOption, RefitOption, SplitOption
 
 if TYPE_CHECKING:
     from .generative import Place
@@ -121,6 +121,42 @@ def sampled(
 ) -> None:
     """The paper's sampled mode: n chains with one item each; pass@K, and hit@K by the chain's log-probability."""
     _here(what, here, chain_tokens=chain_tokens, temperature=temperature, chains=chains, combine=Combine.answers)
+
+
+@app.command("import")
+def import_(
+    run: RunOption,
+    lists: Annotated[
+        Path, typer.Option(help="Lists made elsewhere: .csv, .tsv, .parquet, or a TREC run: .run, .trec, .txt.")
+    ],
+    name: NameOption,
+    at: Annotated[
+        list[int] | None, typer.Option(min=1, help="Cut-off beside 1, 5 and 10; repeat. Lists are cut to the last.")
+    ] = None,
+    split: SplitOption = "test",
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Measure the users in the file, were they not all.")
+    ] = False,
+    seed: SeedOption = 0,
+    overwrite: OverwriteOption = False,
+    keep: KeepOption = False,
+) -> None:
+    """Measure lists made elsewhere: users and items by their names in the data."""
+    from .lists import import_lists
+
+    done = import_lists(
+        run,
+        lists,
+        name,
+        at or [],
+        split,
+        partial=partial,
+        seed=seed,
+        command=_command(),
+        overwrite=overwrite,
+        keep=keep,
+    )
+    print(done, flush=True)
 
 
 @app.command()

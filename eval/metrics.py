@@ -2,7 +2,7 @@
 
 With a single relevant item every metric is a function of the rank at which it was found: Recall@K is 1 for a
 rank up to K and so is the hit rate, Precision@K is 1 / K, NDCG@K is 1 / log2(rank + 1) up to K (Jarvelin and
-Kekalainen 2002, with an ideal gain of 1), the reciprocal rank is 1 / rank within the list. What lists are worth
+Kekalainen 2002, with an ideal gain of 1), the reciprocal rank is 1 / rank up to 10. What lists are worth
 beside accuracy, whom they serve and what they repeat, is in `exposure_of`.
 """
 
@@ -18,9 +18,24 @@ from gream.errors import GreamError
 
 from .results import Exposure, Interval
 
+# Cut-offs that every evaluation has, and so every table and comparison.
+CUTOFFS = (1, 5, 10)
+
+
+def metric_names(cutoffs: Sequence[int] = CUTOFFS) -> tuple[str, ...]:
+    """Names of the metrics at ``cutoffs``, which begin with 1."""
+    return (
+        *(f"recall@{cutoff}" for cutoff in cutoffs),
+        *(f"ndcg@{cutoff}" for cutoff in cutoffs[1:]),
+        "mrr",
+        *(f"hit@{cutoff}" for cutoff in cutoffs),
+        *(f"precision@{cutoff}" for cutoff in cutoffs),
+    )
+
+
+METRICS = metric_names()
 # What tables show; the rest follows from it.
-SHOWN = ("recall@1", "recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr")
-METRICS = (*SHOWN, "hit@1", "hit@5", "hit@10", "precision@1", "precision@5", "precision@10")
+SHOWN = METRICS[: METRICS.index("mrr") + 1]
 
 RESAMPLES = 1000
 _PERCENTILES = (2.5, 97.5)
@@ -40,7 +55,12 @@ class ListFigures(TypedDict):
 
 
 def measure(
-    items: npt.NDArray[np.integer], targets: npt.NDArray[np.integer], *, catalogue: int, seed: int
+    items: npt.NDArray[np.integer],
+    targets: npt.NDArray[np.integer],
+    *,
+    catalogue: int,
+    seed: int,
+    cutoffs: Sequence[int] = CUTOFFS,
 ) -> ListFigures:
     """All figures of a set of lists.
 
@@ -49,13 +69,14 @@ def measure(
         targets: ``[N]``.
         catalogue: Number of items.
         seed: Seed of the bootstrap.
+        cutoffs: Lengths at which lists are measured, from 1 on.
     """
     users, k = items.shape
     ordered = np.sort(items, axis=1)
     return ListFigures(
         users=users,
         k=k,
-        metrics=metrics_with_intervals(ranks_of(items, targets), k, seed),
+        metrics=metrics_with_intervals(ranks_of(items, targets), k, seed, cutoffs),
         invalid_rate=float(((items < 0) | (items >= catalogue)).mean()),
         duplicates=int((ordered[:, 1:] == ordered[:, :-1]).any(axis=1).sum()),
     )
@@ -72,18 +93,21 @@ def ranks_of(items: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]) -
     return np.where(found.any(axis=1), found.argmax(axis=1) + 1, 0).astype(np.int64)
 
 
-def values_by_rank(k: int) -> Floats:
-    """What each rank is worth: ``[k + 1, metrics]`` in the order of `METRICS`; row 0 is a miss."""
+def values_by_rank(k: int, cutoffs: Sequence[int] = CUTOFFS) -> Floats:
+    """What each rank is worth: ``[k + 1, metrics]`` in the order of `metric_names`; row 0 is a miss.
+
+    The reciprocal rank counts up to the last of the cut-offs that all evaluations have, so that longer lists have no
+    other one.
+    """
     rank = np.arange(1, k + 1, dtype=np.float64)
-    gain = 1 / np.log2(rank + 1)
-    hit = [(rank <= cutoff).astype(np.float64) for cutoff in (1, 5, 10)]
-    columns = [*hit, gain * hit[1], gain * hit[2], 1 / rank, *hit, hit[0], hit[1] / 5, hit[2] / 10]
-    table = np.zeros((k + 1, len(METRICS)))
-    table[1:] = np.stack(columns, axis=1)
-    return table
+    hit = [(rank <= cutoff).astype(np.float64) for cutoff in cutoffs]
+    gains = [inside / np.log2(rank + 1) for inside in hit[1:]]
+    precision = [inside / cutoff for inside, cutoff in zip(hit, cutoffs, strict=True)]
+    columns = [*hit, *gains, (rank <= CUTOFFS[-1]) / rank, *hit, *precision]
+    return np.concatenate([np.zeros((1, len(columns))), np.stack(columns, axis=1)])
 
 
-def metrics_with_intervals(ranks: Ints, k: int, seed: int) -> dict[str, Interval]:
+def metrics_with_intervals(ranks: Ints, k: int, seed: int, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, Interval]:
     """Mean of every metric over the users, with its 95 % percentile bootstrap interval.
 
     Users are drawn with replacement. As a user counts by rank alone, drawing N users is drawing how many fall
@@ -93,15 +117,16 @@ def metrics_with_intervals(ranks: Ints, k: int, seed: int) -> dict[str, Interval
         ranks: ``[N]``, 0 to k.
         k: Length of the lists.
         seed: Seed of the resamples.
+        cutoffs: Lengths at which lists are measured, from 1 on.
     """
     counts = np.bincount(ranks, minlength=k + 1)
-    values = values_by_rank(k)
+    values = values_by_rank(k, cutoffs)
     drawn = np.random.default_rng(seed).multinomial(len(ranks), counts / len(ranks), size=RESAMPLES)
     low, high = np.percentile(drawn @ values / len(ranks), _PERCENTILES, axis=0)  # [metrics] each
     mean = counts @ values / len(ranks)
     return {
         name: Interval(value=float(mean[at]), low=float(low[at]), high=float(high[at]))
-        for at, name in enumerate(METRICS)
+        for at, name in enumerate(metric_names(cutoffs))
     }
 
 

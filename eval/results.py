@@ -20,7 +20,9 @@ from .protocol import Fitted, History
 
 K = 10
 
-Mode = Literal["popularity", "cooccurrence", "markov", "transitions", "sasrec", "direct", "reasoning", "sampled"]
+Mode = Literal[
+    "popularity", "cooccurrence", "markov", "transitions", "sasrec", "direct", "reasoning", "sampled", "imported"
+]
 BASELINES: tuple[Mode, ...] = ("popularity", "cooccurrence", "markov", "transitions", "sasrec")
 
 PREDICTIONS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -97,11 +99,12 @@ class Result(Config):
         checkpoint: The model, relative to the run folder where it lies in it; None for baselines.
         users: Users asked.
         k: Items per list.
-        metrics: See `eval.metrics.METRICS`.
+        metrics: See `eval.metrics.metric_names`.
         invalid_rate: Share of recommended items that the catalogue does not hold.
         duplicates: Lists that hold an item twice.
         malformed_rate: Share of chains that never reached ``<answer>``; None where no chain was written.
         seconds_per_user: Wall time of prediction, per user: one over the throughput; it differs from run to run.
+            None for lists made elsewhere.
         exposure: How the lists spread over the catalogue; None in files of earlier versions.
         cost: None for baselines and in files of earlier versions.
         pass_at: ``pass@K`` of sampled answers; None for lists.
@@ -123,7 +126,7 @@ class Result(Config):
     invalid_rate: float
     duplicates: int
     malformed_rate: float | None
-    seconds_per_user: float
+    seconds_per_user: float | None
     exposure: Exposure | None = None
     cost: Cost | None = None
     pass_at: dict[str, Interval] | None = None

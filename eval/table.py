@@ -145,5 +145,7 @@ def _short(value: float) -> str:
     return f"{value:.3f}".replace("0.", ".", 1)
 
 
-def _seconds(value: float) -> str:
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
     return f"{value:.3f}" if value >= 0.001 else "<0.001"
