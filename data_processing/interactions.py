@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -22,7 +22,10 @@ from pydantic import Field, PositiveInt, model_validator
 
 from .published import read_inter, read_item
 from .readers import source_of
+from .readers.fields import has_text
+from .readers.files import bounded
 from .readers.formats import Columns, Format, check_format
+from .readers.rows import OnBadRow, RowLog
 from .readers.text import CleanItems, clean_items
 from .statistics_page import render_statistics
 
@@ -30,6 +33,14 @@ from .statistics_page import render_statistics
 SHORTEST_SEQUENCE = 3
 # Reasoning starts at this position of a sequence (GREAM, training samples).
 _REASONING_POSITION = 4
+
+TieRule = Literal["place", "item", "random"]
+_TIE_RULES: dict[TieRule, str] = {"place": "place in the dump", "item": "item id", "random": "chance, by the seed"}
+# Share of targets from which on the order of one moment is said to decide a result.
+_MANY_TIES = 0.05
+_SECOND = 10**9
+# Of interactions.parquet.
+_COLUMNS = ("user", "item", "timestamp", "position", "split", "tied")
 
 
 class InteractionsConfig(Config):
@@ -40,6 +51,9 @@ class InteractionsConfig(Config):
         columns: Names of columns, where the format is ``table``.
         core: Fewest interactions of a user and of an item that stay (5-core in the paper).
         min_users: Fewest users worth going on with; fewer are an error.
+        ties: What orders a user's interactions of one moment: their place in the dump, their item's id, or chance.
+        on_bad_row: What becomes of a review without user, item or readable time, and of metadata without item: ``fail``
+            refuses the file, ``skip`` leaves it out and counts it, as it does items without any text.
         sample_users: After all filters, keep that many users, evenly spread over the user ids, and the items they have:
             a small version of a data set, to try a whole run on. All by default.
     """
@@ -48,6 +62,8 @@ class InteractionsConfig(Config):
     columns: Columns = Columns()
     core: int = Field(5, ge=SHORTEST_SEQUENCE)
     min_users: PositiveInt = 50
+    ties: TieRule = "place"
+    on_bad_row: OnBadRow = "fail"
     sample_users: PositiveInt | None = None
 
     @model_validator(mode="after")
@@ -57,7 +73,9 @@ class InteractionsConfig(Config):
         return self
 
 
-def build_interactions(config: InteractionsConfig, reviews: Path, metadata: Path, out: Path) -> Summary:
+def build_interactions(
+    config: InteractionsConfig, reviews: Path, metadata: Path, out: Path, *, seed: int = 0
+) -> Summary:
     """Write the tables of a run and what they count.
 
     ``interactions.parquet``, ``users.parquet``, ``items.parquet``, ``reviews.parquet``, ``statistics.json`` and
@@ -69,6 +87,10 @@ def build_interactions(config: InteractionsConfig, reviews: Path, metadata: Path
         reviews: Reviews, ratings, a table of interactions, or NAME.inter.json.
         metadata: Metadata, movies, a table of items, or NAME.item.json.
         out: Existing folder to write to.
+        seed: Of ``ties: random``.
+
+    Returns:
+        What was made, with a warning where the order within one moment decides many targets.
 
     Raises:
         GreamError: A file is unreadable or of another format, the two do not belong together, or too few users remain.
@@ -77,13 +99,19 @@ def build_interactions(config: InteractionsConfig, reviews: Path, metadata: Path
         check_format(path, config.format)
     if config.format == "published":
         return _import_published(config, reviews, metadata, out)
-    source = source_of(config.format, config.columns)
+    log = RowLog(config.on_bad_row)
+    source = source_of(config.format, config.columns, log)
     described = source.read_metadata(metadata)
-    made = make_sequences(source.read_reviews(reviews), described["item_id"], config.core)
+    if config.on_bad_row == "skip" and not (said := has_text(described)).all():
+        log.skipped["items without any text"] = int((~said).sum())
+        described = described.filter(said)
+    raw = source.read_reviews(reviews)
+    made = make_sequences(raw, described["item_id"], config.core, config.ties, seed)
     if not made.counts["with_metadata"]["interactions"]:
+        of = "category and the same dump version" if config.format.startswith("amazon") else "shop"
         raise GreamError(
-            f"{metadata}: describes none of the {made.counts['raw']['items']} items reviewed in {reviews}; "
-            "take reviews and metadata of the same category and the same dump version"
+            f"{metadata}: describes none of the {made.counts['raw']['items']} items reviewed in {reviews}: ids there "
+            f"look like {_some(raw['item_id'])}, here like {_some(described['item_id'])}; take both of the same {of}"
         )
     if len(made.users) < config.min_users:
         raise GreamError(
@@ -99,18 +127,21 @@ def build_interactions(config: InteractionsConfig, reviews: Path, metadata: Path
     texts = source.read_review_texts(reviews, training["row"])
     texts = training.join(texts, on="row", how="inner", maintain_order="left").drop("row")
     first, last = made.frame["timestamp"].min(), made.frame["timestamp"].max()
-    counts = made.counts
+    counts, ties = made.counts, _ties(made.frame, config.ties)
     return _write_tables(
         out,
-        made.frame.drop("row"),
+        made.frame,
         made.users,
         items,
         texts,
         {
             "source": {**_source(config, reviews, metadata), "first": _date(first), "last": _date(last)},
             **_shape(made.frame),
+            "ties": ties,
             "training_reviews_with_text": len(texts),
             **items.statistics(),
+            "metadata_rows_merged": log.merged,
+            **({"rows_skipped": log.skipped} if log.on_bad_row == "skip" else {}),
             "filters": {
                 "raw": counts["raw"],
                 "removed_without_metadata": _difference(counts["raw"], counts["with_metadata"]),
@@ -125,6 +156,31 @@ def build_interactions(config: InteractionsConfig, reviews: Path, metadata: Path
     )
 
 
+def _some(ids: pl.Series) -> str:
+    return ", ".join(f"'{bounded(item, 40)}'" for item in ids.head(2))
+
+
+def _ties(sequences: pl.DataFrame, rule: TieRule) -> dict[str, Any]:
+    """How many targets share their moment with a neighbour, so that a rule decides what they are."""
+    found: dict[str, Any] = {"rule": _TIE_RULES[rule]}
+    for split, name in (("valid", "validation"), ("test", "test")):
+        tied = sequences.filter(pl.col("split") == split)["tied"]
+        found[f"{name}_targets"] = int(tied.sum())
+        found[f"{name}_share"] = found[f"{name}_targets"] / len(tied)
+    return found
+
+
+def _warnings(ties: dict[str, Any] | None) -> tuple[str, ...]:
+    """What of the ties will disappoint later."""
+    if ties is None or max(ties["test_share"], ties["validation_share"]) <= _MANY_TIES:
+        return ()
+    return (
+        f"{ties['test_share']:.0%} of the test and {ties['validation_share']:.0%} of the validation targets share "
+        f"their time with a neighbour: what decides is {ties['rule']} (interactions.ties); evaluate with "
+        "--split test-untied (baselines: --untied) to leave such targets out",
+    )
+
+
 def _import_published(config: InteractionsConfig, inter: Path, item: Path, out: Path) -> Summary:
     """The same tables from finished sequences: no filter, nothing renumbered, no times and no reviews."""
     published = read_inter(inter)
@@ -133,13 +189,15 @@ def _import_published(config: InteractionsConfig, inter: Path, item: Path, out: 
     if set(names) == {str(number) for number in range(len(names))}:
         names.sort(key=int)
     lengths = [len(published[name]) for name in names]
+    largest = max(max(items, default=0) for items in published.values())
+    if largest >= len(metadata):
+        found = bounded(str(largest), 40) if largest < 1 << 99 else "a number without end"
+        raise GreamError(f"{item}: describes items 0 to {len(metadata) - 1}, but {inter} has item {found}")
     frame = pl.DataFrame({"user": np.repeat(np.arange(len(names), dtype=np.int32), lengths)}).with_columns(
         pl.Series("item", [number for name in names for number in published[name]], dtype=pl.Int32),
         pl.lit(None, pl.Int64).alias("timestamp"),
+        pl.lit(None, pl.Boolean).alias("tied"),
     )
-    largest = max(max(items, default=0) for items in published.values())
-    if largest >= len(metadata):
-        raise GreamError(f"{item}: describes items 0 to {len(metadata) - 1}, but {inter} has item {largest}")
     if len(names) < config.min_users:
         raise GreamError(f"{inter}: holds {len(names)} users, fewer than min_users {config.min_users}")
     sequences, users = leave_one_out(frame), pl.Series(names)
@@ -171,7 +229,9 @@ class Sequences:
     """What the filters left of a dump.
 
     Attributes:
-        frame: row, user, item (int32), timestamp, position (int32), split; in order of user and position.
+        frame: row, user, item (int32), timestamp (seconds since 1970), tied (whether another interaction of the user
+            has the same time, to the finest unit that the file knows), position (int32), split; in order of user and
+            position.
         users: Id of each user, user 0 first.
         items: Id of each item, item 0 first.
         rounds: How many passes of the core removed something.
@@ -185,13 +245,17 @@ class Sequences:
     counts: dict[str, dict[str, int]]
 
 
-def make_sequences(reviews: pl.DataFrame, described: pl.Series, core: int) -> Sequences:
+def make_sequences(
+    reviews: pl.DataFrame, described: pl.Series, core: int, ties: TieRule = "place", seed: int = 0
+) -> Sequences:
     """Filter, order, number and split reviews by the method's rules.
 
     Args:
         reviews: As `Source.read_reviews` returns them.
         described: Ids of the items that have metadata.
         core: Fewest interactions of a user and of an item that stay.
+        ties: What orders the interactions of one moment.
+        seed: Of ``random`` ties.
     """
     # Small whole numbers from here on: ids as text would be compared and copied at every step.
     users, user_codes = _encoded(reviews["user_id"])
@@ -199,11 +263,13 @@ def make_sequences(reviews: pl.DataFrame, described: pl.Series, core: int) -> Se
     raw = pl.DataFrame([reviews["row"], user_codes.alias("user"), item_codes.alias("item"), reviews["timestamp"]])
     has_metadata = items.is_in(described.implode())
     known = raw if has_metadata.all() else raw.filter(has_metadata.gather(item_codes))
-    distinct = first_occurrences(known)
+    distinct = first_occurrences(known, ties, seed)
     left = k_core(distinct, core)
     kept_users, user_numbers = _renumbered(left.frame["user"])
     kept_items, item_numbers = _renumbered(left.frame["item"])
-    numbered = left.frame.with_columns(user_numbers, item_numbers)
+    numbered = left.frame.with_columns(
+        user_numbers, item_numbers, pl.col("timestamp") // _SECOND, _tied(left.frame).alias("tied")
+    ).select("row", "user", "item", "timestamp", "tied")
     frames = {"raw": raw, "with_metadata": known, "distinct": distinct, "core": left.frame}
     return Sequences(
         leave_one_out(numbered),
@@ -236,17 +302,39 @@ def _sampled(sequences: pl.DataFrame, users: pl.Series, count: int) -> tuple[pl.
     return left.with_columns(user_numbers, item_numbers), users.gather(kept_users), kept_items
 
 
-def first_occurrences(reviews: pl.DataFrame) -> pl.DataFrame:
-    """The earliest review of each (user, item) pair, in order of user, timestamp and input.
+def first_occurrences(reviews: pl.DataFrame, ties: TieRule = "place", seed: int = 0) -> pl.DataFrame:
+    """The earliest review of each (user, item) pair, in order of user, timestamp and the rule for ties.
 
     Args:
-        reviews: row, user, item (uint32), timestamp (seconds, from 0 to 10^11). Rows are distinct, so that after
-            timestamp and input order the item id, the method's last tie-break, never has to decide.
+        reviews: row, user, item (uint32), timestamp (int64, nanoseconds), in order of row.
+        ties: What orders the reviews of one moment; after it, the order of input does.
+        seed: Of ``random`` ties, which do not depend on the order of input.
     """
-    # User, timestamp (37 bits) and row (32 bits) in one number: sorted in half the time that three columns take.
-    order = pl.col("user").cast(pl.Int128) * (1 << 69) + pl.col("timestamp").cast(pl.Int128) * (1 << 32) + pl.col("row")
+    rule = {"place": reviews["row"], "item": reviews["item"]}.get(ties)
+    if rule is None:
+        rule = pl.Series(_drawn(reviews["user"].to_numpy(), reviews["item"].to_numpy(), seed))
+    # User (31 bits), timestamp (64) and rule (32) in one number: sorted in half the time that three columns take.
+    moment = pl.col("timestamp").cast(pl.Int128) + (1 << 63)
+    order = pl.col("user").cast(pl.Int128) * (1 << 96) + moment * (1 << 32) + rule.cast(pl.Int128)
     pair = pl.col("user").cast(pl.UInt64) * (1 << 32) + pl.col("item")
-    return reviews.sort(order).filter(pair.is_first_distinct())
+    # Rows are distinct, and sorting by them need not be stable.
+    return reviews.sort(order, maintain_order=ties != "place").filter(pair.is_first_distinct())
+
+
+def _drawn(users: np.ndarray, items: np.ndarray, seed: int) -> np.ndarray:
+    """A number (uint32) for each pair that looks random and depends on pair and seed alone (SplitMix64's mixing)."""
+    mixed = users.astype(np.uint64) << np.uint64(32) | items.astype(np.uint64)
+    mixed ^= np.random.default_rng(seed).integers(1 << 63, dtype=np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return (mixed >> np.uint64(32)).astype(np.uint32)
+
+
+def _tied(ordered: pl.DataFrame) -> pl.Series:
+    """Where an interaction shares user and timestamp with the one before or after it."""
+    same = (pl.col("user") == pl.col("user").shift()) & (pl.col("timestamp") == pl.col("timestamp").shift())
+    before = ordered.select(same.fill_null(False)).to_series()
+    return before | before.shift(-1, fill_value=False)
 
 
 @dataclass(frozen=True)
@@ -323,14 +411,15 @@ def _write_tables(
     texts: pl.DataFrame,
     statistics: dict[str, Any],
 ) -> Summary:
-    _write(sequences, out / "interactions.parquet")
+    _write(sequences.select(_COLUMNS), out / "interactions.parquet")
     _write(users.to_frame("user_id").with_row_index("user").cast({"user": pl.Int32}), out / "users.parquet")
     _write(items.frame.with_row_index("item").cast({"item": pl.Int32}), out / "items.parquet")
     _write(texts, out / "reviews.parquet")
     write_json(out / "statistics.json", statistics)
     write_text(out / "statistics.md", render_statistics(statistics))
     counted = ", ".join(f"{statistics[name]:,} {name}" for name in ("users", "items", "interactions"))
-    return Summary(", ".join(filter(None, (counted, items.says()))))
+    skipped = [f"{count:,} {reason} left out" for reason, count in statistics.get("rows_skipped", {}).items()]
+    return Summary(", ".join(filter(None, (counted, items.says(), *skipped))), _warnings(statistics.get("ties")))
 
 
 def _write(frame: pl.DataFrame, path: Path) -> None:

@@ -128,14 +128,14 @@ def _synthesize(request: Request) -> Plan:
 def _interactions(request: Request) -> Plan:
     from .interactions import build_interactions
 
-    settings = request.recipe.interactions
+    settings, seed = request.recipe.interactions, request.recipe.seed
     tables = ["interactions.parquet", "users.parquet", "items.parquet", "reviews.parquet"]
     return Plan(
         build_interactions,
-        {"interactions": _settings(settings)},
+        {"interactions": _settings(settings)} | ({"seed": seed} if settings.ties == "random" else {}),
         {"reviews": request.reviews, "metadata": request.metadata},
         [*tables, "statistics.json", "statistics.md"],
-        lambda out: build_interactions(settings, request.reviews, request.metadata, out),
+        lambda out: build_interactions(settings, request.reviews, request.metadata, out, seed=seed),
     )
 
 

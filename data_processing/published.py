@@ -7,7 +7,6 @@ stand for the first: a user to a line.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,8 @@ from gream.files import jsonl_line, write_text
 from gream.semantic_ids.published import read_index
 from gream.tables import read_table
 
-from .readers.files import numbered_lines, plain_name
+from .readers.fields import is_missing, listed
+from .readers.files import bounded, numbered_lines, plain_name, shown
 from .readers.text import METADATA
 from .tables import read_sequences
 
@@ -42,10 +42,18 @@ def read_inter(path: Path) -> dict[str, list[int]]:
         sequences = _read_sequence_lines(path)
     else:
         sequences = _read_mapping(path, "users to their items")
+    read: dict[str, list[int]] = {}
     for user, items in sequences.items():
-        if not isinstance(items, list) or not all(type(item) is int and item >= 0 for item in items):
-            raise GreamError(f"{path}: user '{user}' must have a list of item numbers, found {_shown(items)}")
-    return sequences
+        numbers = [number for item in items if (number := _number(item)) is not None] if isinstance(items, list) else []
+        if not isinstance(items, list) or len(numbers) < len(items):
+            raise GreamError(
+                f"{path}: user '{bounded(_utf8(user), 40)}' must have a list of item numbers, found {shown(items)}; "
+                "correct it, or make the file again"
+            )
+        read[_utf8(user)] = numbers
+    if len(read) < len(sequences):
+        raise GreamError(f"{path}: two users differ in lone surrogates alone; name them in UTF-8")
+    return read
 
 
 def read_item(path: Path) -> pl.DataFrame:
@@ -65,13 +73,17 @@ def read_item(path: Path) -> pl.DataFrame:
     for item in range(len(rows)):
         row = rows[item]
         if not isinstance(row, Mapping):
-            raise GreamError(f"{path}: item {item} must have named texts, found {_shown(row)}")
-        columns["item_id"].append(str(row.get("asin") or item))
+            raise GreamError(
+                f"{path}: item {item} must have named texts, found {shown(row)}; correct it, or make the file again"
+            )
+        asin = _text(path, item, "asin", row.get("asin"))
+        columns["item_id"].append(str(item) if is_missing(asin) else asin)
         # Sports is published with a shortened title only.
-        columns["title"].append(_text(path, item, "title", row.get("title") or row.get("textual_id")))
-        columns["description"].append(_texts(path, item, "description", row.get("description"), _paragraphs))
+        title = _text(path, item, "title", row.get("title"))
+        columns["title"].append(_text(path, item, "textual_id", row.get("textual_id")) if is_missing(title) else title)
+        columns["description"].append(_texts(path, item, "description", row.get("description"), listed))
         columns["brand"].append(_text(path, item, "brand", row.get("brand")))
-        columns["category"].append(_texts(path, item, "categories", row.get("categories"), _CATEGORY_SEPARATOR.split))
+        columns["category"].append(_texts(path, item, "categories", row.get("categories"), _category_names))
     frame = pl.DataFrame(columns, schema=METADATA)
     if frame["item_id"].n_unique() < len(frame):
         raise GreamError(f"{path}: two items have the same ASIN; download the file again")
@@ -111,7 +123,7 @@ def export(name: str, *, bars: bool, interactions: Path, items: Path, index: Pat
         }
         for row in rows
     }
-    files: dict[str, Mapping[int, Any]] = {"inter": read_sequences(interactions), "item": texts}
+    files: dict[str, Mapping[int, Any]] = {"inter": dict(read_sequences(interactions)), "item": texts}
     if index is not None:
         files["index"] = {
             item: [respell(token, bars=bars) for token in own] for item, own in enumerate(read_index(index))
@@ -122,27 +134,37 @@ def export(name: str, *, bars: bool, interactions: Path, items: Path, index: Pat
 
 def _read_mapping(path: Path, what: str) -> dict[str, Any]:
     content = b"".join(line for _, line in numbered_lines(path))
-    try:
-        value = json.loads(content.decode("utf-8"))
-    except ValueError as error:
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise GreamError(f"{path}{line}: not valid JSON ({error}); download the file again") from None
+    value = _parsed(path, content, None)
     if not isinstance(value, dict) or not value:
-        raise GreamError(f"{path}: a JSON object that maps {what} is expected, found {_shown(value)}")
+        raise GreamError(
+            f"{path}: a JSON object that maps {what} is expected, found {shown(value)}; name the right file"
+        )
     return value
+
+
+def _parsed(path: Path, content: bytes, line: int | None) -> object:
+    """JSON; ``line`` is where it stands, None for the whole file."""
+    try:
+        return json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        says = "nested too deeply" if isinstance(error, RecursionError) else bounded(str(error))
+        number = error.lineno if line is None and isinstance(error, json.JSONDecodeError) else line
+        place = path if number is None else f"{path}:{number}"
+        raise GreamError(f"{place}: not valid JSON ({says}); download the file again") from None
 
 
 def _read_sequence_lines(path: Path) -> dict[str, Any]:
     sequences: dict[str, Any] = {}
     for number, line in numbered_lines(path):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise GreamError(f"{path}:{number}: not valid JSON ({error}); download the file again") from None
+        if not line.strip():
+            continue
+        row = _parsed(path, line, number)
         if not isinstance(row, dict) or not isinstance(row.get("user"), str) or "items" not in row:
-            raise GreamError(f'{path}:{number}: {{"user": TEXT, "items": [...]}} is expected, found {_shown(row)}')
+            raise GreamError(f'{path}:{number}: {{"user": TEXT, "items": [...]}} is expected, found {shown(row)}')
         if row["user"] in sequences:
-            raise GreamError(f"{path}:{number}: user '{row['user']}' has a line above; keep one of the two")
+            raise GreamError(
+                f"{path}:{number}: user '{bounded(_utf8(row['user']), 40)}' has a line above; keep one of the two"
+            )
         if row.get("complete", True):
             sequences[row["user"]] = row["items"]
     if not sequences:
@@ -153,27 +175,54 @@ def _read_sequence_lines(path: Path) -> dict[str, Any]:
 def _read_numbered(path: Path, what: str) -> dict[int, Any]:
     raw = _read_mapping(path, f"item numbers to {what}")
     if not all(str(number) in raw for number in range(len(raw))):
-        wrong = next(key for key in raw if not key.isdecimal() or int(key) >= len(raw) or str(int(key)) != key)
-        raise GreamError(f"{path}: items must be numbered 0 to {len(raw) - 1}, found '{wrong}'")
+        wanted = {str(number) for number in range(len(raw))}
+        wrong = next(key for key in raw if key not in wanted)
+        raise GreamError(
+            f"{path}: items must be numbered 0 to {len(raw) - 1}, found '{bounded(_utf8(wrong), 40)}'; number them so"
+        )
     return {number: raw[str(number)] for number in range(len(raw))}
 
 
 def _read_item2id(path: Path) -> dict[int, dict[str, str]]:
     rows: dict[int, dict[str, str]] = {}
     for number, line in numbered_lines(path):
-        asin, _, item = line.decode("utf-8", "replace").strip().partition("\t")
-        if not asin or not item.isdecimal():
-            raise GreamError(f"{path}:{number}: an ASIN, a tab and an item number are expected, found {_shown(asin)}")
-        rows[int(item)] = {"asin": asin}
+        asin, _, text = line.decode("utf-8", "replace").strip().partition("\t")
+        item = _number(text)
+        if not asin or item is None:
+            raise GreamError(
+                f"{path}:{number}: an ASIN, a tab and an item number are expected, found {shown(f'{asin} {text}')}"
+            )
+        rows[item] = {"asin": asin}
     if sorted(rows) != list(range(len(rows))):
-        raise GreamError(f"{path}: items must be numbered 0 to {len(rows) - 1}, found {max(rows)}")
+        raise GreamError(f"{path}: items must be numbered 0 to {len(rows) - 1}, found {max(rows, default='none')}")
     return rows
 
 
+def _number(value: object) -> int | None:
+    """An item number, also where a program wrote it as text or as a fraction; None where it is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,18}(?:\.0+)?\s*", value):
+        value = int(float(value)) if "." in value else int(value)
+    return value if type(value) is int and 0 <= value < 1 << 62 else None
+
+
+def _utf8(text: str) -> str:
+    """Without lone surrogates, which are legal in JSON and not in UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _text(path: Path, item: int, name: str, value: object) -> str:
-    if value is not None and not isinstance(value, str):
-        raise GreamError(f"{path}: item {item} must have a text as '{name}', found {_shown(value)}")
-    return value or ""
+    """A text, or a number as one; empty where there is none."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise GreamError(
+            f"{path}: item {item} must have a text as '{name}', found {shown(value)}; correct it, or make it again"
+        )
+    return _utf8(str(value))
 
 
 def _texts(path: Path, item: int, name: str, value: Any, parts: Callable[[str], Sequence[str]]) -> list[str]:
@@ -185,19 +234,5 @@ def _texts(path: Path, item: int, name: str, value: Any, parts: Callable[[str], 
     return list(parts(_text(path, item, name, value)))
 
 
-def _paragraphs(text: str) -> Sequence[str]:
-    """Paragraphs of a description, which some publish as the text of a Python list."""
-    if text.startswith("[") and text.endswith("]"):
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            # Written without escaping the quotes inside.
-            return [text[1:-1].strip("'\" ")]
-        if isinstance(value, list):
-            return [part for part in value if isinstance(part, str)]
-    return [text]
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _category_names(text: str) -> list[str]:
+    return listed(text) if text.startswith("[") else _CATEGORY_SEPARATOR.split(text)

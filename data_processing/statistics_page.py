@@ -30,6 +30,8 @@ def render_statistics(statistics: Mapping[str, Any]) -> str:
             for name, value in statistics.items()
             if isinstance(value, int) and name not in ("users", "items", "interactions")
         },
+        **_tie_facts(statistics.get("ties")),
+        **{f"left out: {reason}": _number(count) for reason, count in statistics.get("rows_skipped", {}).items()},
     }
     lines = ["# Interactions", "", "| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in facts.items())]
     if "filters" in statistics:
@@ -44,6 +46,21 @@ def render_statistics(statistics: Mapping[str, Any]) -> str:
         lines.append(f"| **left** | {left} |")
     lengths = {int(length): count for length, count in statistics["sequence_lengths"].items()}
     return "\n".join([*lines, "", "## Sequence lengths", "", "```", *_histogram(lengths), "```", ""])
+
+
+def _tie_facts(ties: Mapping[str, Any] | None) -> dict[str, str]:
+    """What of the targets the order within one moment decides."""
+    if ties is None:
+        return {}
+    return {
+        **{
+            f"{name} targets that share their time with a neighbour": (
+                f"{_number(ties[f'{name}_targets'])} ({ties[f'{name}_share']:.1%})"
+            )
+            for name in ("validation", "test")
+        },
+        "what orders them": ties["rule"],
+    }
 
 
 def _histogram(lengths: Mapping[int, int]) -> list[str]:

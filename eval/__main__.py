@@ -26,7 +26,7 @@ from gream.options import (
     with_groups,
 )
 
-from .options import Evaluated, Here, HistoryRuleOption, NameOption, RefitOption, SplitOption
+from .options import Evaluated, Here, HistoryRuleOption, NameOption, RefitOption, SplitOption, UntiedOption
 
 if TYPE_CHECKING:
     from .generative import Place
@@ -40,6 +40,7 @@ def baselines(
     run: RunOption,
     history: HistoryRuleOption = "excluded",
     refit: RefitOption = False,
+    untied: UntiedOption = False,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
     keep: KeepOption = False,
@@ -47,7 +48,7 @@ def baselines(
     """Popularity, co-occurrence, a Markov chain, and transitions with content, on the test split; seconds each."""
     from .stages import evaluate_baselines
 
-    protocol = _protocol(history, refit)
+    protocol = _protocol(history, refit, untied)
     done = evaluate_baselines(run, protocol=protocol, seed=seed, command=_command(), overwrite=overwrite, keep=keep)
     for result in done:
         print(result, flush=True)
@@ -66,6 +67,7 @@ def sasrec(
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; validation ends training earlier.")] = 200,
     history: HistoryRuleOption = "excluded",
     refit: RefitOption = False,
+    untied: UntiedOption = False,
     device: DeviceOption = Device.auto,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
@@ -85,7 +87,7 @@ def sasrec(
         device=resolve_device(device),
         seed=seed,
     )
-    protocol = _protocol(history, refit)
+    protocol = _protocol(history, refit, untied)
     done = evaluate_sasrec(run, settings, protocol=protocol, command=_command(), overwrite=overwrite, keep=keep)
     print(done, flush=True)
 
@@ -279,10 +281,10 @@ def remote(
     )
 
 
-def _protocol(history: History, refit: bool) -> Protocol:
+def _protocol(history: History, refit: bool, untied: bool) -> Protocol:
     from .protocol import Protocol
 
-    return Protocol(history, "train+valid" if refit else "train")
+    return Protocol(history, "train+valid" if refit else "train", untied)
 
 
 def _serving(command: str, context: typer.Context) -> None:

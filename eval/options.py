@@ -27,7 +27,11 @@ from gream.options import (
 NameOption = Annotated[str, typer.Option(help="Name of the evaluation: its folder under eval/.")]
 UsersOption = Annotated[int | None, typer.Option(help="Ask a random sample of that many users; all by default.")]
 SplitOption = Annotated[
-    Literal["test", "valid"], typer.Option(help="Split whose item is to be predicted for each user.")
+    Literal["test", "valid", "test-untied", "valid-untied"],
+    typer.Option(help="Split whose item is to be predicted for each user; untied: if nothing of theirs has its time."),
+]
+UntiedOption = Annotated[
+    bool, typer.Option("--untied", help="Leave out test items that share their time with another of the user's items.")
 ]
 HistoryRuleOption = Annotated[
     Literal["allowed", "excluded"], typer.Option(help="Whether lists may hold what the user already has.")

@@ -12,7 +12,8 @@ import polars as pl
 from gream.errors import GreamError
 from gream.tables import read_table
 
-Split = Literal["test", "valid"]
+# Whose item is to be predicted; untied: only where no other interaction of the user has the same time.
+Split = Literal["test", "valid", "test-untied", "valid-untied"]
 History = Literal["allowed", "excluded"]
 Fitted = Literal["train", "train+valid"]
 
@@ -27,15 +28,27 @@ class Protocol:
         history: Whether lists may hold what the user already has.
         fitted: Interactions that are counted or trained on for the test: the training part, or everything but the test
             item, with settings that were chosen before on validation.
+        untied: Leave out test items that share their time with another interaction of the user.
     """
 
     history: History = "excluded"
     fitted: Fitted = "train"
+    untied: bool = False
+
+    @property
+    def split(self) -> Split:
+        """The split that is tested."""
+        return "test-untied" if self.untied else "test"
 
     @property
     def suffix(self) -> str:
         """What sets the name of an evaluation apart from one of history excluded and fitted on the training part."""
-        return ("-history" if self.history == "allowed" else "") + ("-refit" if self.fitted == "train+valid" else "")
+        parts = {
+            "-history": self.history == "allowed",
+            "-refit": self.fitted == "train+valid",
+            "-untied": self.untied,
+        }
+        return "".join(part for part, differs in parts.items() if differs)
 
 
 COMMON = Protocol()
@@ -70,12 +83,16 @@ class Cases:
 
 
 def read_interactions(path: Path) -> pl.DataFrame:
-    """``interactions.parquet``, by user and position.
+    """``interactions.parquet``, by user and position; ``tied`` is null where the file says nothing of ties.
 
     Raises:
         GreamError: The file cannot be read or lacks a column.
     """
-    return read_table(path, *_COLUMNS).sort("user", "position")
+    table = read_table(path, *_COLUMNS)
+    with path.open("rb") as stream:
+        noted = "tied" in pl.read_parquet_schema(stream)
+    tied = read_table(path, "tied")["tied"] if noted else pl.lit(None, pl.Boolean).alias("tied")
+    return table.with_columns(tied).sort("user", "position")
 
 
 def held_out(interactions: pl.DataFrame, split: Split) -> Cases:
@@ -86,11 +103,18 @@ def held_out(interactions: pl.DataFrame, split: Split) -> Cases:
         split: Which item is to be predicted.
 
     Raises:
-        GreamError: Nobody has an item of that split with a history before it.
+        GreamError: Nobody has an item of that split with a history before it, or nothing is known of ties.
     """
-    targets = interactions.filter(pl.col("split") == split).select(
-        "user", pl.col("item").alias("target"), pl.col("position").alias("until")
-    )
+    part, _, untied = split.partition("-")
+    asked = interactions.filter(pl.col("split") == part)
+    if untied:
+        if asked["tied"].null_count():
+            raise GreamError(
+                f"interactions.parquet: does not say which targets share their time with another item; take --split "
+                f"{part}, or run the stage 'interactions' again on data with times"
+            )
+        asked = asked.filter(~pl.col("tied"))
+    targets = asked.select("user", pl.col("item").alias("target"), pl.col("position").alias("until"))
     before = interactions.join(targets, on="user").filter(pl.col("position") < pl.col("until"))
     cases = (
         before.sort("user", "position")

@@ -16,7 +16,7 @@ from gream.files import read_json, write_json
 from gream.provenance import version_and_commit, versions
 from pydantic import ValidationError
 
-from .protocol import Fitted, History
+from .protocol import Fitted, History, Split
 
 K = 10
 
@@ -116,7 +116,7 @@ class Result(Config):
 
     name: str
     mode: Mode
-    split: Literal["test", "valid"]
+    split: Split
     history: History
     fitted: Fitted | None = None
     checkpoint: str | None

@@ -237,14 +237,14 @@ def _evaluate_baseline(
     def build(out: Path) -> None:
         table = read_interactions(interactions)
         count = len(Catalog.load(index))
-        data = _Data(table, training_matrix(table, count, protocol.fitted), held_out(table, "test"), count)
+        data = _Data(table, training_matrix(table, count, protocol.fitted), held_out(table, protocol.split), count)
         (items, scores), seconds, settings = ranked(data, out)
         nothing = [None] * len(items)
         predictions = predictions_table(data.cases.users, data.cases.targets, items, scores, nothing, nothing)
         result = Result(
             name=name,
             mode=mode,
-            split="test",
+            split=protocol.split,
             history=protocol.history,
             fitted=protocol.fitted,
             checkpoint=None,

@@ -9,7 +9,9 @@ import pytest
 from eval_support import make_run
 from gream.errors import GreamError
 
-from eval.protocol import held_out, read_interactions, training_matrix
+from eval.protocol import Protocol, held_out, read_interactions, training_matrix
+from eval.results import read_result
+from eval.stages import evaluate_baselines
 
 ROWS = [
     (7, 10, 0, "train"),
@@ -57,3 +59,25 @@ def test_a_broken_table_is_named(tmp_path: Path) -> None:
         read_interactions(path)
     with pytest.raises(GreamError, match="no user has a valid item"):
         held_out(TABLE.filter(pl.col("split") != "valid"), "valid")
+
+
+def test_targets_that_share_their_time_are_left_out_by_name(tmp_path: Path) -> None:
+    tied = TABLE.with_columns(pl.Series("tied", [False, False, True, True, False, False, False]))
+    for split, users in (("test", [2, 7]), ("test-untied", [2]), ("valid", [7])):
+        assert held_out(tied, split).users.tolist() == users  # type: ignore[arg-type]
+    with pytest.raises(GreamError, match="no user has a valid-untied item"):
+        held_out(tied, "valid-untied")
+    # Nothing is known of ties in a run that was made before they were noted, nor in published data.
+    before = read_interactions(make_run(tmp_path / "run") / "interactions.parquet")
+    with pytest.raises(GreamError, match=r"does not say which targets share .*take --split test, or"):
+        held_out(before, "test-untied")
+
+
+def test_a_baseline_without_ties_has_its_own_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    table = pl.read_parquet(run / "interactions.parquet")
+    table.with_columns((pl.col("user") % 3 == 0).alias("tied")).write_parquet(run / "interactions.parquet")
+    done = list(evaluate_baselines(run, protocol=Protocol(untied=True), seed=0, command="test", overwrite=False))
+    assert done[0].name == "eval-popularity-untied"
+    result = read_result(run / "eval" / "popularity-untied" / "metrics.json")
+    assert (result.split, result.users) == ("test-untied", 16)

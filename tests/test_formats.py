@@ -21,12 +21,14 @@ from hypothesis import strategies as st
 from data_processing.interactions import InteractionsConfig, build_interactions
 from data_processing.readers import source_of
 from data_processing.readers.formats import Columns, check_format
+from data_processing.readers.rows import RowLog
 from data_processing.readers.text import clean_items
 
 Review = tuple[str, str, int]  # user, item, seconds since 1970
 Writer = Callable[[Path, list[Review], list[str]], tuple[Path, Path]]
 # 2001-09-09, where seconds and milliseconds cannot be confused.
 START = 1_000_000_000
+SECOND = 10**9
 
 PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstd.compress}
 
@@ -188,7 +190,7 @@ def test_every_format_makes_the_same_tables(tmp_path: Path, name: str, reviews: 
 
 def test_movielens_100k_and_1m(tmp_path: Path) -> None:
     source = source_of("movielens", Columns())
-    expected = [(0, "196", "242", 881250949), (1, "186", "302", 891717742)]
+    expected = [(0, "196", "242", 881250949 * SECOND), (1, "186", "302", 891717742 * SECOND)]
     data = put(tmp_path / "u.data.gz", "196\t242\t3\t881250949\n186\t302\t3\t891717742\n")
     dat = put(tmp_path / "ratings.dat", "196::242::3::881250949\n186::302::3::891717742\n")
     assert source.read_reviews(data).rows() == source.read_reviews(dat).rows() == expected
@@ -203,30 +205,116 @@ def test_movielens_100k_and_1m(tmp_path: Path) -> None:
     assert source.read_metadata(empty).rows() == [("1", "Comma, The (1999)", [None], None, [])]
 
 
-@pytest.mark.parametrize(
-    ("times", "unit", "seconds"),
-    [
-        (["1529193600"], "s", 1529193600),
-        (["1529193600999"], "ms", 1529193600),
-        (["1529193600.0"], "s", 1529193600),
-        (["2018-06-17"], "s", 1529193600),
-        (["2018-06-17T00:00:01"], "s", 1529193601),
-        (["2018-06-17 00:00:01"], "ms", 1529193601),
-        (["2018-06-17T00:00:01Z"], "s", 1529193601),
-    ],
-)
-def test_times_of_a_table(tmp_path: Path, times: list[str], unit: Any, seconds: int) -> None:
-    path = put(tmp_path / "r.csv", csv_text([("user_id", "item_id", "timestamp"), *(("A", "x", t) for t in times)]))
-    frame = source_of("table", Columns(time_unit=unit)).read_reviews(path)
-    assert frame["timestamp"].to_list() == [seconds]
-
-
 def test_a_table_may_have_gaps(tmp_path: Path) -> None:
     """Blank lines, quoted line ends, other delimiters, a mark of byte order, and nothing but ids and titles."""
     text = '\ufeffitem_id;title\n1;Tea\n\n2;"Two\nlines; quoted"\n1;Again\n'
     items = source_of("table", Columns(delimiter=";")).read_metadata(put(tmp_path / "m.csv", text))
     assert items.rows() == [("1", "Tea", [None], None, None), ("2", "Two\nlines; quoted", [None], None, None)]
     assert clean_items(items).frame["title"].to_list() == ["Tea", "Two lines; quoted"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "::"])
+def test_the_first_line_shows_the_delimiter(tmp_path: Path, delimiter: str) -> None:
+    """Set or not; a wrong one is told apart by name."""
+    text = delimiter.join(("user_id", " item_id", "timestamp")) + "\n" + delimiter.join(("A", "x ", "5")) + "\n"
+    path = put(tmp_path / "r.csv", text)
+    for set_ in (None, delimiter):
+        rows = source_of("table", Columns(delimiter=set_)).read_reviews(path).rows()
+        assert rows == [(0, "A", "x", 5 * SECOND)]
+    wrong = "~~" if delimiter == "," else ","
+    with pytest.raises(GreamError) as caught:
+        source_of("table", Columns(delimiter=wrong)).read_reviews(path)
+    assert (
+        f"it looks like {delimiter!r} stands between its values: set interactions.columns.delimiter={delimiter!r}"
+        in (str(caught.value))
+    )
+
+
+def test_a_delimiter_of_several_characters(tmp_path: Path) -> None:
+    path = put(tmp_path / "m.csv", 'item_id<>title\n1<>"Tea" of, sorts\n2<>Cup\n')
+    items = source_of("table", Columns(delimiter="<>")).read_metadata(path)
+    assert items["title"].to_list() == ['"Tea" of, sorts', "Cup"]
+    bad = put(tmp_path / "r.csv", "user_id<>item_id<>timestamp\nA<>x<>5\nB<>x<>soon\n")
+    with pytest.raises(GreamError, match=r"r\.csv:3: column 'timestamp' must hold .*found 'soon'"):
+        source_of("table", Columns(delimiter="<>")).read_reviews(bad)
+
+
+@pytest.mark.parametrize("delimiter", ["", '"', "\n", "a" * 9])
+def test_an_impossible_delimiter(delimiter: str) -> None:
+    raw = {"format": "table", "columns": {"delimiter": delimiter}}
+    with pytest.raises(GreamError, match=r"key 'columns\.delimiter'.*one to eight characters") as caught:
+        parse_config(InteractionsConfig, raw, source="recipe.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_numbers_written_as_fractions_join(tmp_path: Path, kind: str) -> None:
+    """As pandas writes them beside a missing value; where one id is no such number, all stay as they are."""
+    reviews = pl.DataFrame({"user_id": [1.0, 2.0, 2.0**53], "item_id": [7.0, 8.0, 7.0], "timestamp": [1.0, 2.0, 3.0]})
+    path = tmp_path / f"r.{kind}"
+    reviews.write_csv(path) if kind == "csv" else reviews.write_parquet(path)
+    frame = source_of("table", Columns()).read_reviews(path)
+    assert (frame["item_id"].to_list(), frame["user_id"].to_list()[:2]) == (["7", "8", "7"], ["1", "2"])
+    mixed = put(tmp_path / "v.csv", "user_id,item_id,timestamp\n1.0,7.0,1\n2.0,7.5,1\n")
+    assert source_of("table", Columns()).read_reviews(mixed)["item_id"].to_list() == ["7.0", "7.5"]
+
+
+def test_ids_that_do_not_join_are_shown(tmp_path: Path) -> None:
+    reviews = put(tmp_path / "r.csv", csv_text([("user_id", "item_id", "timestamp"), ("A", "SKU-7", 1)]))
+    items = put(tmp_path / "m.csv", csv_text([("item_id", "title"), ("7", "Tea")]))
+    with pytest.raises(GreamError, match=r"m\.csv: describes none .*look like 'SKU-7', here like '7'; .*same shop"):
+        build(tmp_path, {"format": "table"}, (reviews, items))
+
+
+@pytest.mark.parametrize("kind", ["amazon-2018", "table", "movielens"])
+def test_rows_of_no_use_are_refused_with_their_number_or_left_out(tmp_path: Path, kind: Any) -> None:
+    good = [(user, item, START + 2) for user in "123" for item in "456"]
+    bad: list[tuple[Any, Any, Any]] = [(None, "4", START), ("nan", "4", START), ("1", "", START), ("1", "5", "soon")]
+    rows, items = [*good[:5], *bad, *good[5:]], list("456")
+    if kind == "amazon-2018":
+        table = [{"reviewerID": user, "asin": item, "unixReviewTime": time} for user, item, time in rows]
+        paths = put(tmp_path / "r.json", json_lines(table)), amazon_2018(tmp_path, [], items)[1]
+    elif kind == "table":
+        table_ = csv_text([("user_id", "item_id", "timestamp"), *rows])
+        paths = put(tmp_path / "r.csv", table_), put(tmp_path / "m.csv", "item_id,title\n4,a\n5,b\n6,c\n")
+    else:
+        table_ = csv_text([(user, item, 3, time) for user, item, time in rows], delimiter="\t")
+        paths = (
+            put(tmp_path / "u.data", table_),
+            put(tmp_path / "movies.csv", "movieId,title,genres\n4,a,\n5,b,\n6,c,\n"),
+        )
+    counts = r"4 of 13 rows are of no use \(2 without a user, 1 without an item, 1 without a time"
+    with pytest.raises(GreamError, match=rf":{7 if kind == 'table' else 6}: .*{counts}.*on_bad_row=skip"):
+        build(tmp_path, {"format": kind}, paths)
+    tables = build(tmp_path, {"format": kind, "on_bad_row": "skip"}, paths)
+    assert len(tables["interactions"]) == 9
+    statistics = json.loads((tmp_path / "out" / "statistics.json").read_text())
+    assert statistics["rows_skipped"] == {
+        "without a user": 2,
+        "without an item": 1,
+        "without a time that can be read": 1,
+    }
+    assert "| left out: without a user | 2 |" in (tmp_path / "out" / "statistics.md").read_text()
+
+
+def test_items_without_any_text_are_counted_or_left_out(tmp_path: Path) -> None:
+    reviews = put(
+        tmp_path / "r.csv", csv_text([("user_id", "item_id", "timestamp"), *((u, i, 1) for u in "ABC" for i in "wxyz")])
+    )
+    items = put(tmp_path / "m.csv", "item_id,title,b\nw,Tea,\nx,Cup,\ny,nan,Moss\nz,n/a,<br>\n")
+    config = {"format": "table", "columns": Columns(brand="b")}
+    assert len(build(tmp_path, config, (reviews, items))["items"]) == 4
+    assert json.loads((tmp_path / "out" / "statistics.json").read_text())["items_without_text"] == 1
+    left = build(tmp_path, {**config, "on_bad_row": "skip"}, (reviews, items))
+    assert left["items"]["item_id"].to_list() == ["w", "x", "y"]
+    statistics = json.loads((tmp_path / "out" / "statistics.json").read_text())
+    assert statistics["rows_skipped"] == {"items without any text": 1}
+
+
+def test_a_file_without_one_good_row_is_refused(tmp_path: Path) -> None:
+    path = put(tmp_path / "r.csv", "user_id,item_id,timestamp\n,x,5\n,y,6\n")
+    with pytest.raises(GreamError, match=r":2: .*all 2 rows are of no use \(2 without a user\)"):
+        source_of("table", Columns(), RowLog("skip")).read_reviews(path)
 
 
 def test_texts_of_a_table(tmp_path: Path) -> None:
@@ -263,7 +351,7 @@ BROKEN: dict[str, tuple[str, str, str, str]] = {
         "amazon-2023",
         "r.jsonl",
         json_lines([R2023, {**R2023, "timestamp": 1588687728}]),
-        ":2: 'timestamp' must be whole milliseconds since 1970, found 1588687728",
+        ":2: 'timestamp' must be a date, or a time since 1970 in ms and not in s, found 1588687728;",
     ),
     "2023 no item": ("amazon-2023", "r.jsonl", json_lines([R2023, {"user_id": "A"}]), ":2: 'parent_asin' is missing"),
     "2023 metadata": (
@@ -276,7 +364,12 @@ BROKEN: dict[str, tuple[str, str, str, str]] = {
     "csv long": ("table", "r.csv", HEAD + "A,x,5,9\n", ":3: 4 values where 3 are expected"),
     "csv time": ("table", "r.csv", HEAD + '"A\nB",x,5\nA,x,soon\n', ":5: column 'timestamp' must hold .*found 'soon'"),
     "csv user": ("table", "r.csv", HEAD + ",x,5\n", ":3: column 'user_id' must hold a user id, found None"),
-    "csv milliseconds": ("table", "r.csv", HEAD + "A,x,1588687728923\n", ":3: .*in s .*time_unit"),
+    "csv milliseconds": (
+        "table",
+        "r.csv",
+        HEAD.replace("5", "1588687728") + "A,x,1588687728923\n",
+        ":3: .*in s and not in ms.*time_unit",
+    ),
     "csv column": (
         "table",
         "r.csv",

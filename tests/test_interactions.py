@@ -19,7 +19,7 @@ from gream.errors import GreamError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_processing.interactions import InteractionsConfig, build_interactions, k_core, leave_one_out
+from data_processing.interactions import InteractionsConfig, build_interactions, k_core, leave_one_out, make_sequences
 
 Review = tuple[str, str, int]  # user, item, seconds
 TABLES = tuple(f"{name}.parquet" for name in ("interactions", "users", "items", "reviews"))
@@ -66,15 +66,15 @@ def test_a_shop_by_hand(tmp_path: Path) -> None:
     items = pl.read_parquet(out / "items.parquet")
     assert items.select("item", "item_id", "title").rows() == [(n, f"I{n + 1}", f"Title I{n + 1}") for n in range(3)]
     assert pl.read_parquet(out / "interactions.parquet").rows() == [
-        (0, 0, 2, 0, "train"),
-        (0, 1, 9, 1, "valid"),  # same second: order of the file
-        (0, 2, 9, 2, "test"),
-        (1, 2, 5, 0, "train"),
-        (1, 0, 5, 1, "valid"),
-        (1, 1, 5, 2, "test"),
-        (2, 2, 2, 0, "train"),
-        (2, 1, 3, 1, "valid"),
-        (2, 0, 4, 2, "test"),
+        (0, 0, 2, 0, "train", False),
+        (0, 1, 9, 1, "valid", True),  # same second: order of the file
+        (0, 2, 9, 2, "test", True),
+        (1, 2, 5, 0, "train", True),
+        (1, 0, 5, 1, "valid", True),
+        (1, 1, 5, 2, "test", True),
+        (2, 2, 2, 0, "train", False),
+        (2, 1, 3, 1, "valid", False),
+        (2, 0, 4, 2, "test", False),
     ]
     assert pl.read_parquet(out / "reviews.parquet").rows() == [(0, 0, "line 6"), (1, 2, "line 1"), (2, 2, "line 10")]
     statistics = json.loads((out / "statistics.json").read_text())
@@ -104,6 +104,7 @@ def test_the_files_have_the_promised_types(tmp_path: Path) -> None:
         "timestamp": pl.Int64,
         "position": pl.Int32,
         "split": pl.String,
+        "tied": pl.Boolean,
     }
     assert dict(pl.read_parquet(out / "users.parquet").schema) == {"user": pl.Int32, "user_id": pl.String}
     assert dict(pl.read_parquet(out / "items.parquet").schema) == {
@@ -157,7 +158,9 @@ def test_agrees_with_the_naive_rules(tmp_path: Path, reviews: list[Review], desc
     assert list(users.values()) == sorted(users.values())
     assert list(items.values()) == sorted(items.values())
     got = [(users[row[0]], items[row[1]], *row[2:]) for row in pl.read_parquet(out / "interactions.parquet").rows()]
-    assert got == [row[:5] for row in expected]
+    assert [row[:5] for row in got] == [row[:5] for row in expected]
+    moments = Counter((row[0], row[2]) for row in expected)
+    assert [row[5] for row in got] == [moments[row[0], row[2]] > 1 for row in expected]
     # Texts of training interactions, of the review that counted, and of no other.
     texts = [(users[user], items[item], text) for user, item, text in pl.read_parquet(out / "reviews.parquet").rows()]
     assert texts == [(row[0], row[1], row[5]) for row in expected if row[4] == "train"]
@@ -191,6 +194,78 @@ def test_the_core_counts_its_rounds() -> None:
     pairs = [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)]
     core = k_core(pl.DataFrame(pairs, schema=["user", "item"], orient="row"), 2)
     assert (len(core.frame), core.rounds) == (0, 3)
+
+
+# Pairs of a few users and items, many of them at the same moment.
+TIED = st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from("vwxyz"), st.integers(0, 1)), max_size=40).map(
+    lambda rows: [*rows, *((user, item, 1) for user in "ABC" for item in "xyz")]
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TIED, st.randoms(), st.sampled_from(["item", "random"]))
+def test_item_and_chance_do_not_ask_where_a_review_stands(
+    tmp_path: Path, reviews: list[Review], random_: Any, rule: str
+) -> None:
+    def sequences(rows: list[Review], seed: int) -> list[tuple[str, str, int]]:
+        table = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").with_row_index("row")
+        made = make_sequences(table, pl.Series(list("vwxyz")), 3, rule, seed)  # type: ignore[arg-type]
+        return [(made.users[user], made.items[item], tied) for user, item, tied in made.frame[:, [1, 2, 4]].iter_rows()]
+
+    first = sequences(reviews, 7)
+    random_.shuffle(reviews)
+    assert sequences(reviews, 7) == first
+    if rule == "item":
+        earliest: dict[tuple[str, str], int] = {}
+        for user, item, time in reviews:
+            earliest[user, item] = min(time, earliest.get((user, item), time))
+        assert [row[:2] for row in first] == sorted(
+            (row[:2] for row in first), key=lambda row: (row[0], earliest[row], row[1])
+        )
+
+
+def test_chance_differs_from_user_to_user_and_from_seed_to_seed() -> None:
+    rows = [(f"U{user}", f"I{item}", 0) for user in range(30) for item in range(5)]
+    table = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").with_row_index("row")
+    orders = []
+    for seed in (1, 2):
+        frame = make_sequences(table, pl.Series([f"I{n}" for n in range(5)]), 3, "random", seed).frame
+        orders.append([tuple(own["item"]) for own in frame.partition_by("user", maintain_order=True)])
+    assert len(set(orders[0])) > 15
+    assert sum(one == two for one, two in zip(*orders, strict=True)) < 5
+    # No item is drawn last more often than chance has it: of 60 sequences, 12 each.
+    last = Counter(order[-1] for order in orders[0] + orders[1])
+    assert max(last.values()) < 25
+
+
+def test_ties_are_counted_and_warned_of(tmp_path: Path) -> None:
+    """Ten users with four items: the last two at one moment for three of them, the middle two for one more."""
+    reviews = [(f"U{user}", f"I{item}", item) for user in range(10) for item in range(4)]
+    reviews = [
+        (user, item, 3 if item == "I2" and user in ("U0", "U1", "U2") else 2 if (user, item) == ("U3", "I1") else time)
+        for user, item, time in reviews
+    ]
+    paths = dump(tmp_path, reviews, [f"I{item}" for item in range(4)])
+    out = tmp_path / "out"
+    out.mkdir()
+    summary = build_interactions(InteractionsConfig(core=3, min_users=1), *paths, out)
+    statistics = json.loads((out / "statistics.json").read_text())
+    assert statistics["ties"] == {
+        "rule": "place in the dump",
+        "validation_targets": 4,
+        "validation_share": 0.4,
+        "test_targets": 3,
+        "test_share": 0.3,
+    }
+    assert "| test targets that share their time with a neighbour | 3 (30.0%) |" in (out / "statistics.md").read_text()
+    assert len(summary.warnings) == 1
+    assert "30% of the test and 40% of the validation targets" in summary.warnings[0]
+    none = build_interactions(
+        InteractionsConfig(core=3, min_users=1),
+        *dump(tmp_path, [(u, i, int(i[1])) for u, i, _ in reviews], ["I1", "I2", "I3"]),
+        out,
+    )
+    assert none.warnings == ()
 
 
 def test_two_interactions_cannot_be_split() -> None:
@@ -246,6 +321,7 @@ def test_gift_cards(real_data: Path, tmp_path: Path) -> None:
         "removed_repetitions": {"users": 0, "items": 0, "interactions": 7},
         "removed_by_core": {"core": 5, "rounds": 2, "users": 5, "items": 1, "interactions": 24},
     }
+    assert (statistics["ties"]["test_targets"], statistics["ties"]["rule"]) == (289, "place in the dump")
     splits = pl.read_parquet(tmp_path / "interactions.parquet")["split"].value_counts()
     assert dict(splits.rows()) == {"train": 2035, "valid": 453, "test": 453}
 

@@ -145,7 +145,7 @@ def test_sequences_by_line(tmp_path: Path) -> None:
         ('{"user": "x"}', r'jsonl:1: .* is expected, found \{"user": "x"\}'),
         ('{"user": 7, "items": [0]}', r"jsonl:1: .* is expected"),
         ('{"user": "x", "items": [0]}\n{"user": "x", "items": [1]}', r"jsonl:2: user 'x' has a line above"),
-        ('{"user": "x", "items": [0, "1"]}', r"user 'x' must have a list of item numbers"),
+        ('{"user": "x", "items": [0, "one"]}', r"user 'x' must have a list of item numbers"),
         ('{"user": "x", "items": [0], "complete": false}', r"no user has a complete sequence"),
     ],
 )
@@ -165,9 +165,11 @@ def test_tables_of_a_small_set(tmp_path: Path) -> None:
     ]
     interactions = pl.read_parquet(tmp_path / "out" / "interactions.parquet")
     splits = ["train", "train", "valid", "test", "train", "valid", "test"]
-    rows = zip([0] * 4 + [1] * 3, [2, 1, 2, 0, 0, 1, 0], [None] * 7, [0, 1, 2, 3, 0, 1, 2], splits, strict=True)
+    rows = zip(
+        [0] * 4 + [1] * 3, [2, 1, 2, 0, 0, 1, 0], [None] * 7, [0, 1, 2, 3, 0, 1, 2], splits, [None] * 7, strict=True
+    )
     assert interactions.rows() == list(rows)
-    assert list(interactions.schema.values()) == [pl.Int32, pl.Int32, pl.Int64, pl.Int32, pl.String]
+    assert list(interactions.schema.values()) == [*(pl.Int32, pl.Int32, pl.Int64, pl.Int32, pl.String, pl.Boolean)]
     reviews = pl.read_parquet(tmp_path / "out" / "reviews.parquet")
     assert (len(reviews), dict(reviews.schema)) == (0, {"user": pl.Int32, "item": pl.Int32, "text": pl.String})
     assert (statistics["repetitions_kept"], statistics["titles_replaced"]) == (2, 1)
@@ -257,10 +259,10 @@ def test_a_broken_index(tmp_path: Path, content: object, message: str) -> None:
     [
         ({"0": [0, 1, 3]}, ITEMS, "describes items 0 to 2, but .*s.inter.json has item 3"),
         ({"0": [0, 1]}, ITEMS, "user 0 has fewer than 3 interactions"),
-        ({"0": [0, "1", 2]}, ITEMS, r"user '0' must have a list of item numbers, found \[0, \"1\", 2\]"),
+        ({"0": [0, "x", 2]}, ITEMS, r"user '0' must have a list of item numbers, found \[0, \"x\", 2\]"),
         ({"0": [0, -1, 2]}, ITEMS, "user '0' must have a list of item numbers"),
         ({"0": [0, 1, 2]}, {"0": "x"}, 'item 0 must have named texts, found "x"'),
-        ({"0": [0, 1, 2]}, {"0": {"title": 5}}, "item 0 must have a text as 'title', found 5"),
+        ({"0": [0, 1, 2]}, {"0": {"title": True}}, "item 0 must have a text as 'title', found true"),
         ({"0": [0, 1, 2]}, {"0": {"description": {}}}, "item 0 must have a text as 'description', found {}"),
         ({"0": [0, 1, 2]}, {"0": {"asin": "B"}, "1": {"asin": "B"}}, "two items have the same ASIN"),
     ],

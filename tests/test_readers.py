@@ -13,12 +13,16 @@ from gream.errors import GreamError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_processing.readers import source_of
 from data_processing.readers.amazon import AMAZON
+from data_processing.readers.formats import Columns
+from data_processing.readers.rows import RowLog
 from data_processing.readers.text import clean_items, clean_text, cut_text
 
 _DUMP = AMAZON["amazon-2018"]
 read_reviews, read_review_texts, read_metadata = _DUMP.read_reviews, _DUMP.read_review_texts, _DUMP.read_metadata
 
+SECOND = 10**9
 REVIEW: dict[str, Any] = {
     "overall": 5.0,
     "verified": True,
@@ -59,7 +63,9 @@ def test_reviews_keep_input_order(tmp_path: Path, name: str) -> None:
     content = lines(*rows)
     frame = read_reviews(write(tmp_path / name, gzip.compress(content) if name.endswith("gz") else content))
     assert frame.columns == ["row", "user_id", "item_id", "timestamp"]
-    assert frame.rows() == [(0, "Z", "B004LLIKVU", 3), (1, "A", "B004LLIKVU", 1), (2, "M", "B004LLIKVU", 2)]
+    assert frame.rows() == [
+        (row, user, "B004LLIKVU", time * SECOND) for row, (user, time) in enumerate((("Z", 3), ("A", 1), ("M", 2)))
+    ]
     assert frame["timestamp"].dtype == pl.Int64
 
 
@@ -72,7 +78,12 @@ def test_reviews_tolerate_what_dumps_do(tmp_path: Path) -> None:
 
 BROKEN: dict[str, tuple[object, str]] = {
     "cut": ('{"reviewerID": "A", "asi', r":2: not valid JSON .*correct the line or delete it"),
-    "NaN": ('{"reviewerID": "A", "asin": "B", "unixReviewTime": NaN}', r":2: not valid JSON \(NaN"),
+    "NaN": ('{"reviewerID": "A", "asin": "B", "unixReviewTime": NaN}', r":2: 'unixReviewTime' must be a .*found null"),
+    "deep": ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", r":2: not valid JSON \(nested too deeply\)"),
+    "long number": ('{"overall": ' + "9" * 5_000 + "}", r":2: not valid JSON \(Exceeds the limit"),
+    "surrogate": ({**REVIEW, "asin": "B\ud800"}, r":2: 'asin' must be an id without spaces, found \"B.ud800\""),
+    "word": ({**REVIEW, "reviewerID": "NaN"}, r":2: 'reviewerID' must be an id without spaces, found \"NaN\""),
+    "no date": ({**REVIEW, "unixReviewTime": "yesterday"}, r":2: 'unixReviewTime' must be a date.*found \"yesterday\""),
     "literal": (
         "{'reviewerID': 'A'}",
         r":2: not valid JSON .*2014 metadata; .*set interactions.format=amazon-2014",
@@ -84,12 +95,12 @@ BROKEN: dict[str, tuple[object, str]] = {
     "null item": ({**REVIEW, "asin": None}, r":2: 'asin' is missing"),
     "empty item": ({**REVIEW, "asin": ""}, r":2: 'asin' must be an id without spaces, found \"\""),
     "list item": ({**REVIEW, "asin": ["B"]}, r":2: 'asin' must be an id without spaces, found \[\"B\"\]"),
-    "no time": ({"reviewerID": "A", "asin": "B"}, r":2: 'unixReviewTime' must be whole seconds .*found null"),
-    "text time": ({**REVIEW, "unixReviewTime": "12"}, r":2: 'unixReviewTime' must be .*found \"12\""),
-    "float time": ({**REVIEW, "unixReviewTime": 1.5}, r":2: 'unixReviewTime' must be .*found 1\.5"),
+    "no time": ({"reviewerID": "A", "asin": "B"}, r":2: 'unixReviewTime' must be .*found null"),
     "true time": ({**REVIEW, "unixReviewTime": True}, r":2: 'unixReviewTime' must be .*found true"),
-    "milliseconds": ({**REVIEW, "unixReviewTime": 1529193600000}, r":2: 'unixReviewTime' must be whole seconds"),
-    "before 1970": ({**REVIEW, "unixReviewTime": -1}, r":2: 'unixReviewTime' must be whole seconds"),
+    "milliseconds": (
+        {**REVIEW, "unixReviewTime": 1529193600000},
+        r":2: 'unixReviewTime' must be .* in s and not in ms, found 1529193600000",
+    ),
 }
 
 
@@ -188,12 +199,136 @@ def test_review_texts_of_chosen_rows(tmp_path: Path) -> None:
     assert texts["text"][3].endswith(" word")
 
 
-def test_metadata_keeps_the_first_row_of_an_item(tmp_path: Path) -> None:
+def test_metadata_keeps_a_row_for_an_item(tmp_path: Path) -> None:
     path = write(tmp_path / "m.json", lines(ITEM, {"asin": "B0"}, {**ITEM, "title": "Other"}))
     assert read_metadata(path).rows() == [
         ("B1", "Tea", ["Fine", "leaves"], "Moss", ["Food", "Tea"]),
         ("B0", None, None, None, None),
     ]
+
+
+def test_rows_of_an_item_become_one(tmp_path: Path) -> None:
+    """Of each field what says most, whichever row it stands in; words for nothing say nothing."""
+    rows = [
+        {"asin": "B1", "title": "N/A", "description": ["Short."], "brand": "nan", "category": ["Food"]},
+        {"asin": "B2", "title": "Cup"},
+        {"asin": "B1", "title": "<b></b>", "description": ["nan"], "brand": None, "category": ["Food", "Tea"]},
+        {"asin": "B1", "title": "Tea", "description": ["Short.", "And long."], "brand": "Moss", "category": []},
+        {"asin": "B1", "title": "Other tea", "description": [], "brand": "Fern", "category": ["Other"]},
+    ]
+    path = write(tmp_path / "m.json", lines(*rows))
+    expected = [
+        ("B1", "Tea", ["Short.", "And long."], "Moss", ["Food", "Tea"]),
+        ("B2", "Cup", None, None, None),
+    ]
+    log = RowLog()
+    assert source_of("amazon-2018", Columns(), log).read_metadata(path).rows() == expected
+    assert log.merged == 3
+
+
+@pytest.mark.parametrize(
+    "word", ["nan", "NaN", "None", "null", "NULL", "N/A", "n/a", "#N/A", "<NA>", "-", "--", " ", ""]
+)
+def test_a_word_for_nothing_is_nothing(tmp_path: Path, word: str) -> None:
+    cleaned = clean_items(metadata(title=word, brand=word, description=[word], category=["Food", word, "Tea"]))
+    # An empty name ends a path, as it does in the dumps of 2018.
+    path_ = ["Food", "Tea"] if word.strip() else ["Food"]
+    assert cleaned.frame.row(0) == ("B1", path_[-1], "", "", path_)
+    path = write(tmp_path / "r.json", lines(REVIEW, {**REVIEW, "reviewerID": word}))
+    with pytest.raises(GreamError, match=r":2: 'reviewerID' must be an id"):
+        read_reviews(path)
+    table = write(tmp_path / "r.csv", f"user_id,item_id,timestamp\nA,x,5\n{word},x,5\n".encode())
+    with pytest.raises(GreamError, match=r":3: column 'user_id' must hold a user id"):
+        source_of("table", Columns()).read_reviews(table)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["['Food', 'Tea']", '["Food", "Tea"]', "['Food' 'Tea']", "[['Food', 'Tea'], ['Other']]", "[u'Food', u'Tea']"],
+)
+def test_a_list_written_as_text_is_a_list(tmp_path: Path, text: str) -> None:
+    assert clean_items(metadata(category=[text])).frame["categories"].to_list() == [["Food", "Tea"]]
+    assert clean_items(metadata(description=[text])).frame["description"].to_list() == ["Food Tea"]
+    table = tmp_path / "m.parquet"
+    pl.DataFrame({"item_id": ["B1"], "title": ["x"], "path": [text]}).write_parquet(table)
+    items = source_of("table", Columns(categories="path", category_separator=",")).read_metadata(table)
+    assert clean_items(items).frame["categories"].to_list() == [["Food", "Tea"]]
+
+
+def test_a_number_with_no_room_in_64_bits_stays_itself(tmp_path: Path) -> None:
+    rows = [{**REVIEW, "reviewerID": 2**64 + n, "asin": 2**63 + n} for n in range(3)]
+    frame = read_reviews(write(tmp_path / "r.json", lines(*rows)))
+    assert frame["user_id"].to_list() == [str(2**64 + n) for n in range(3)]
+    assert frame["item_id"].to_list() == [str(2**63 + n) for n in range(3)]
+    assert frame["timestamp"].to_list() == [REVIEW["unixReviewTime"] * SECOND] * 3
+    about = read_metadata(write(tmp_path / "m.json", lines(*({"asin": 2**64 + n} for n in range(3)))))
+    assert about["item_id"].to_list() == [str(2**64 + n) for n in range(3)]
+
+
+def test_values_of_python_that_json_does_not_know(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.json", lines(REVIEW, json.dumps({**REVIEW, "vote": float("nan"), "summary": None})))
+    assert read_reviews(path)["row"].to_list() == [0, 1]
+    assert read_review_texts(path, pl.Series([1], dtype=pl.UInt32))["text"].to_list() == ['A "great" gift.']
+    about = read_metadata(write(tmp_path / "m.json", lines(json.dumps({**ITEM, "brand": float("nan")}))))
+    assert about.row(0) == ("B1", "Tea", ["Fine", "leaves"], None, ["Food", "Tea"])
+
+
+MARKS = {
+    "utf-8": b"\xef\xbb\xbf",
+    "utf-16-le": b"\xff\xfe",
+    "utf-16-be": b"\xfe\xff",
+    "utf-32-le": b"\xff\xfe\x00\x00",
+}
+
+
+@pytest.mark.parametrize("encoding", [*MARKS, "utf-16-le without", "utf-16-be without"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_marks_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str, pack: Any) -> None:
+    """As Excel and Windows save: the same reviews, whatever the bytes."""
+    name, _, without = encoding.partition(" ")
+
+    def put(file: str, text: str) -> Path:
+        return write(tmp_path / file, pack((b"" if without else MARKS[name]) + text.encode(name)))
+
+    rows = [json.dumps({**REVIEW, "reviewerID": user, "style": "é"}, ensure_ascii=False) for user in ("Zoë", "A")]
+    assert read_reviews(put("r.json", end.join(rows) + end))["user_id"].to_list() == ["Zoë", "A"]
+    table = source_of("table", Columns()).read_reviews(
+        put("r.csv", end.join(["user_id;item_id;timestamp", "Zoë;x;5", "A;x;6", ""]))
+    )
+    assert table["user_id"].to_list() == ["Zoë", "A"]
+
+
+FOREIGN = {
+    "zip": (b"PK\x03\x04more", "a zip archive; unpack it"),
+    "xlsx": (b"PK\x03\x04....[Content_Types].xml", "an Excel workbook; export it as CSV"),
+    "bz2": (b"BZh91AY", "a bzip2 file; unpack it"),
+    "xz": (b"\xfd7zXZ\x00", "an xz file; unpack it"),
+    "html": (b"\n<!DOCTYPE html><html>", "a web page; the download went wrong"),
+    "feather": (b"ARROW1\x00\x00", "an Arrow .* file; write the table as Parquet"),
+    "tar": (b"r.json" + b"\x00" * 251 + b"ustar", "a tar archive; unpack it"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("format_", ["amazon-2018", "amazon-2014", "table", "movielens"])
+def test_what_is_no_table_is_named_with_its_remedy(tmp_path: Path, kind: str, format_: Any) -> None:
+    content, message = FOREIGN[kind]
+    for name in ("u.data", "u.item"):
+        with pytest.raises(GreamError, match=rf"{name}: this is {message}"):
+            source = source_of(format_, Columns())
+            (source.read_metadata if name == "u.item" else source.read_reviews)(write(tmp_path / name, content))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_array_is_named_with_its_remedy(tmp_path: Path, indent: int | None) -> None:
+    for read, row in ((read_reviews, REVIEW), (read_metadata, ITEM)):
+        path = write(tmp_path / "a.json", json.dumps([row, row], indent=indent).encode())
+        with pytest.raises(GreamError, match=r"a\.json:1: one JSON array.*one object per line.*jq -c"):
+            read(path)
+    path = write(tmp_path / "o.json", json.dumps(REVIEW, indent=1).encode())
+    with pytest.raises(GreamError, match=r"o\.json:1: .*one object over several lines; .*jq -c"):
+        read_reviews(path)
 
 
 def test_metadata_of_mixed_types_reads_as_the_regular_kind(tmp_path: Path) -> None:
@@ -203,7 +338,7 @@ def test_metadata_of_mixed_types_reads_as_the_regular_kind(tmp_path: Path) -> No
     mixed = read_metadata(write(tmp_path / "mixed.json", lines(*regular, odd)))
     assert mixed.schema == expected.schema
     assert mixed[:2].equals(expected)
-    assert mixed.row(2) == ("B3", "?", ["One text"], None, ["A", None, "5"])
+    assert mixed.row(2) == ("B3", "\0", ["One text"], None, ["A", None, "5"])
 
 
 @pytest.mark.parametrize(

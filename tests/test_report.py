@@ -20,6 +20,7 @@ from eval.report.data import read_report_data
 from eval.report.stage import write_report
 from eval.results import predictions_table, write_result
 from eval.rewards import compare_rewards
+from eval.stages import evaluate_baselines
 
 VOID = {"meta", "wbr", "br", "img", "link", "input", "hr"}
 
@@ -261,3 +262,16 @@ def test_numbers_are_short() -> None:
     assert [number(value) for value in (0, 3.0, 13132, 0.04096, 1234.5, 1.005, 2e-05)] == [
         "0", "3", "13,132", "0.041", "1,234", "1", "2e-05",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("share", "named"), [(0.638, True), (0.04, False)])
+def test_ties_that_decide_many_targets_are_named(tmp_path: Path, share: float, named: bool) -> None:
+    run = make_run(tmp_path / "run")
+    list(evaluate_baselines(run, seed=0, command="test", overwrite=False))
+    statistics = json.loads((run / "statistics.json").read_text())
+    ties = {"rule": "place in the dump", "test_targets": 1, "test_share": share}
+    (run / "statistics.json").write_text(json.dumps({**statistics, "ties": ties}))
+    write_report(run, overwrite=False)
+    page = " ".join((run / "report.html").read_text().split())
+    assert ("64% of the test targets share their time with another item of the user</b>" in page) == named
+    assert ("place in the dump decides" in page) == named

@@ -130,6 +130,7 @@ def test_what_is_taken_from_items_is_counted_by_kind() -> None:
     assert items.statistics() == {
         "titles_replaced": 1,
         "brands_respelt": 0,
+        "items_without_text": 0,
         "items_without_description": 0,
         "items_without_brand": 1,
         "items_without_category": 1,

@@ -5,22 +5,28 @@ from __future__ import annotations
 import ast
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import polars as pl
 from gream.errors import GreamError
 
-from .files import numbered_lines, open_raw
+from .fields import merged, present
+from .files import bounded, numbered_lines, open_raw, shown
 from .formats import Format
+from .rows import Check, RowLog
 from .text import review_text
+from .times import Times, TwoReadingsError, Unit, read_times
 
-# Seconds of the year 5138. A larger time is in milliseconds, as in the 2023 dump.
-LATEST_SECOND = 10**11
-
-_ID = r"[^\s\"\[\]{}]+"
+_ID = r"[^\s\"\[\]{}\x00]+"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ARRAY = (
+    "one JSON array, where a line for each object is expected; write one object per line, for instance with "
+    "jq -c '.[]' OLD > NEW"
+)
 _TEXT, _LIST = pl.String(), pl.List(pl.String())
 
 
@@ -33,48 +39,57 @@ class AmazonDump:
         user: Field of a review.
         item: Field of a review and of an item.
         time: Field of a review.
-        unit: Of ``time``, as a part of a second.
+        unit: Of ``time``; where all times of a file show another by their size, that one.
         summary: Field of a review.
         text: Field of a review.
         metadata: Fields of an item that are read, and their types.
         brand: Field of an item.
         category: Field of an item.
+        log: What becomes of rows of no use.
     """
 
     year: int
     user: str
     item: str
     time: str
-    unit: int
+    unit: Unit
     summary: str
     text: str
     metadata: dict[str, pl.DataType]
     brand: str
     category: str
+    log: RowLog = field(default_factory=RowLog, compare=False)
 
     def read_reviews(self, path: Path) -> pl.DataFrame:
         """See `Source.read_reviews`."""
-        schema = {self.user: _TEXT, self.item: _TEXT, self.time: pl.Int64()}
-        frame = self._collect(path, schema, lambda scan: scan)
-        # Polars turns what is no string into one, and an absent field into null.
-        valid = frame.select(
-            pl.col(self.user, self.item).unique().str.contains(f"^{_ID}$").fill_null(False).all(),
-            pl.col(self.time).is_between(*self._times()).fill_null(False).all(),
-        )
-        if frame.is_empty() or not all(valid.row(0)):
-            self._raise_first_problem(path, "a value is missing")
-        return frame.select(
+        frame = self._read_review_fields(path)
+        if frame.is_empty():
+            raise GreamError(f"{path}: holds no line of JSON; download it again")
+        times = self._times(path, frame[self.time])
+        checks = {
+            self.user: Check("without a user", _is_id(frame[self.user])),
+            self.item: Check("without an item", _is_id(frame[self.item])),
+            self.time: Check("without a time that can be read", times.nanoseconds.is_not_null()),
+        }
+
+        def problem(name: str, index: int) -> str:
+            number, row = self._row_at(path, frame["row"][index], _json)
+            if name != self.time:
+                return f"{path}:{number}: {self._wrong_id(row, name, 'review')}"
+            return f"{path}:{number}: '{name}' must be {times.expected}, found {shown(row.get(name))}"
+
+        return self.log.usable(frame.with_columns(times.nanoseconds.alias("timestamp")), checks, problem).select(
             "row",
             pl.col(self.user).alias("user_id"),
             pl.col(self.item).alias("item_id"),
-            (pl.col(self.time) // self.unit if self.unit > 1 else pl.col(self.time)).alias("timestamp"),
+            "timestamp",
         )
 
     def read_review_texts(self, path: Path, rows: pl.Series) -> pl.DataFrame:
         """See `Source.read_review_texts`."""
         wanted = rows.alias("row").to_frame().lazy()
         kept = {"row": pl.UInt32(), "text": _TEXT}
-        frame = self._collect(
+        frame = self._read(
             path,
             {self.summary: _TEXT, self.text: _TEXT},
             # Raw texts are many times what is kept of them, so they are cleaned as they come.
@@ -85,130 +100,140 @@ class AmazonDump:
         return frame.sort("row")
 
     def _cleaned(self, frame: pl.DataFrame) -> pl.DataFrame:
-        pairs = frame.select(self.summary, self.text).iter_rows()
+        pairs = frame.select(
+            pl.when(present(pl.col(name))).then(pl.col(name)).alias(name) for name in (self.summary, self.text)
+        ).iter_rows()
         texts = pl.Series("text", [review_text(a or "", b or "") for a, b in pairs], dtype=pl.String)
         return frame.select("row", texts).filter(pl.col("text") != "")
 
     def read_metadata(self, path: Path) -> pl.DataFrame:
         """See `Source.read_metadata`."""
-        if self.year == 2014:
-            frame = self._read_metadata_lines(path, _literal)
-        else:
-            try:
-                with open_raw(path) as stream:
-                    frame = pl.scan_ndjson(stream, schema=self.metadata).collect(engine="streaming")
-            except (OSError, pl.exceptions.PolarsError):
-                # Fields of mixed types, or something wrong, which this names.
-                frame = self._read_metadata_lines(path, _json)
-        valid = pl.col(self.item).str.contains(f"^{_ID}$").fill_null(False)
-        if frame.is_empty() or not frame.select(valid.all()).item():
-            self._raise_first_problem(path, "a value is missing", metadata=True)
+        literal = self.year == 2014
+        frame = self._read_lines(path, self.metadata, _literal) if literal else self._read(path, self.metadata)
+        if frame.is_empty():
+            raise GreamError(f"{path}: holds no line of JSON; download it again")
+        if not literal and _may_be_rounded(frame[self.item]):
+            frame = self._read_lines(path, self.metadata, _json)
+
+        def problem(name: str, index: int) -> str:
+            number, row = self._row_at(path, frame["row"][index], _literal if literal else _json)
+            return f"{path}:{number}: {self._wrong_id(row, name, 'item')}"
+
+        checks = {self.item: Check("of metadata without an item", _is_id(frame[self.item]))}
+        frame = self.log.usable(frame, checks, problem)
         description = pl.col("description")
         if "features" in self.metadata:
             # Most items of 2023 are described by their features alone.
             description = pl.concat_list(pl.col("description", "features").fill_null([]))
-        return frame.select(
+        items = frame.select(
             pl.col(self.item).alias("item_id"),
             "title",
             description,
             pl.col(self.brand).alias("brand"),
             pl.col(self.category).alias("category"),
-        ).unique("item_id", keep="first", maintain_order=True)
+        )
+        one_each = merged(items)
+        self.log.merged += len(items) - len(one_each)
+        return one_each
 
-    def _collect(
-        self, path: Path, schema: dict[str, pl.DataType], plan: Callable[[pl.LazyFrame], pl.LazyFrame]
+    def _read_review_fields(self, path: Path) -> pl.DataFrame:
+        """User, item and time of each review, the time as int64 or as text."""
+        schema: dict[str, pl.DataType] = {self.user: _TEXT, self.item: _TEXT, self.time: pl.Int64()}
+        try:
+            frame = _scanned(path, schema, lambda scan: scan)
+        except (OSError, pl.exceptions.PolarsError):
+            # Times with a fraction, or in quotes; or something that is wrong.
+            frame = self._read(path, {**schema, self.time: _TEXT})
+        if _may_be_rounded(frame[self.user]) or _may_be_rounded(frame[self.item]):
+            frame = self._read_lines(path, {**schema, self.time: _TEXT}, _json)
+        return frame
+
+    def _read(
+        self,
+        path: Path,
+        schema: dict[str, pl.DataType],
+        plan: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda scan: scan,
     ) -> pl.DataFrame:
-        # An open file and not its name: in a name, polars takes brackets and stars for patterns.
-        with open_raw(path) as stream:
-            try:
-                return plan(pl.scan_ndjson(stream, schema=schema, row_index_name="row")).collect(engine="streaming")
-            except (OSError, pl.exceptions.PolarsError) as error:
-                self._raise_first_problem(path, str(error))
+        """The fields in ``schema`` and ``row``, through ``plan``."""
+        try:
+            return _scanned(path, schema, plan)
+        except (OSError, pl.exceptions.PolarsError):
+            # Fields of mixed types, values that JSON does not know, such as NaN; or something that is wrong.
+            return plan(self._read_lines(path, schema, _json).lazy()).collect()
 
-    def _times(self) -> tuple[int, int]:
-        """Smallest and largest ``time``; where the unit is a millisecond, seconds stay below it."""
-        return (LATEST_SECOND, LATEST_SECOND * self.unit) if self.unit > 1 else (0, LATEST_SECOND)
-
-    def _raise_first_problem(self, path: Path, polars_says: str, *, metadata: bool = False) -> NoReturn:
-        """Raise what is wrong with the first line that something is wrong with."""
-        empty = True
-        parse = _literal if metadata and self.year == 2014 else _json
+    def _read_lines(
+        self, path: Path, schema: dict[str, pl.DataType], parse: Callable[[Path, int, bytes], object]
+    ) -> pl.DataFrame:
+        """The same in Python, which reads more."""
+        columns: dict[str, list[Any]] = {name: [] for name in schema}
         for number, row in _rows(path, parse):
-            empty = False
-            problem = self._check_id(row, self.item, "item") if metadata else self._check_review(row)
-            if problem:
-                raise GreamError(f"{path}:{number}: {problem}")
-        if empty:
-            raise GreamError(f"{path}: holds no line of JSON; download it again")
-        raise GreamError(f"{path}: cannot be read ({' '.join(polars_says.split())}); download it again")
-
-    def _check_review(self, row: dict[str, Any]) -> str | None:
-        problem = self._check_id(row, self.user, "review") or self._check_id(row, self.item, "review")
-        if problem:
-            return problem
-        time = row.get(self.time)
-        low, high = self._times()
-        if not isinstance(time, int) or isinstance(time, bool) or not low <= time <= high:
-            unit = "seconds" if self.unit == 1 else "milliseconds"
-            return f"'{self.time}' must be whole {unit} since 1970, found {_shown(time)}; correct the line or delete it"
-        return None
-
-    def _check_id(self, row: dict[str, Any], name: str, kind: str) -> str | None:
-        value = row.get(name)
-        if value is None:
-            return (
-                f"'{name}' is missing, so this is no {kind} of the {self.year} dump; name the right file, "
-                "or delete the line"
-            )
-        if isinstance(value, int) and not isinstance(value, bool):
-            return None
-        if not isinstance(value, str) or not re.fullmatch(_ID, value):
-            return f"'{name}' must be an id without spaces, found {_shown(value)}; correct the line or delete it"
-        return None
-
-    def _read_metadata_lines(self, path: Path, parse: Callable[[Path, int, bytes], object]) -> pl.DataFrame:
-        """Metadata with fields of mixed types, in the form in which polars reads the regular ones."""
-        columns: dict[str, list[Any]] = {name: [] for name in self.metadata}
-        for number, row in _rows(path, parse):
-            problem = self._check_id(row, self.item, "item")
-            if problem:
-                raise GreamError(f"{path}:{number}: {problem}")
-            for name, dtype in self.metadata.items():
+            for name, dtype in schema.items():
                 value = row.get(name)
                 if not isinstance(dtype, pl.List):
                     columns[name].append(_as_text(value))
                 elif value is None or isinstance(value, list):
                     columns[name].append(value and _texts(value))
-                elif isinstance(value, str):
-                    columns[name].append([_as_text(value)])
+                elif isinstance(value, str | float):
+                    text = _as_text(value)
+                    columns[name].append(text if text is None else [text])
                 else:
                     raise GreamError(
-                        f"{path}:{number}: '{name}' must be a list of texts, found {_shown(value)}; "
+                        f"{path}:{number}: '{name}' must be a list of texts, found {shown(value)}; "
                         "correct the line or delete it"
                     )
-        return pl.DataFrame(columns, schema=self.metadata)
+        return pl.DataFrame(columns, schema=schema).with_row_index("row")
+
+    def _times(self, path: Path, values: pl.Series) -> Times:
+        try:
+            return read_times(values, None, None, self.unit)
+        except TwoReadingsError as error:
+            # There is no setting for a dump: its times are numbers.
+            raise GreamError(f"{path}: '{self.time}' {str(error).split(';')[0]}; convert it to seconds") from None
+
+    def _row_at(
+        self, path: Path, index: int, parse: Callable[[Path, int, bytes], object]
+    ) -> tuple[int, dict[str, Any]]:
+        """Number of the line, from 1, and content of the ``index``-th row, from 0."""
+        return next(row for place, row in enumerate(_rows(path, parse)) if place == index)
+
+    def _wrong_id(self, row: dict[str, Any], name: str, kind: str) -> str:
+        value = row.get(name)
+        if value is None:
+            return f"'{name}' is missing, so this is no {kind} of the {self.year} dump; name the right file"
+        return f"'{name}' must be an id without spaces, found {shown(value)}"
 
 
-_OLD = {"user": "reviewerID", "item": "asin", "time": "unixReviewTime", "summary": "summary", "text": "reviewText"}
+_OLD: dict[str, Any] = {
+    "user": "reviewerID",
+    "item": "asin",
+    "time": "unixReviewTime",
+    "summary": "summary",
+    "text": "reviewText",
+}
 _ITEM: dict[str, pl.DataType] = {"asin": _TEXT, "title": _TEXT, "description": _LIST}
 AMAZON: dict[Format, AmazonDump] = {
     "amazon-2014": AmazonDump(
         2014,
         **_OLD,
-        unit=1,
+        unit="s",
         metadata={**_ITEM, "brand": _TEXT, "categories": _LIST},
         brand="brand",
         category="categories",
     ),
     "amazon-2018": AmazonDump(
-        2018, **_OLD, unit=1, metadata={**_ITEM, "brand": _TEXT, "category": _LIST}, brand="brand", category="category"
+        2018,
+        **_OLD,
+        unit="s",
+        metadata={**_ITEM, "brand": _TEXT, "category": _LIST},
+        brand="brand",
+        category="category",
     ),
     "amazon-2023": AmazonDump(
         2023,
         user="user_id",
         item="parent_asin",
         time="timestamp",
-        unit=1000,
+        unit="ms",
         summary="title",
         text="text",
         metadata={
@@ -225,37 +250,68 @@ AMAZON: dict[Format, AmazonDump] = {
 }
 
 
+def _scanned(path: Path, schema: dict[str, pl.DataType], plan: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+    # An open file and not its name: in a name, polars takes brackets and stars for patterns.
+    with open_raw(path) as stream:
+        return plan(pl.scan_ndjson(stream, schema=schema, row_index_name="row")).collect(engine="streaming")
+
+
+def _is_id(values: pl.Series) -> pl.Series:
+    def good(ids: pl.Series) -> pl.Series:
+        column = pl.lit(ids)
+        return pl.select(column.str.contains(f"^{_ID}$").fill_null(False) & present(column)).to_series()
+
+    # Of most files all are, and the distinct ones are few.
+    return pl.repeat(True, len(values), eager=True) if good(values.unique()).all() else good(values)
+
+
+def _may_be_rounded(ids: pl.Series) -> bool:
+    """Whether an id may be a number that polars took for a fraction, having no room for it in 64 bits."""
+    return bool(ids.filter(ids.str.len_bytes() >= 20).str.contains(r"^\d+$").any())
+
+
 def _rows(path: Path, parse: Callable[[Path, int, bytes], object]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number, from 1, and content of each line that is not blank."""
     for number, line in numbered_lines(path):
         if line.strip():
             row = parse(path, number, line)
+            if isinstance(row, list) and row and isinstance(row[0], dict):
+                raise GreamError(f"{path}:{number}: {_ARRAY}")
             if not isinstance(row, dict):
-                raise GreamError(f"{path}:{number}: a JSON object is expected, found {_shown(row)}; delete the line")
+                raise GreamError(f"{path}:{number}: a JSON object is expected, found {shown(row)}; delete the line")
             yield number, row
 
 
 def _json(path: Path, number: int, line: bytes) -> object:
     try:
-        return json.loads(line.decode("utf-8"), parse_constant=_reject_constant)
-    except ValueError as error:
-        if line.lstrip().startswith((b"{'", b"{u'")):
+        return json.loads(line.decode("utf-8"), parse_constant=_no_value)
+    except (ValueError, RecursionError) as error:
+        start = line.strip()
+        if start.startswith((b"{'", b"{u'")):
             remedy = (
                 "this is a Python literal, as in the 2014 metadata; name the right file, "
                 "or set interactions.format=amazon-2014"
             )
+        elif number == 1 and start == b"[":
+            raise GreamError(f"{path}:{number}: {_ARRAY}") from None
+        elif number == 1 and start == b"{":
+            remedy = "one object over several lines; write each on a line of its own, for instance with jq -c ."
         else:
             remedy = _remedy(line)
-        raise GreamError(f"{path}:{number}: not valid JSON ({error}); {remedy}") from None
+        says = "nested too deeply" if isinstance(error, RecursionError) else bounded(str(error))
+        raise GreamError(f"{path}:{number}: not valid JSON ({says}); {remedy}") from None
 
 
 def _literal(path: Path, number: int, line: bytes) -> object:
     try:
-        return ast.literal_eval(line.decode("utf-8").strip())
+        with warnings.catch_warnings():
+            # Of backslashes in a literal.
+            warnings.simplefilter("ignore")
+            return ast.literal_eval(line.decode("utf-8").strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         says = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
         raise GreamError(
-            f"{path}:{number}: not a Python literal, as the 2014 metadata has it ({says}); {_remedy(line)}"
+            f"{path}:{number}: not a Python literal, as the 2014 metadata has it ({bounded(says)}); {_remedy(line)}"
         ) from None
 
 
@@ -265,8 +321,8 @@ def _remedy(line: bytes) -> str:
     return "the file ends inside this line; download it again"
 
 
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+def _no_value(_: str) -> None:
+    """Python's json module writes NaN where there is no value; JSON itself knows no such word."""
 
 
 def _texts(values: list[Any]) -> list[str | None]:
@@ -276,13 +332,17 @@ def _texts(values: list[Any]) -> list[str | None]:
 
 
 def _as_text(value: object) -> str | None:
-    if value is None:
+    """As polars turns JSON into text: whole numbers without a fraction."""
+    if value is None or value != value:
         return None
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    # A lone surrogate is legal in JSON and not in UTF-8.
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
+        value = int(value)
+    if isinstance(value, str):
+        text = value
+    else:
+        try:
+            text = json.dumps(value, default=str)
+        except (ValueError, RecursionError):
+            text = str(type(value))
+    # A lone surrogate is legal in JSON and not in UTF-8; polars, too, puts this in its place.
+    return _SURROGATE.sub("\0", text)

@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from gream.config import Config
 from gream.errors import GreamError
+from pydantic import field_validator
 
 from .files import first_bytes, plain_name
+from .times import Unit, check_time_format
 
 Format = Literal["amazon-2014", "amazon-2018", "amazon-2023", "movielens", "table", "published"]
 
@@ -25,8 +27,10 @@ class Columns(Config):
     Attributes:
         user: Column of the interaction table.
         item: Column of the interaction table.
-        time: Column of the interaction table: whole numbers, or dates and times in UTC.
-        time_unit: What the whole numbers count since 1970: seconds or milliseconds.
+        time: Column of the interaction table: numbers, or dates and times, in UTC where they name no zone.
+        time_unit: What numbers count since 1970; by default what most of them show by their size.
+        time_format: How texts write times, such as ``%d.%m.%Y %H:%M``; by default ISO 8601, or the order of day and
+            month that the whole column allows.
         text: Column of the interaction table with the review's text.
         item_id: Column of the item table.
         title: Column of the item table.
@@ -34,13 +38,15 @@ class Columns(Config):
         brand: Column of the item table.
         categories: Column of the item table, from general to specific: a list, or a text.
         category_separator: Stands between categories in a text.
-        delimiter: Stands between the values of a CSV line.
+        delimiter: Stands between the values of a CSV line; by default what the first line shows. Where it is several
+            characters, quotes are a part of the values.
     """
 
     user: str = "user_id"
     item: str = "item_id"
     time: str = "timestamp"
-    time_unit: Literal["s", "ms"] = "s"
+    time_unit: Unit | None = None
+    time_format: str | None = None
     text: str | None = None
     item_id: str = "item_id"
     title: str = "title"
@@ -48,7 +54,21 @@ class Columns(Config):
     brand: str | None = None
     categories: str | None = None
     category_separator: str = "|"
-    delimiter: str = ","
+    delimiter: str | None = None
+
+    @field_validator("time_format")
+    @classmethod
+    def _can_be_read_back(cls, time_format: str | None) -> str | None:
+        return None if time_format is None else check_time_format(time_format)
+
+    @field_validator("delimiter")
+    @classmethod
+    def _separates(cls, delimiter: str | None) -> str | None:
+        # A shell hands \t over as it is typed.
+        delimiter = "\t" if delimiter == r"\t" else delimiter
+        if delimiter is not None and (not delimiter or set(delimiter) & set('"\r\n') or len(delimiter) > 8):
+            raise ValueError("one to eight characters are needed, none of them a quote or a line end, such as ';'")
+        return delimiter
 
 
 def check_format(path: Path, declared: Format) -> None:
@@ -87,7 +107,7 @@ def _json_formats(line: str) -> tuple[Format, ...]:
     row: Any = None
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             row = ast.literal_eval(line)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

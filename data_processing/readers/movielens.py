@@ -13,8 +13,10 @@ from typing import Any
 import polars as pl
 from gream.errors import GreamError
 
+from .fields import merged
 from .files import numbered_lines, plain_name
 from .formats import Columns
+from .rows import RowLog
 from .table import Table
 from .text import METADATA
 
@@ -25,24 +27,37 @@ _GENRES = (
 )
 _NO_GENRES = "(no genres listed)"
 
-_CSV = Columns(user="userId", item="movieId", time="timestamp", item_id="movieId", title="title", categories="genres")
-_RATINGS: Mapping[str, Table] = {
-    ".data": Table(Columns(delimiter="\t"), header=("user_id", "item_id", "rating", "timestamp")),
+_CSV = Columns(
+    user="userId",
+    item="movieId",
+    time="timestamp",
+    item_id="movieId",
+    title="title",
+    categories="genres",
+    delimiter=",",
+)
+# Columns of ratings, and their names where the file has none.
+_RATINGS: Mapping[str, tuple[Columns, tuple[str, ...] | None]] = {
+    ".data": (Columns(delimiter="\t"), ("user_id", "item_id", "rating", "timestamp")),
     # "::" is read as two separators with nothing between them.
-    ".dat": Table(Columns(delimiter=":"), header=("user_id", "_1", "item_id", "_2", "rating", "_3", "timestamp")),
-    ".csv": Table(_CSV),
+    ".dat": (Columns(delimiter=":"), ("user_id", "_1", "item_id", "_2", "rating", "_3", "timestamp")),
+    ".csv": (_CSV, None),
 }
 
 
 class MovieLens:
     """Ratings and movies of any of the three layouts, told by the file's name."""
 
+    def __init__(self, log: RowLog) -> None:
+        """Take what becomes of rows of no use."""
+        self._log = log
+
     def read_reviews(self, path: Path) -> pl.DataFrame:
         """See `Source.read_reviews`."""
-        table = _RATINGS.get(Path(plain_name(path)).suffix)
-        if table is None:
+        layout = _RATINGS.get(Path(plain_name(path)).suffix)
+        if layout is None:
             raise GreamError(f"{path}: no MovieLens ratings by its name; name u.data, ratings.dat or ratings.csv")
-        return table.read_reviews(path)
+        return Table(*layout, log=self._log).read_reviews(path)
 
     def read_review_texts(self, path: Path, rows: pl.Series) -> pl.DataFrame:
         """See `Source.read_review_texts`; nobody wrote a text with a rating."""
@@ -53,11 +68,11 @@ class MovieLens:
         kind = Path(plain_name(path)).suffix
         if kind == ".csv":
             named = pl.col("category").list.filter(pl.element() != _NO_GENRES)
-            return Table(_CSV).read_metadata(path).with_columns(named)
+            return Table(_CSV, log=self._log).read_metadata(path).with_columns(named)
         if kind not in (".item", ".dat"):
             raise GreamError(f"{path}: no MovieLens movies by its name; name u.item, movies.dat or movies.csv")
         separator, fields = ("|", 5 + len(_GENRES)) if kind == ".item" else ("::", 3)
-        rows: dict[str, Any] = {}
+        rows: list[tuple[Any, ...]] = []
         for number, line in numbered_lines(path):
             values = _decoded(line).rstrip("\r\n").split(separator)
             if values == [""]:
@@ -73,10 +88,13 @@ class MovieLens:
                 if kind == ".item"
                 else [genre for genre in values[2].split("|") if genre != _NO_GENRES]
             )
-            rows.setdefault(values[0], (values[0], values[1], None, None, genres))
+            rows.append((values[0], values[1], None, None, genres))
         if not rows:
             raise GreamError(f"{path}: holds no movie; download it again")
-        return pl.DataFrame(list(rows.values()), schema=METADATA, orient="row")
+        movies = pl.DataFrame(rows, schema=METADATA, orient="row")
+        one_each = merged(movies)
+        self._log.merged += len(movies) - len(one_each)
+        return one_each
 
 
 def _decoded(line: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -10,57 +11,66 @@ from typing import IO
 import polars as pl
 from gream.errors import GreamError
 
-from .amazon import LATEST_SECOND
-from .files import first_bytes, numbered_lines, open_raw
+from .fields import merged, present
+from .files import bounded, first_bytes, numbered_lines, open_raw
 from .formats import Columns
+from .rows import Check, RowLog
 from .text import review_text
+from .times import Times, TwoReadingsError, read_times
+
+# What stands between values where nobody says it, the likeliest first.
+_DELIMITERS = (",", ";", "\t", "|", "::")
+# Stands for a delimiter of several bytes, of which polars knows none; meant for this, and in no text.
+_UNIT_SEPARATOR = "\x1f"
+_SETTINGS = "interactions.columns.time_unit, interactions.columns.time_format"
+_FLOAT_ID = r"^\d+\.0+$"
 
 
 class Table:
     """CSV or Parquet, told by content; `Columns` says what is in which column."""
 
-    def __init__(self, columns: Columns, header: Sequence[str] | None = None) -> None:
+    def __init__(self, columns: Columns, header: Sequence[str] | None = None, log: RowLog | None = None) -> None:
         """Take the names.
 
         Args:
             columns: What is in which column.
             header: Names of all columns of a CSV file whose first line holds none.
+            log: What becomes of rows of no use.
         """
         self.columns = columns
         self._header = header
+        self._log = log or RowLog()
 
     def read_reviews(self, path: Path) -> pl.DataFrame:
         """See `Source.read_reviews`."""
         names = {"user": self.columns.user, "item": self.columns.item, "time": self.columns.time}
         frame = self._read(path, names)
-        times = _seconds(frame["time"], 1000 if self.columns.time_unit == "ms" else 1)
-        self._check(
-            path,
+        users, items = _ids(frame["user"]), _ids(frame["item"])
+        times = self._times(path, frame["time"])
+        frame = frame.with_columns(users.alias("user_id"), items.alias("item_id"), times.nanoseconds.alias("timestamp"))
+        expected = {"user": "a user id", "item": "an item id", "time": f"{times.expected} ({_SETTINGS})"}
+
+        def problem(name: str, index: int) -> str:
+            return self._wrong(path, frame, index, name, names[name], expected[name])
+
+        return self._log.usable(
             frame,
-            names,
             {
-                "user": (_is_id(frame["user"]), "a user id"),
-                "item": (_is_id(frame["item"]), "an item id"),
-                "time": (
-                    times.is_between(0, LATEST_SECOND).fill_null(False),
-                    f"a date, or a time since 1970 in {self.columns.time_unit} (interactions.columns.time_unit)",
-                ),
+                "user": Check("without a user", users.is_not_null()),
+                "item": Check("without an item", items.is_not_null()),
+                "time": Check("without a time that can be read", times.nanoseconds.is_not_null()),
             },
-        )
-        return frame.select(
-            "row",
-            pl.col("user").cast(pl.String).alias("user_id"),
-            pl.col("item").cast(pl.String).alias("item_id"),
-            times.alias("timestamp"),
-        )
+            problem,
+        ).select("row", "user_id", "item_id", "timestamp")
 
     def read_review_texts(self, path: Path, rows: pl.Series) -> pl.DataFrame:
         """See `Source.read_review_texts`."""
         if self.columns.text is None:
             return pl.DataFrame(schema={"row": pl.UInt32, "text": pl.String})
         frame = self._read(path, {"text": self.columns.text}, rows)
-        texts = pl.Series("text", [review_text("", str(text or "")) for text in frame["text"]], dtype=pl.String)
-        return frame.select("row", texts).filter(pl.col("text") != "").sort("row")
+        said = frame.filter(present(pl.col("text").cast(pl.String, strict=False)))
+        texts = pl.Series("text", [review_text("", str(text)) for text in said["text"]], dtype=pl.String)
+        return said.select("row", texts).filter(pl.col("text") != "").sort("row")
 
     def read_metadata(self, path: Path) -> pl.DataFrame:
         """See `Source.read_metadata`."""
@@ -73,41 +83,67 @@ class Table:
             "category": columns.categories,
         }
         frame = self._read(path, {key: name for key, name in named.items() if name is not None})
-        self._check(path, frame, {"item_id": columns.item_id}, {"item_id": (_is_id(frame["item_id"]), "an item id")})
+        ids = _ids(frame["item_id"])
+        frame = self._log.usable(
+            frame.with_columns(ids.alias("id")),
+            {"item_id": Check("of metadata without an item", ids.is_not_null())},
+            lambda name, index: self._wrong(path, frame, index, name, columns.item_id, "an item id"),
+        )
         frame = frame.with_columns(pl.lit(None, pl.String).alias(key) for key in named if named[key] is None)
 
-        def as_list(key: str, parts: pl.Expr) -> pl.Expr:
-            value = pl.col(key) if frame.schema[key].is_nested() else parts
-            return value.cast(pl.List(pl.String)).alias(key)
+        def text(key: str) -> pl.Expr:
+            value = pl.col(key)
+            kind = frame.schema[key]
+            if isinstance(kind, pl.List | pl.Array):
+                value = value.cast(pl.List(pl.String), strict=False).list.join(" ", ignore_nulls=True)
+            return value.cast(pl.String, strict=False).alias(key)
 
-        return frame.select(
-            pl.col("item_id", "title").cast(pl.String),
-            as_list("description", pl.concat_list(pl.col("description").cast(pl.String))),
-            pl.col("brand").cast(pl.String),
-            as_list("category", pl.col("category").cast(pl.String).str.split(columns.category_separator)),
-        ).unique("item_id", keep="first", maintain_order=True)
+        def as_list(key: str, parts: pl.Expr) -> pl.Expr:
+            value = pl.col(key) if isinstance(frame.schema[key], pl.List | pl.Array) else parts
+            return value.cast(pl.List(pl.String), strict=False).alias(key)
+
+        category = pl.col("category").cast(pl.String, strict=False)
+        # A list that was written as text is taken apart with the other texts.
+        is_list = category.str.contains(r"^\s*\[.*\]\s*$")
+        path_parts = (
+            pl.when(is_list).then(pl.concat_list(category)).otherwise(category.str.split(columns.category_separator))
+        )
+        items = frame.select(
+            pl.col("id").alias("item_id"),
+            text("title"),
+            as_list("description", pl.concat_list(pl.col("description").cast(pl.String, strict=False))),
+            text("brand"),
+            as_list("category", path_parts),
+        )
+        one_each = merged(items)
+        self._log.merged += len(items) - len(one_each)
+        return one_each
+
+    def _times(self, path: Path, values: pl.Series) -> Times:
+        try:
+            return read_times(values, self.columns.time_unit, self.columns.time_format)
+        except TwoReadingsError as error:
+            raise GreamError(f"{path}: column '{self.columns.time}' {error}") from None
 
     def _read(self, path: Path, names: Mapping[str, str], rows: pl.Series | None = None) -> pl.DataFrame:
         """The wanted columns under our names, and row (uint32, order of input); of the wanted rows, or of all."""
-        with open_raw(path) as stream:
+        delimiter = "" if _is_parquet(path) else self._delimiter(path, list(names.values()))
+        with _with_single_bytes(path, delimiter) as stream:
             try:
-                scan = self._scan(path, stream)
-                known = scan.collect_schema().names()
+                scan = self._scan(path, stream, delimiter)
+                known = {name.strip(): name for name in reversed(scan.collect_schema().names())}
                 for ours, theirs in names.items():
                     if theirs not in known:
-                        raise GreamError(
-                            f"{path}: has no column '{theirs}', but {', '.join(known)}; name the right one in "
-                            f"interactions.columns.{'categories' if ours == 'category' else ours}"
-                        )
-                wanted = {ours: pl.col(theirs) for ours, theirs in names.items()}
+                        self._raise_no_column(path, ours, theirs, list(reversed(known)), delimiter)
+                wanted = {ours: pl.col(known[theirs]) for ours, theirs in names.items()}
                 scan = scan.select(**wanted).with_row_index("row")
                 if rows is not None:
                     scan = scan.join(rows.alias("row").to_frame().lazy(), on="row", how="semi")
                 frame = scan.collect(engine="streaming")
             except (OSError, pl.exceptions.PolarsError) as error:
                 if not _is_parquet(path):
-                    self._raise_first_problem(path)
-                says = " ".join(str(error).split())
+                    self._raise_first_problem(path, delimiter)
+                says = bounded(str(error))
                 raise GreamError(f"{path}: cannot be read as a table ({says}); make or download it again") from None
         if rows is not None:
             return frame
@@ -118,44 +154,62 @@ class Table:
             raise GreamError(f"{path}: holds no row; download it again")
         return frame
 
-    def _scan(self, path: Path, stream: IO[bytes]) -> pl.LazyFrame:
+    def _scan(self, path: Path, stream: IO[bytes], delimiter: str) -> pl.LazyFrame:
         # An open file and not its name: in a name, polars takes brackets and stars for patterns.
         if _is_parquet(path):
             return pl.scan_parquet(stream)
         header = self._header
+        single = len(delimiter.encode()) == 1
         return pl.scan_csv(
             stream,
-            separator=self.columns.delimiter,
+            separator=delimiter if single else _UNIT_SEPARATOR,
             has_header=header is None,
             new_columns=None if header is None else list(header),
             infer_schema=False,
+            quote_char='"' if single else None,
         )
 
-    def _check(
-        self, path: Path, frame: pl.DataFrame, names: Mapping[str, str], checks: Mapping[str, tuple[pl.Series, str]]
-    ) -> None:
-        """Refuse the first row in which a value is not what it must be."""
-        problems = [(int((~good).arg_true()[0]), name) for name, (good, _) in checks.items() if not good.all()]
-        if not problems:
-            return
-        index, name = min(problems)
-        raise GreamError(
-            f"{self._place(path, frame['row'][index])}: column '{names[name]}' must hold {checks[name][1]}, "
-            f"found {frame[name][index]!r}; correct the line or delete it"
+    def _delimiter(self, path: Path, wanted: Sequence[str]) -> str:
+        """What stands between values: what is set, else what shows the wanted columns in the first line."""
+        if self.columns.delimiter is not None:
+            return self.columns.delimiter
+        headers = {delimiter: _first_record(path, delimiter) for delimiter in _DELIMITERS}
+        return max(_DELIMITERS, key=lambda one: (len(set(wanted) & set(headers[one])), len(headers[one])))
+
+    def _raise_no_column(self, path: Path, ours: str, theirs: str, known: Sequence[str], delimiter: str) -> None:
+        setting = f"interactions.columns.{'categories' if ours == 'category' else ours}"
+        other = next(
+            (one for one in _DELIMITERS if delimiter and one != delimiter and theirs in _first_record(path, one)), None
         )
+        if other is not None:
+            raise GreamError(
+                f"{path}: has no column '{theirs}' between {delimiter!r}; it looks like {other!r} stands between its "
+                f"values: set interactions.columns.delimiter={other!r}"
+            )
+        hint = ", or what stands between values in interactions.columns.delimiter" if len(known) == 1 else ""
+        raise GreamError(
+            f"{path}: has no column '{theirs}', but {bounded(', '.join(known))}; name the right one in {setting}{hint}"
+        )
+
+    def _wrong(self, path: Path, frame: pl.DataFrame, index: int, name: str, column: str, expected: str) -> str:
+        """What is wrong with the value in a row of ``frame``."""
+        found = bounded(repr(frame[name][index]), 60)
+        place = self._place(path, frame["row"][index])
+        return f"{place}: column '{bounded(column, 60)}' must hold {expected}, found {found}"
 
     def _place(self, path: Path, row: int) -> str:
         """File and line, or row, of the ``row``-th record after the names, from 0."""
         if _is_parquet(path):
             return f"{path}: row {row + 1}"
         target = row + (self._header is None)
-        line = next(line for number, (line, _) in enumerate(self._records(path)) if number == target)
-        return f"{path}:{line}"
+        records = self._records(path, self._delimiter(path, [self.columns.user, self.columns.item_id]))
+        line = next((line for number, (line, _) in enumerate(records) if number == target), None)
+        return f"{path}:{line}" if line is not None else f"{path}: row {row + 1}"
 
-    def _raise_first_problem(self, path: Path) -> None:
+    def _raise_first_problem(self, path: Path, delimiter: str) -> None:
         """Raise what makes a CSV file unreadable, if reading it line by line shows it."""
         columns = len(self._header) if self._header else 0
-        for line, values in self._records(path):
+        for line, values in self._records(path, delimiter):
             columns = columns or len(values)
             if len(values) > columns:
                 raise GreamError(
@@ -163,9 +217,14 @@ class Table:
                     "right interactions.columns.delimiter"
                 )
 
-    def _records(self, path: Path) -> Iterator[tuple[int, list[str]]]:
+    def _records(self, path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         """Number of the first line, from 1, and values of each record; a blank line is a record without values."""
-        reader = csv.reader(_decoded(path), delimiter=self.columns.delimiter, strict=True)
+        if len(delimiter.encode()) > 1:
+            for number, text in enumerate(_decoded(path), start=1):
+                yield number, text.rstrip("\r\n").split(delimiter)
+            return
+        csv.field_size_limit(1 << 30)  # polars knows no limit
+        reader = csv.reader(_decoded(path), delimiter=delimiter, strict=True)
         line = 1
         try:
             for values in reader:
@@ -173,6 +232,29 @@ class Table:
                 line = reader.line_num + 1
         except csv.Error as error:
             raise GreamError(f"{path}:{line}: not valid CSV ({error}); correct the line or delete it") from None
+
+
+def _with_single_bytes(path: Path, delimiter: str) -> IO[bytes]:
+    """The file as polars reads it: with one byte between values."""
+    if len(delimiter.encode()) <= 1:
+        return open_raw(path)
+    lines = []
+    for number, line in numbered_lines(path):
+        if _UNIT_SEPARATOR.encode() in line:
+            raise GreamError(f"{path}:{number}: holds the control character 0x1f; delete it")
+        lines.append(line.replace(delimiter.encode(), _UNIT_SEPARATOR.encode()))
+    return io.BytesIO(b"".join(lines))
+
+
+def _first_record(path: Path, delimiter: str) -> list[str]:
+    """The values of the first line, without white space around them."""
+    line = next((line for _, line in numbered_lines(path)), b"").decode("utf-8", "replace").rstrip("\r\n")
+    if len(delimiter) == 1:
+        try:
+            return [value.strip() for value in next(csv.reader([line], delimiter=delimiter), [])]
+        except csv.Error:
+            pass
+    return [value.strip() for value in line.split(delimiter)]
 
 
 def _decoded(path: Path) -> Iterator[str]:
@@ -187,26 +269,22 @@ def _is_parquet(path: Path) -> bool:
     return first_bytes(path, 4) == b"PAR1"
 
 
-def _is_id(values: pl.Series) -> pl.Series:
-    return values.cast(pl.String).str.contains(r"\S").fill_null(False)
+def _ids(values: pl.Series) -> pl.Series:
+    """Ids as texts without white space around them; null where there is none.
 
-
-def _seconds(values: pl.Series, unit: int) -> pl.Series:
-    """Whole seconds since 1970 (int64); null where the value is no time.
-
-    Args:
-        values: Numbers, dates, times, or texts of these.
-        unit: What a number counts, as a part of a second.
+    Whole numbers that a table library wrote as fractions, because a neighbour was missing, lose the fraction.
     """
-    if values.dtype in (pl.Date, pl.Datetime):
-        return values.dt.epoch("s")
-    numbers = values.cast(pl.Int64, strict=False)
-    if values.dtype.is_integer() or not numbers.null_count():
-        return numbers // unit
-    # Numbers that a table library wrote as fractions, because a neighbour was missing, and dates.
-    fractions = values.cast(pl.Float64, strict=False)
-    whole = pl.when(fractions == fractions.floor()).then(fractions.cast(pl.Int64, strict=False)) // unit
-    dates = pl.lit(None, pl.Int64)
-    if values.dtype == pl.String:
-        dates = pl.lit(values).str.to_datetime(strict=False, time_zone="UTC").dt.epoch("s")
-    return pl.select(pl.coalesce(numbers // unit, whole, dates).alias("time")).to_series()
+    if values.dtype.is_nested() or values.dtype == pl.Binary:
+        return pl.Series(values.name, [None] * len(values), pl.String)
+    if values.dtype.is_float():
+        known = values.fill_nan(None).drop_nulls()
+        if (known == known.floor()).all():
+            values = values.fill_nan(None).cast(pl.Int64, strict=False)
+    texts = values.cast(pl.String, strict=False).str.strip_chars()
+    column = pl.lit(texts)
+    texts = pl.select(pl.when(present(column)).then(column)).to_series()
+    # Of most columns the first value says that they are none of these.
+    known = texts.drop_nulls()
+    if known.head(1).str.contains(_FLOAT_ID).any() and known.str.contains(_FLOAT_ID).all():
+        texts = texts.str.replace(r"\.0+$", "")
+    return texts.alias(values.name)

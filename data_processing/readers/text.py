@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import polars as pl
 from gream.texts import Change, plain_text
 
+from .fields import SCRIPT, is_missing, listed
+
 # What readers return of items, and `clean_items` takes.
 METADATA: dict[str, pl.DataType] = {
     "item_id": pl.String(),
@@ -85,18 +87,21 @@ class CleanItems:
     Attributes:
         frame: item_id, title, description, brand (strings) and categories (list), none of them null.
         titles_replaced: How many titles held no text and were replaced.
+        without_text: How many items hold no text at all, so that their id is their title.
         brands_respelt: How many items have a brand that others spell otherwise, and more often.
         changes: What cleaning took away that no reader of the texts is to see.
     """
 
     frame: pl.DataFrame
     titles_replaced: int
+    without_text: int
     brands_respelt: int
     changes: Counter[Change]
 
     def statistics(self) -> dict[str, int]:
         """Counts for ``statistics.json``."""
         empty = {
+            "items_without_text": self.without_text,
             "items_without_description": int((self.frame["description"] == "").sum()),
             "items_without_brand": int((self.frame["brand"] == "").sum()),
             "items_without_category": int((self.frame["categories"].list.len() == 0).sum()),
@@ -120,18 +125,19 @@ def clean_items(metadata: pl.DataFrame) -> CleanItems:
     """
     changes: Counter[Change] = Counter()
     fields = list(metadata.select("item_id", "title", "description", "brand", "category").iter_rows())
-    spelt = [clean_text(re.sub(r"^\s*by\s*\n", "", brand or ""), changes) for _, _, _, brand, _ in fields]
+    spelt = [_said(re.sub(r"^\s*by\s*\n", "", brand or ""), changes) for _, _, _, brand, _ in fields]
     brands = one_spelling(spelt)
-    replaced = 0
+    replaced = without_text = 0
     rows = []
     for number, ((item_id, title, description, _, category), brand) in enumerate(zip(fields, brands, strict=True)):
-        categories = _category_path(category or [], changes)
-        clean_title = cut_text(_without_script(clean_text(title or "", changes)), TITLE_CHARACTERS)
+        categories = _category_path(_flat(category), changes)
+        clean_title = cut_text(_without_script(_said(title or "", changes)), TITLE_CHARACTERS)
+        paragraphs = [_without_script(_said(paragraph, changes)) for paragraph in _flat(description)]
         if not clean_title:
             known = (" by ".join(part for part in (*categories[-1:], brand) if part), clean_text(item_id))
             clean_title = next(filter(None, known), f"Item {number}")
             replaced += 1
-        paragraphs = [_without_script(clean_text(paragraph or "", changes)) for paragraph in description or []]
+            without_text += not (brand or categories or any(paragraphs))
         # Some rows repeat a paragraph word for word.
         text = " ".join(dict.fromkeys(paragraph for paragraph in paragraphs if paragraph))
         rows.append((item_id, clean_title, cut_text(text, DESCRIPTION_CHARACTERS), brand, categories))
@@ -140,7 +146,18 @@ def clean_items(metadata: pl.DataFrame) -> CleanItems:
         "categories": pl.List(pl.String()),
     }
     respelt = sum(before != after for before, after in zip(spelt, brands, strict=True))
-    return CleanItems(pl.DataFrame(rows, schema=schema, orient="row"), replaced, respelt, changes)
+    return CleanItems(pl.DataFrame(rows, schema=schema, orient="row"), replaced, without_text, respelt, changes)
+
+
+def _said(text: str, changes: Counter[Change]) -> str:
+    """Clean text; empty where it is a word for a missing value."""
+    clean = clean_text(text, changes)
+    return "" if is_missing(clean) else clean
+
+
+def _flat(texts: Sequence[str | None] | None) -> list[str]:
+    """The texts, with those in place of which a list was written as text."""
+    return [part for text in texts or () for part in (listed(text) if text and "[" in text else [text or ""])]
 
 
 def one_spelling(brands: Sequence[str]) -> list[str]:
@@ -157,11 +174,13 @@ def one_spelling(brands: Sequence[str]) -> list[str]:
     return [chosen[key] if key else brand for key, brand in zip(keys, brands, strict=True)]
 
 
-def _category_path(category: Sequence[str | None], changes: Counter[Change]) -> list[str]:
+def _category_path(category: Sequence[str], changes: Counter[Change]) -> list[str]:
     """Categories from general to specific, each once; ends where the dump goes on with selling points."""
     path: list[str] = []
     for raw in category:
-        name = clean_text(raw or "", changes)
+        if raw.strip() and is_missing(raw):
+            continue
+        name = clean_text(raw, changes)
         if not name or len(name) > CATEGORY_CHARACTERS or name.endswith("."):
             break
         if name not in path:
@@ -170,9 +189,7 @@ def _category_path(category: Sequence[str | None], changes: Counter[Change]) -> 
 
 
 _MARKS = re.compile("[\u00ae\u2122\u00a9\u2120]|\\((?:R|TM|C)\\)")
-# The 2018 crawl took the page's scripts and styles for the title of some items.
-_SCRIPT = re.compile(r"\.getTime\(\)|\bvar \w+ ?=|\bfunction ?\w*\(|[.#][\w-]+ ?\{[^{}]*:[^{}]*\}")
 
 
 def _without_script(text: str) -> str:
-    return "" if _SCRIPT.search(text) else text
+    return "" if SCRIPT.search(text) else text

@@ -16,6 +16,8 @@ from ..metrics import SHOWN
 from ..results import BASELINES, Interval, Result
 from .data import Curve, ReportData
 
+# Share of targets from which on ties are named; as the stage 'interactions' warns.
+MANY_TIES = 0.05
 _HEADS = {
     "recall@1": "Recall@1",
     "recall@5": "Recall@5",
@@ -40,6 +42,7 @@ class _Part:
 def render_page(data: ReportData) -> str:
     """The whole page."""
     statistics = data.statistics or {}
+    ties = statistics.get("ties") or {}
     window = data.shown.settings.get("history") if data.shown else None
     return render(
         Path(__file__).with_suffix(".html"),
@@ -49,6 +52,7 @@ def render_page(data: ReportData) -> str:
             for key in ("users", "items", "interactions")
             if isinstance(statistics.get(key), int | float)
         ],
+        ties=ties if ties.get("test_share", 0.0) > MANY_TIES else None,
         tiles=_tiles(data),
         heads={name: _HEADS[name] for name in SHOWN},
         accuracy=list(_accuracy(data)),
@@ -63,7 +67,7 @@ def render_page(data: ReportData) -> str:
 def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
     tiles: list[tuple[str, str, str]] = []
     models = [result for result in data.results if result.mode not in BASELINES and result.split == "test"]
-    baselines = [result for result in data.results if result.mode in BASELINES]
+    baselines = [result for result in data.results if result.mode in BASELINES and result.split == "test"]
     if models:
         best = max(models, key=lambda result: result.metrics["ndcg@10"].value)
         for metric in ("recall@10", "ndcg@10"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -95,7 +96,9 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise GreamError(f"{shown(override)}: {shown(parent)} is a value, not a section")
         node = child
-    node[leaf] = _parse_yaml(value, source=shown(override))
+    # YAML has uses of its own for marks alone, such as | and ::, and for what starts like %d.%m.%Y.
+    literal = re.fullmatch(r"[^\w\[\]{}'\"~]+", value) or value.startswith("%")
+    node[leaf] = value if literal else _parse_yaml(value, source=shown(override))
 
 
 def _describe(model: type[BaseModel], error: ValidationError) -> str:

@@ -30,16 +30,17 @@ def read_token_lists(path: Path) -> Ids:
     raw = read_json(path, remedy="make or download the index of semantic ids again")
     if not isinstance(raw, dict) or not raw:
         raise GreamError(f"{path}: a JSON object that maps item numbers to the tokens of their ids is expected")
+    numbers = {str(item) for item in range(len(raw))}
     for key in raw:
-        if not key.isdecimal() or int(key) >= len(raw) or str(int(key)) != key:
-            raise GreamError(f"{path}: items must be numbered 0 to {len(raw) - 1}, found '{key}'")
+        if key not in numbers:
+            raise GreamError(f"{path}: items must be numbered 0 to {len(raw) - 1}, found '{key[:40]}'")
     ids = [raw[str(item)] for item in range(len(raw))]
     for item, tokens in enumerate(ids):
         if not isinstance(tokens, list) or not tokens:
             raise GreamError(f"{path}: item {item} must have a list of tokens, found {json.dumps(tokens)[:60]}")
         for token in tokens:
             if not isinstance(token, str) or not token:
-                raise GreamError(f"{path}: item {item} has {json.dumps(token)}, no token like <a_1> or <|a_1|>")
+                raise GreamError(f"{path}: item {item} has {json.dumps(token)[:60]}, no token like <a_1> or <|a_1|>")
     return [tuple(tokens) for tokens in ids]
 
 
@@ -56,7 +57,7 @@ def read_index(path: Path) -> Ids:
         for level, token in enumerate(tokens):
             match = TOKEN_PATTERN.fullmatch(token)
             if match is None or token.count("|") == 1:
-                raise GreamError(f"{path}: item {item} has {json.dumps(token)}, no token like <a_1> or <|a_1|>")
+                raise GreamError(f"{path}: item {item} has {json.dumps(token)[:60]}, no token like <a_1> or <|a_1|>")
             if match.group(1) != LEVEL_LETTERS[level]:
                 raise GreamError(
                     f"{path}: item {item} has '{token}' at level {level + 1}, where '{LEVEL_LETTERS[level]}' belongs"
