@@ -57,6 +57,9 @@ def main(
         str | None,
         typer.Option(help="Ray cluster whose machines encode in 'embed': its address, 'auto' or 'local'."),
     ] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="Ids that others published, for 'quality'; the run's own index.json by default.")
+    ] = None,
     overwrite: OverwriteOption = False,
     keep: KeepOption = False,
 ) -> None:
@@ -81,6 +84,7 @@ def main(
         endpoint=endpoint,
         previous=previous,
         ray=ray,
+        ids=index,
     )
     todo = plan(stage, request)
     result = run_stage(

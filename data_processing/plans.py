@@ -28,6 +28,7 @@ class Stage(StrEnum):
     chains = "chains"
     embed = "embed"
     semantic_ids = "semantic-ids"
+    quality = "quality"
     sft = "sft"
     rl = "rl"
     model = "model"
@@ -67,6 +68,7 @@ class Request:
         endpoint: Language model that teaches, if any.
         previous: Earlier run whose items keep their ids, if any.
         ray: Address of the cluster that encodes, if any.
+        ids: Ids of others, to be measured, if any.
     """
 
     recipe: DataRecipe
@@ -77,6 +79,7 @@ class Request:
     endpoint: Endpoint | None
     previous: Path | None
     ray: str | None
+    ids: Path | None
 
     @property
     def interactions(self) -> Path:
@@ -291,6 +294,26 @@ def _semantic_ids(request: Request) -> Plan:
     )
 
 
+def _quality(request: Request) -> Plan:
+    from .quality import build_quality
+
+    # A run may hold nothing that belongs to the ids of others.
+    index = request.ids or request.index
+    own = {
+        "items": request.items,
+        "interactions": request.interactions,
+        "embeddings": request.run / "embeddings.safetensors",
+    }
+    there = {name: path for name, path in own.items() if path.exists()}
+    return Plan(
+        build_quality,
+        {},
+        {"ids": index, **there},
+        ["index_quality.json", "index_quality.html"],
+        lambda out: build_quality(index, there.get("items"), there.get("interactions"), there.get("embeddings"), out),
+    )
+
+
 def _sft(request: Request) -> Plan:
     from .rows.sft import build_sft
 
@@ -383,6 +406,7 @@ _PLANS: Mapping[Stage, Callable[[Request], Plan]] = {
     Stage.chains: _chains,
     Stage.embed: _embed,
     Stage.semantic_ids: _semantic_ids,
+    Stage.quality: _quality,
     Stage.sft: _sft,
     Stage.rl: _rl,
     Stage.model: _model,

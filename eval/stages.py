@@ -311,7 +311,7 @@ def evaluate_model(
         GreamError: An input is missing, the checkpoint does not fit the catalogue, servers fail, or the name is taken
             or unfit.
     """
-    _check_name(name)
+    check_name(name)
     files = checkpoint_files(checkpoint)
     settings = settle(settings, checkpoint, own_prompt=template is None)
     interactions, ids_path = run / "interactions.parquet", index or run / "index.json"
@@ -420,7 +420,7 @@ def _pass_at(answers: npt.NDArray[np.int64], cases: Cases, seed: int) -> dict[st
     return {f"pass@{k}": mean_with_interval(pass_at_k(hits, n, k), seed) for k in (1, 5, 10) if k <= n}
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     """Refuse what is no name of an evaluation of a model."""
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         raise GreamError(f"--name '{name}': letters, digits, '-', '_' and '.' only")

@@ -286,3 +286,22 @@ def test_a_broken_item2id(tmp_path: Path) -> None:
         read_item(put(tmp_path / "s.item2id", "B0\t0\nB1\n"))
     with pytest.raises(GreamError, match="items must be numbered 0 to 1, found 2"):
         read_item(put(tmp_path / "s.item2id", "B0\t0\nB1\t2\n"))
+
+
+def test_published_ids_are_measured_by_a_command(tmp_path: Path) -> None:
+    ids = [["<a_0>", "<b_3>"], ["<a_0>", "<b_3>"], ["<a_1>", "<b_0>"]]
+    (tmp_path / "their.index.json").write_text(json.dumps({str(item): tokens for item, tokens in enumerate(ids)}))
+    run = tmp_path / "run"
+    done = call(command("quality", run, "--index", str(tmp_path / "their.index.json")))
+    assert done.returncode == 0, done.stderr
+    report = json.loads((run / "index_quality.json").read_text())
+    assert report["collisions"] == {"items_sharing": 2, "rate": pytest.approx(2 / 3)}
+    assert report["sizes"] == [2, 4]
+    assert report["unique_rate"] == pytest.approx(2 / 3)
+    assert "<svg" in (run / "index_quality.html").read_text()
+    pl.DataFrame(
+        {"item": [0], "title": ["T"], "description": [""], "brand": [""], "categories": [["C"]]}
+    ).write_parquet(run / "items.parquet")
+    done = call(command("quality", run, "--index", str(tmp_path / "their.index.json")))
+    assert done.returncode == 2
+    assert "has 3 items, but" in done.stderr

@@ -1,0 +1,52 @@
+"""Stage ``quality``: the report on ids as they are, whoever made them, with as much of the run as there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from gream.errors import GreamError
+from gream.files import write_json, write_text
+from gream.semantic_ids.published import index_codes, read_index
+from gream.semantic_ids.quality import id_quality
+from gream.semantic_ids.quality_page import quality_page
+
+from .tables import read_items, read_training_sequences
+
+
+def build_quality(
+    index: Path, items: Path | None, interactions: Path | None, embeddings: Path | None, out: Path
+) -> None:
+    """Write ``index_quality.json`` and ``index_quality.html``.
+
+    Args:
+        index: ``index.json`` of anybody, plain or gzip'd; items may share ids.
+        items: ``items.parquet``, for the purity of categories.
+        interactions: ``interactions.parquet``, for neighbours.
+        embeddings: ``embeddings.safetensors``, for the error.
+        out: Folder written to.
+
+    Raises:
+        GreamError: A file cannot be read, or is of another catalogue than ``index``.
+    """
+    from safetensors.numpy import load_file
+
+    codes = index_codes(read_index(index))
+    catalogue = None if items is None else read_items(items)
+    vectors = None if embeddings is None else load_file(str(embeddings))["embeddings"]
+    for path, part in ((items, catalogue), (embeddings, vectors)):
+        if part is not None and len(part) != len(codes):
+            raise GreamError(f"{index}: has {len(codes)} items, but {path} {len(part)}; take the run of the same data")
+    pairs = np.empty((0, 2), np.int64) if interactions is None else read_training_sequences(interactions).pairs()
+    if pairs.max(initial=-1) >= len(codes):
+        raise GreamError(f"{index}: has {len(codes)} items, but {interactions} names item {pairs.max()}")
+    report = id_quality(
+        codes,
+        # A level has as many codes as its tokens count, from 0 or from 1.
+        [int(column.max()) + (1 if (column == 0).any() else 0) for column in codes.T],
+        embeddings=vectors,
+        categories=[] if catalogue is None else [item.category for item in catalogue],
+        pairs=pairs,
+    )
+    write_json(out / "index_quality.json", report)
+    write_text(out / "index_quality.html", quality_page(report))
