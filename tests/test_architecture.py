@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "plugins/verl_srpo": {"gream"},
     "data_processing": {"gream"},
     "eval": {"gream"},
-    "serving": {"gream", "eval"},
+    "serving": {"gream"},
 }
 INSTALLED = {
     "gream_data": "data_processing",

@@ -107,6 +107,15 @@ def test_commands_work_from_any_folder(installed: Installed, tmp_path: Path) -> 
     assert (tmp_path / "shop" / "raw" / "reviews.json.gz").exists()
 
 
+def test_serving_needs_no_folder_of_the_repository(installed: Installed, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for command in (["recommend"], ["eval", "recommend"]):
+        done = installed.call("gream", *command, "--run", str(run), "--checkpoint", "nowhere", "--item", "B00001")
+        assert done.returncode == 2
+        # Past every import: the model is what is missing.
+        assert done.stderr.startswith("error: nowhere: no config.json; "), done.stderr
+
+
 def test_a_wrong_command_or_recipe_is_named(installed: Installed, tmp_path: Path) -> None:
     done = installed.call("gream", "evaluate")
     assert done.returncode == 2
