@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ from gream.engine.model import Model
 from gream.errors import GreamError
 from gream.files import write_atomically
 from gream.processes import Processes
+from gream.progress import progress_bar
 from gream.tables import read_table
-from tqdm import tqdm
 
 from .protocol import Cases
 from .results import predictions_table
@@ -124,17 +123,8 @@ def predict_in_chunks(engine: Engine, cases: Cases, step: int, parts: Path, proc
     queries = engine.queries(cases.histories, cases.users.tolist())
     sizes = [min(step, len(queries) - start) for start, _ in chunks]
     finished = sum(count for count, (_, path) in zip(sizes, chunks, strict=True) if path.exists())
-    # A log file gets a line now and then, a terminal a moving bar.
-    interval = 0.5 if sys.stderr.isatty() else 15.0
-    with tqdm(
-        total=sum(sizes),
-        initial=finished,
-        unit=" users",
-        dynamic_ncols=True,
-        mininterval=interval,
-        desc=f"process 1 of {processes.count}" if processes.count > 1 else None,
-        disable=processes.rank > 0,
-    ) as progress:
+    label = f"process 1 of {processes.count}" if processes.count > 1 else None
+    with progress_bar(sum(sizes), "users", done=finished, label=label, show=processes.rank == 0) as progress:
         for start, path in chunks:
             if path.exists():
                 continue

@@ -1,11 +1,12 @@
 # shellcheck shell=bash
 # The way from interactions to a table, shared by the scripts that choose its settings; sourced by them. They set
 #
-#   run, recipe     run folder and data recipe
+#   run, recipe     run folder, below $runs, and data recipe
 #   overwrite       (--overwrite), or nothing
 #
 # and, where it differs from what stands here:
 
+runs=${GREAM_RUNS:-runs} # folder of all run folders; tests have one of their own
 dry_run=                # not empty: commands are printed and none is run
 launcher=(python -m)    # runs a module on every GPU
 trainer=()              # stands before llamafactory-cli

@@ -38,7 +38,7 @@ if [ -n "$reviews$meta" ]; then
 fi
 
 enter
-run=runs/$name
+run=$runs/$name
 recipe=recipes/data/quickstart.yaml
 platform=(VERL_PLATFORM=cpu)
 began=$SECONDS

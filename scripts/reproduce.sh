@@ -63,7 +63,7 @@ raw=${raw:-data/$name} base=${base:-models/Qwen3-4B-Instruct-2507}
 
 # What differs between the whole data set on GPUs and --tiny; the stages below are the same.
 if [ -z "$tiny" ]; then
-    run=runs/$name
+    run=$runs/$name
     recipe=recipes/data/paper.yaml
     recipes=(paper_alignment paper_reasoning paper)
     embedding=(embed.encoder=language-model "embed.model=$base")
@@ -78,7 +78,7 @@ if [ -z "$tiny" ]; then
     trainer=(env FORCE_TORCHRUN=1 "NPROC_PER_NODE=$gpus")
     [ "$gpus" = 1 ] || launcher=(torchrun --nproc-per-node "$gpus" -m --)
 else
-    run=runs/$name-tiny
+    run=$runs/$name-tiny
     recipe=recipes/data/tiny.yaml
     recipes=(quickstart_alignment quickstart_reasoning quickstart)
     embedding=()

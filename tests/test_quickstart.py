@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -12,22 +13,23 @@ import polars as pl
 import pytest
 from data_support import ROOT, hashes, insist_on_full_lists
 
-RUN = ROOT / "runs" / "quickstart"
 EVALUATIONS = ("direct-sft", "direct-srpo", "reasoning-sft", "reasoning-srpo")
 STEPS = 22
 
 
-def quickstart(*arguments: str) -> subprocess.CompletedProcess[str]:
+def quickstart(*arguments: str, runs: Path) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(ROOT / "scripts" / "quickstart.sh"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=1500)
+    environment = {**os.environ, "GREAM_RUNS": str(runs)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=3000, env=environment)
 
 
 @pytest.fixture(scope="module")
-def finished() -> Path:
-    """The default run; where it is finished already, this only checks that every output is as it was recorded."""
-    done = quickstart()
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default run, in a folder of its own: what an earlier one left takes no part."""
+    runs = tmp_path_factory.mktemp("runs")
+    done = quickstart(runs=runs)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return RUN
+    return runs / "quickstart"
 
 
 def metrics(run: Path, name: str) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def metrics(run: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(1600)
+@pytest.mark.timeout(3100)
 def test_direct_recommendations_beat_both_baselines(finished: Path) -> None:
     recall = metrics(finished, "direct-sft")["metrics"]["recall@10"]["value"]
     assert recall >= 2 * metrics(finished, "popularity")["metrics"]["recall@10"]["value"]
@@ -67,7 +69,7 @@ def test_srpo_ran_and_was_compared_on_the_same_prompts(finished: Path) -> None:
 @pytest.mark.e2e
 def test_run_again_it_only_prints_the_table(finished: Path) -> None:
     before = hashes(finished)
-    again = quickstart()
+    again = quickstart(runs=finished.parent)
     assert again.returncode == 0, again.stderr[-3000:]
     stages = re.findall(r"^[a-z-]+: (.+) ->", again.stdout, flags=re.MULTILINE)
     assert len(stages) >= 15
@@ -85,8 +87,8 @@ def test_run_again_it_only_prints_the_table(finished: Path) -> None:
         (("--name",), "--name needs a value"),
     ],
 )
-def test_wrong_options_are_one_clear_line(arguments: tuple[str, ...], said: str) -> None:
-    done = quickstart(*arguments)
+def test_wrong_options_are_one_clear_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = quickstart(*arguments, runs=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert said in done.stderr

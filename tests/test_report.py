@@ -12,6 +12,7 @@ import pytest
 from eval_support import MALICIOUS, make_catalog, make_run
 from gream.dialogue import ReasonedAnswer
 from gream.errors import GreamError
+from gream.page.overview import overview_page
 from gream.page.svg import bar_chart, histogram, line_chart, number
 from test_eval_cli import a_result
 
@@ -275,3 +276,12 @@ def test_ties_that_decide_many_targets_are_named(tmp_path: Path, share: float, n
     page = " ".join((run / "report.html").read_text().split())
     assert ("64% of the test targets share their time with another item of the user</b>" in page) == named
     assert ("place in the dump decides" in page) == named
+
+
+def test_a_page_of_one_subject_escapes_every_text() -> None:
+    bad = "<script>alert(1)</script>"
+    chart = (bad, bar_chart(bad, [(bad, 1.0, bad)]), bad)
+    page = Page(overview_page(bad, {bad: bad, "of": {bad: 0.5}, "a_rate": 0.5}, [chart], [(bad, [{bad: bad}])]))
+    assert not page.tags("script")
+    shown = "".join(page.text)
+    assert shown.count(bad) >= 9 and "50.0%" in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ import pytest
 from data_support import ROOT, hashes, insist_on_full_lists
 from safetensors.numpy import save_file
 
-RUN = ROOT / "runs" / "beauty-tiny"
 MODELS = ("direct-sft", "direct-srpo", "reasoning-sft", "reasoning-srpo")
 BASELINES = ("popularity", "cooccurrence", "markov", "sasrec")
 
 
-def reproduce(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def reproduce(name: str, *arguments: str, runs: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(ROOT / "scripts" / f"reproduce_{name}.sh"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=1500)
+    environment = {**os.environ, "GREAM_RUNS": str(runs)} if runs else None
+    return subprocess.run(command, capture_output=True, text=True, timeout=3000, env=environment)
 
 
 def commands(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -30,46 +31,48 @@ def commands(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Finished:
-    """The tiny run of Beauty; where it is finished already, its outputs are only checked."""
+    """The tiny run of Beauty, in a folder of its own: what an earlier one left takes no part."""
 
+    run: Path
     arguments: tuple[str, ...]
     output: subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def finished(real_data: Path) -> Finished:
+def finished(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    runs = tmp_path_factory.mktemp("runs")
     arguments = ("--raw", str(real_data / "Beauty"), "--tiny")
-    done = reproduce("beauty", *arguments)
+    done = reproduce("beauty", *arguments, runs=runs)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return Finished(arguments, done)
+    return Finished(runs / "beauty-tiny", arguments, done)
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(1600)
+@pytest.mark.timeout(3100)
 def test_the_chain_ends_with_a_table_of_every_evaluation(finished: Finished) -> None:
     table = finished.output.stdout.partition("== 8. Results")[2]
     for name in (*BASELINES, *MODELS):
         assert re.search(rf"^{name} ", table, flags=re.MULTILINE), name
     assert "Validation reward of 16 prompts" in table
-    assert (RUN / "report.html").exists()
+    assert (finished.run / "report.html").exists()
 
 
 @pytest.mark.e2e
 def test_every_list_is_full_of_distinct_items_that_exist(finished: Finished) -> None:
-    insist_on_full_lists(RUN, (*BASELINES, *MODELS))
+    insist_on_full_lists(finished.run, (*BASELINES, *MODELS))
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(1600)
+@pytest.mark.timeout(3100)
 def test_run_again_it_does_nothing_and_a_dry_run_prints_the_same_commands(finished: Finished) -> None:
-    before = hashes(RUN)
-    again = reproduce("beauty", *finished.arguments)
+    before = hashes(finished.run)
+    again = reproduce("beauty", *finished.arguments, runs=finished.run.parent)
     assert again.returncode == 0, again.stderr[-3000:]
     stages = re.findall(r"^[a-z-]+: (.+) ->", again.stdout, flags=re.MULTILINE)
     assert len(stages) >= 20
     assert set(stages) == {"up to date"}
 
-    dry = reproduce("beauty", *finished.arguments, "--dry-run")
+    dry = reproduce("beauty", *finished.arguments, "--dry-run", runs=finished.run.parent)
     assert dry.returncode == 0, dry.stderr
     # The frameworks' own commands are printed by their stages, where these run.
     trained = ("llamafactory-cli train", "verl.trainer.main_ppo")
@@ -77,7 +80,7 @@ def test_run_again_it_does_nothing_and_a_dry_run_prints_the_same_commands(finish
     assert [command for command in planned if not any(name in command for name in trained)] == commands(again)
     assert [sum(name in command for command in planned) for name in trained] == [2, 1]
     assert set(commands(finished.output)) <= set(planned)
-    assert hashes(RUN) == before
+    assert hashes(finished.run) == before
 
 
 def fake_base(folder: Path) -> Path:
@@ -125,8 +128,7 @@ def test_a_dry_run_finds_the_raw_dump_and_plans_for_the_gpus_named(tmp_path: Pat
 
 def test_nothing_starts_where_something_is_missing_and_all_of_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "Beauty.inter.json").write_text("{}")
-    before = (ROOT / "runs" / "beauty").exists()
-    done = reproduce("beauty", "--raw", str(tmp_path), "--base", str(tmp_path))
+    done = reproduce("beauty", "--raw", str(tmp_path), "--base", str(tmp_path), runs=tmp_path / "runs")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: not started: mend what is marked x above"
     wrong = dict(re.findall(r"^  x   ([\w ]+): (.+)$", done.stdout, flags=re.MULTILINE))
@@ -135,7 +137,7 @@ def test_nothing_starts_where_something_is_missing_and_all_of_it_is_named(tmp_pa
     assert "Beauty.inter.json and Beauty.item.json" in wrong["data"]
     assert "Qwen3-4B-Instruct-2507" in wrong["base model"]
     assert commands(done) == []
-    assert (ROOT / "runs" / "beauty").exists() == before
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

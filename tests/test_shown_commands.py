@@ -95,7 +95,7 @@ def insist_on_key(key: str) -> None:
 @cache
 def help_of(script: Path) -> str:
     """What a shell script says of itself."""
-    done = subprocess.run(["bash", script, "--help"], cwd="/", capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", script, "--help"], cwd="/", capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -15,6 +15,7 @@ import pytest
 from data_support import call
 from gream.errors import GreamError
 from gream.stage import run_stage
+from loopback import PATIENCE
 
 # A framework: its child, and a grandchild in a session of its own, do not listen to SIGTERM; all write until they die.
 FRAMEWORK = """
@@ -29,12 +30,12 @@ if sys.argv[3:4] == ["leave"]:
         time.sleep(0.05)
     os.makedirs(sys.argv[4] + "/x")
     sys.exit()
-time.sleep(120)
+time.sleep(600)
 """
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "nothing came of it"
         time.sleep(0.05)
@@ -138,7 +139,7 @@ def test_two_starts_with_other_settings_never_leave_a_mixture(tmp_path: Path) ->
     for number in range(3):
         run = tmp_path / str(number)
         both = [start(run, "1"), start(run, "2")]
-        said = [one.communicate(timeout=120)[1] for one in both]
+        said = [one.communicate(timeout=PATIENCE)[1] for one in both]
         assert (run / "a").read_text() == (run / "b").read_text()
         for one, text in zip(both, said, strict=True):
             assert (one.returncode, "Traceback" in text) in ((0, False), (2, False)), text

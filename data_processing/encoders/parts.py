@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from gream.errors import GreamError
 from gream.files import read_jsonl, write_atomically
+from gream.progress import progress_bar
 from tqdm import tqdm
 
 from ..tables import Item, read_items
@@ -102,17 +102,7 @@ def encode_parts(job: Job, parts: Sequence[int], *, show: bool = True) -> None:
 
 def progress(job: Job, parts: int, *, show: bool = True) -> tqdm:
     """A bar that counts the items of ``parts`` parts."""
-    # A log file gets a line now and then, a terminal a moving bar; work of a moment neither.
-    interval = 0.5 if sys.stderr.isatty() else 15.0
-    return tqdm(
-        total=min(job.count, parts * PART_ITEMS),
-        unit=" items",
-        desc="embed",
-        mininterval=interval,
-        miniters=1,
-        delay=interval,
-        disable=not show,
-    )
+    return progress_bar(min(job.count, parts * PART_ITEMS), "items", label="embed", show=show)
 
 
 def join_parts(job: Job) -> npt.NDArray[np.float32]:

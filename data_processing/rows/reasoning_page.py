@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gream.dialogue import STEPS
-from gream.page import render
+from gream.page.overview import Figure, overview_page
 from gream.page.svg import Point, histogram, line_chart
-from markupsafe import Markup
 
 from ..teacher.filters import Rejection
 from .curriculum import Ints, reasoning_share
 
 _WINDOWS = 60
-
-# Title, chart, and what it says.
-_Figure = tuple[str, Markup, str]
 
 
 def reasoning_page(statistics: Mapping[str, Any], order: Ints, steps: Ints) -> str:
@@ -49,7 +44,7 @@ def reasoning_page(statistics: Mapping[str, Any], order: Ints, steps: Ints) -> s
         kept = {int(count): number for count, number in chains["items_kept"].items()}
         title = "Items kept in the rewritten history"
         charts.append((title, histogram("Items kept", kept), "Chains by items kept."))
-    return render(Path(__file__).with_suffix(".html"), overview=overview, charts=charts, filters=filters)
+    return overview_page("Reasoning rows", overview, charts, [("What the filters rejected", filters)])
 
 
 def _share_of(chains: Mapping[str, Any], reason: Rejection) -> float:
@@ -57,14 +52,14 @@ def _share_of(chains: Mapping[str, Any], reason: Rejection) -> float:
     return float(chains["rejected_by"][reason.name] / max(1, chains["written"]))
 
 
-def _share_chart(order: Ints, mixed: int) -> Iterator[_Figure]:
+def _share_chart(order: Ints, mixed: int) -> Iterator[Figure]:
     points = reasoning_share(order, mixed, _WINDOWS)
     if len(points) >= 2:
         chart = line_chart("Share of reasoning rows", points, zero=True)
         yield "Share of reasoning rows", chart, "In each sixtieth of the rows, in training order."
 
 
-def _steps_chart(order: Ints, mixed: int, steps: Ints) -> Iterator[_Figure]:
+def _steps_chart(order: Ints, mixed: int, steps: Ints) -> Iterator[Figure]:
     if len(steps) >= 2 and steps.min() < STEPS:
         places = np.flatnonzero(order >= mixed)
         shown: list[Point] = list(zip(places.tolist(), steps[order[places] - mixed].tolist(), strict=True))

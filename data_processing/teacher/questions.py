@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 from gream.dialogue import Message
 from gream.errors import GreamError
 from gream.journal import Journal
+from gream.progress import progress_bar
 from tqdm import tqdm
 
 from ..config import TeacherConfig
@@ -106,17 +106,7 @@ def ask_questions(
     began = time.monotonic()
     found = len(questions) - len(new)
     if new:
-        # A log file gets a line now and then, a terminal a moving bar.
-        interval = 0.5 if sys.stderr.isatty() else 15.0
-        with tqdm(
-            total=len(questions),
-            initial=found,
-            unit=" texts",
-            dynamic_ncols=True,
-            mininterval=interval,
-            miniters=1,
-            delay=interval,
-        ) as progress:
+        with progress_bar(len(questions), "texts", done=found) as progress:
             pool = _Pool(
                 client=client,
                 config=config,

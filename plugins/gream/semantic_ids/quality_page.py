@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
-from gream.page import render
 from gream.page.markup import figure_of
+from gream.page.overview import Figure, overview_page
 from gream.page.svg import bar_chart
 
 # Table, key, title, what it says.
@@ -33,10 +30,10 @@ def quality_page(report: Mapping[str, Any]) -> str:
     overview = {key: report[key] for key in ("items", "levels", "sizes", "unique_rate", "collisions")}
     titles = {"per_level": "Levels", "purity": "Purity", "cooccurrence": "Neighbours"}
     tables = [(title, report[key]) for key, title in titles.items() if report[key]]
-    return render(Path(__file__).with_suffix(".html"), overview=overview, charts=charts, tables=tables)
+    return overview_page("Semantic ids", overview, charts, tables)
 
 
-def _chart(rows: Sequence[Mapping[str, Any]], key: str, title: str, says: str) -> tuple[str, Markup, str] | None:
+def _chart(rows: Sequence[Mapping[str, Any]], key: str, title: str, says: str) -> Figure | None:
     bars = [
         (f"level {level}", float(row[key]), figure_of(key, row[key]))
         for level, row in enumerate(rows, start=1)
