@@ -129,21 +129,25 @@ def _synthesize(request: Request) -> Plan:
 
 
 def _interactions(request: Request) -> Plan:
+    from .import_published import import_published
     from .interactions import build_interactions
 
     settings, seed = request.recipe.interactions, request.recipe.seed
+    published = settings.format == "published"
     tables = ["interactions.parquet", "users.parquet", "items.parquet", "reviews.parquet"]
     return Plan(
-        build_interactions,
+        import_published if published else build_interactions,
         {"interactions": _settings(settings)} | ({"seed": seed} if settings.ties == "random" else {}),
         {"reviews": request.reviews, "metadata": request.metadata},
         [*tables, "statistics.json", "statistics.md"],
-        lambda out: build_interactions(settings, request.reviews, request.metadata, out, seed=seed),
+        (lambda out: import_published(settings, request.reviews, request.metadata, out))
+        if published
+        else (lambda out: build_interactions(settings, request.reviews, request.metadata, out, seed=seed)),
     )
 
 
 def _export(request: Request) -> Plan:
-    from .published import export
+    from .export import export
 
     settings = request.recipe.export
     name, tokens = settings.name or request.run.resolve().name, settings.tokens

@@ -19,7 +19,8 @@ from gream.errors import GreamError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_processing.interactions import InteractionsConfig, build_interactions, k_core, leave_one_out, make_sequences
+from data_processing.interactions import InteractionsConfig, build_interactions
+from data_processing.sequences import k_core, leave_one_out, make_sequences
 
 Review = tuple[str, str, int]  # user, item, seconds
 TABLES = tuple(f"{name}.parquet" for name in ("interactions", "users", "items", "reviews"))

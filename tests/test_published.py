@@ -16,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_processing.config import RlConfig
-from data_processing.interactions import InteractionsConfig, build_interactions
-from data_processing.published import export, read_inter, read_item, respell
+from data_processing.export import export, respell
+from data_processing.import_published import import_published
+from data_processing.interactions import InteractionsConfig
+from data_processing.readers.published import read_published_items, read_published_sequences
 from data_processing.rows.rl import build_rl
 from data_processing.tables import read_sequences
 
@@ -36,7 +38,7 @@ def put(path: Path, value: object) -> Path:
 
 def build(inter: Path, item: Path, out: Path, **config: Any) -> dict[str, Any]:
     out.mkdir(exist_ok=True)
-    build_interactions(InteractionsConfig(format="published", **config), inter, item, out)
+    import_published(InteractionsConfig(format="published", **config), inter, item, out)
     statistics: dict[str, Any] = json.loads((out / "statistics.json").read_text())
     return statistics
 
@@ -77,7 +79,7 @@ def test_exact_counts(
 def test_a_sample_of_users_is_whole_and_numbered_without_gaps(real_data: Path, tmp_path: Path) -> None:
     inter, item = (real_data / "Beauty" / f"Beauty.{kind}.json.gz" for kind in ("inter", "item"))
     statistics = build(inter, item, tmp_path / "some", sample_users=300)
-    sequences, names = read_inter(inter), read_item(item)["item_id"].to_list()
+    sequences, names = read_published_sequences(inter), read_published_items(item)["item_id"].to_list()
     frame, users, items = (
         pl.read_parquet(tmp_path / "some" / f"{kind}.parquet") for kind in ("interactions", "users", "items")
     )
@@ -106,7 +108,7 @@ def test_reasoning_prompts_of_instruments(real_data: Path, tmp_path: Path) -> No
 def test_industrial_items(real_data: Path) -> None:
     """Descriptions are published as texts of Python lists, some with quotes that break them; 229 are empty."""
     folder = real_data / "Industrial_and_Scientific"
-    frame = read_item(folder / "Industrial_and_Scientific.item.json.gz")
+    frame = read_published_items(folder / "Industrial_and_Scientific.item.json.gz")
     assert len(frame) == len(read_index(folder / "Industrial_and_Scientific.index.json.gz")) == 3686
     joined = frame["description"].list.join(" ")
     assert (joined == "").sum() >= 229
@@ -151,7 +153,7 @@ def test_sequences_by_line(tmp_path: Path) -> None:
 )
 def test_broken_sequences_are_named_by_line(tmp_path: Path, lines: str, message: str) -> None:
     with pytest.raises(GreamError, match=message):
-        read_inter(put(tmp_path / "s.sequences.jsonl", lines))
+        read_published_sequences(put(tmp_path / "s.sequences.jsonl", lines))
 
 
 def test_tables_of_a_small_set(tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ def test_there_and_back_again(tmp_path: Path, users: list[list[int]], titles: li
     (tmp_path / "out").mkdir(exist_ok=True)
     export("b", bars=bars, **paths, index=index, out=tmp_path / "out")
     folder = tmp_path / "out" / "published"
-    assert read_inter(folder / "b.inter.json") == read_inter(inter)
+    assert read_published_sequences(folder / "b.inter.json") == read_published_sequences(inter)
     build(folder / "b.inter.json", folder / "b.item.json", tmp_path / "again", min_users=1)
     for table in ("interactions", "users", "items", "reviews"):
         before, after = (pl.read_parquet(tmp_path / run / f"{table}.parquet") for run in ("run", "again"))
@@ -278,14 +280,14 @@ def test_a_cut_archive(tmp_path: Path) -> None:
     path = put(tmp_path / "s.inter.json.gz", {str(user): [0, 1, 2] for user in range(50)})
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(GreamError, match=r"s\.inter\.json\.gz:\d+: the gzip stream is cut or damaged here"):
-        read_inter(path)
+        read_published_sequences(path)
 
 
 def test_a_broken_item2id(tmp_path: Path) -> None:
     with pytest.raises(GreamError, match=r"s\.item2id:2: an ASIN, a tab and an item number are expected"):
-        read_item(put(tmp_path / "s.item2id", "B0\t0\nB1\n"))
+        read_published_items(put(tmp_path / "s.item2id", "B0\t0\nB1\n"))
     with pytest.raises(GreamError, match="items must be numbered 0 to 1, found 2"):
-        read_item(put(tmp_path / "s.item2id", "B0\t0\nB1\t2\n"))
+        read_published_items(put(tmp_path / "s.item2id", "B0\t0\nB1\t2\n"))
 
 
 def test_published_ids_are_measured_by_a_command(tmp_path: Path) -> None:

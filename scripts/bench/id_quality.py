@@ -26,7 +26,7 @@ from gream.semantic_ids.quality import id_quality
 from data_processing.encoders.collaborative import CollaborativeEncoder, fuse, positive_information
 from data_processing.encoders.lsa import LsaEncoder
 from data_processing.encoders.sentence import SentenceEncoder
-from data_processing.published import read_inter
+from data_processing.readers.published import read_published_sequences
 from data_processing.tables import Item
 
 NAMES = ("Beauty", "Instruments", "Industrial_and_Scientific")
@@ -41,7 +41,7 @@ def read(path: Path) -> Any:
 def sequences_of(folder: Path, name: str) -> list[list[int]]:
     """Each user's sequence; the last two items are held out."""
     path = folder / f"{name}.inter.json.gz"
-    sequences = read_inter(path if path.exists() else folder / f"{name}.sequences.jsonl.gz")
+    sequences = read_published_sequences(path if path.exists() else folder / f"{name}.sequences.jsonl.gz")
     return list(sequences.values())
 
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from data_processing.interactions import make_sequences
 from data_processing.readers.amazon import AMAZON
+from data_processing.sequences import make_sequences
 
 Row = tuple[int, int, int, int, str]  # user, item, seconds, position, split
 

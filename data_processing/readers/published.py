@@ -1,8 +1,8 @@
-"""The layout in which LC-Rec, LETTER and others publish: ``NAME.inter.json``, ``NAME.item.json``, ``NAME.index.json``.
+"""Reads the layout in which LC-Rec, LETTER and others publish: ``NAME.inter.json`` and ``NAME.item.json``.
 
-The first maps each user to item numbers in order of time, the second each item number to its texts, the third each
-item number to the tokens of its semantic id. Plain or gzip'd, the first two also zstd'd. ``NAME.sequences.jsonl`` may
-stand for the first: a user to a line.
+The first maps each user to item numbers in order of time, the second each item number to its texts; plain, gzip'd or
+zstd'd. ``NAME.sequences.jsonl`` may stand for the first: a user to a line. ``NAME.index.json``, each item number to the
+tokens of its semantic id, is read by `gream.semantic_ids.published`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,16 @@ from typing import Any
 
 import polars as pl
 from gream.errors import GreamError
-from gream.files import jsonl_line, write_text
-from gream.semantic_ids.published import read_index
-from gream.tables import read_table
 
-from .readers.fields import is_missing, listed
-from .readers.files import bounded, numbered_lines, plain_name, shown
-from .readers.text import METADATA
-from .tables import read_sequences
+from .fields import is_missing, listed
+from .files import bounded, numbered_lines, plain_name, shown
+from .text import METADATA
 
 # LC-Rec joins category names by a comma alone; a comma inside a name has a space behind it.
 _CATEGORY_SEPARATOR = re.compile(r",(?! )")
 
 
-def read_inter(path: Path) -> dict[str, list[int]]:
+def read_published_sequences(path: Path) -> dict[str, list[int]]:
     """Items of each user in order of time, users in order of the file.
 
     Args:
@@ -56,7 +52,7 @@ def read_inter(path: Path) -> dict[str, list[int]]:
     return read
 
 
-def read_item(path: Path) -> pl.DataFrame:
+def read_published_items(path: Path) -> pl.DataFrame:
     """What is published about each item, item 0 first; `clean_items` makes texts of it.
 
     Args:
@@ -88,48 +84,6 @@ def read_item(path: Path) -> pl.DataFrame:
     if frame["item_id"].n_unique() < len(frame):
         raise GreamError(f"{path}: two items have the same ASIN; download the file again")
     return frame
-
-
-def respell(token: str, *, bars: bool) -> str:
-    """A token as ``<|a_1|>`` (with bars) or as ``<a_1>``, whichever it was."""
-    name = token.strip("<|>")
-    return f"<|{name}|>" if bars else f"<{name}>"
-
-
-def export(name: str, *, bars: bool, interactions: Path, items: Path, index: Path | None, out: Path) -> None:
-    """Write the folder ``published`` with NAME.inter.json, NAME.item.json and, where ids exist, NAME.index.json.
-
-    Args:
-        name: Of the data set.
-        bars: Spell tokens ``<|a_1|>``, as GREAM does; else ``<a_1>``, as LC-Rec and most others do.
-        interactions: ``interactions.parquet``; users and items keep their numbers.
-        items: ``items.parquet``.
-        index: ``index.json``.
-        out: Existing folder to write to.
-
-    Raises:
-        GreamError: See `gream.semantic_ids.published.read_index`.
-    """
-    folder = out / "published"
-    folder.mkdir(exist_ok=True)
-    rows = read_table(items).sort("item").iter_rows(named=True)
-    texts = {
-        row["item"]: {
-            "asin": row["item_id"],
-            "title": row["title"],
-            "description": row["description"],
-            "brand": row["brand"],
-            "categories": [row["categories"]],
-        }
-        for row in rows
-    }
-    files: dict[str, Mapping[int, Any]] = {"inter": dict(read_sequences(interactions)), "item": texts}
-    if index is not None:
-        files["index"] = {
-            item: [respell(token, bars=bars) for token in own] for item, own in enumerate(read_index(index))
-        }
-    for kind, content in files.items():
-        write_text(folder / f"{name}.{kind}.json", jsonl_line(content))
 
 
 def _read_mapping(path: Path, what: str) -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""The tables of interactions that every later stage reads, and what they count; made of a dump or imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from gream.files import write_json, write_text
+from gream.stage import Summary
+
+from .readers.formats import Format
+from .readers.text import CleanItems
+from .statistics_page import render_statistics
+
+# Reasoning starts at this position of a sequence (GREAM, training samples).
+_REASONING_POSITION = 4
+# Share of targets from which on the order of one moment is said to decide a result.
+_MANY_TIES = 0.05
+# Of interactions.parquet.
+_COLUMNS = ("user", "item", "timestamp", "position", "split", "tied")
+
+
+def source_files(name: Format, reviews: Path, metadata: Path) -> dict[str, str]:
+    """What the tables were made of, for the statistics."""
+    return {"dump": name, "reviews": reviews.name, "metadata": metadata.name}
+
+
+def shape_of(sequences: pl.DataFrame) -> dict[str, Any]:
+    """Size of a data set and of its splits, for the statistics."""
+    users, items = sequences["user"].n_unique(), sequences["item"].n_unique()
+    histogram = sequences.group_by("user").len("length").group_by("length").len("users").sort("length")
+    training = sequences.filter(pl.col("split") == "train")["position"]
+    return {
+        "users": users,
+        "items": items,
+        "interactions": len(sequences),
+        "density": len(sequences) / (users * items),
+        "mean_sequence_length": len(sequences) / users,
+        "sequence_lengths": {str(length): count for length, count in histogram.iter_rows()},
+        "splits": {"train": len(training), "valid": users, "test": users},
+        "training_targets": {
+            "with_history": int((training > 0).sum()),
+            f"at_position_{_REASONING_POSITION}_or_later": int((training >= _REASONING_POSITION).sum()),
+        },
+    }
+
+
+def write_tables(
+    out: Path,
+    sequences: pl.DataFrame,
+    users: pl.Series,
+    items: CleanItems,
+    texts: pl.DataFrame,
+    statistics: dict[str, Any],
+) -> Summary:
+    """Write ``interactions.parquet``, ``users.parquet``, ``items.parquet``, ``reviews.parquet`` and the statistics.
+
+    Args:
+        out: Existing folder to write to.
+        sequences: user, item, timestamp, position, split, tied; in order of user and position.
+        users: Id of each user, user 0 first.
+        items: Texts of the items, item 0 first.
+        texts: user, item, text of training reviews.
+        statistics: For ``statistics.json`` and ``statistics.md``.
+    """
+    _write(sequences.select(_COLUMNS), out / "interactions.parquet")
+    _write(users.to_frame("user_id").with_row_index("user").cast({"user": pl.Int32}), out / "users.parquet")
+    _write(items.frame.with_row_index("item").cast({"item": pl.Int32}), out / "items.parquet")
+    _write(texts, out / "reviews.parquet")
+    write_json(out / "statistics.json", statistics)
+    write_text(out / "statistics.md", render_statistics(statistics))
+    counted = ", ".join(f"{statistics[name]:,} {name}" for name in ("users", "items", "interactions"))
+    skipped = [f"{count:,} {reason} left out" for reason, count in statistics.get("rows_skipped", {}).items()]
+    return Summary(", ".join(filter(None, (counted, items.says(), *skipped))), _warnings(statistics.get("ties")))
+
+
+def _write(frame: pl.DataFrame, path: Path) -> None:
+    # Row groups of a fixed size: by default they follow from the number of threads.
+    frame.rechunk().write_parquet(path, row_group_size=1 << 18)
+
+
+def _warnings(ties: dict[str, Any] | None) -> tuple[str, ...]:
+    """What of the ties will disappoint later."""
+    if ties is None or max(ties["test_share"], ties["validation_share"]) <= _MANY_TIES:
+        return ()
+    return (
+        f"{ties['test_share']:.0%} of the test and {ties['validation_share']:.0%} of the validation targets share "
+        f"their time with a neighbour: what decides is {ties['rule']} (interactions.ties); evaluate with "
+        "--split test-untied (baselines: --untied) to leave such targets out",
+    )
