@@ -168,7 +168,7 @@ class SftConfig(Config):
         search: Rows per user.
         preference: Rows per user.
         sequence: A row per user whose loss covers every next item of the training sequence, which evaluation then
-            asks for with ``--form sequence``; in place of ``next_item`` or beside it.
+            asks to go on with where there is no ``next_item`` beside it.
         sequence_items: Most items of such a row; a longer sequence makes several.
         sequence_drop: Share of the items that are left out of such a row, others in each pass: an item is then learned
             from those two and three places before it as well, and no pass is like another.

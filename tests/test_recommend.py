@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 from eval_support import MALICIOUS, exact_scores, make_checkpoint, make_run
+from gream.decoding.choices import Score
 from gream.dialogue import Form, direct_prompt, reasoning_prompt, render_prompt, sequence_messages
 from gream.engine.settings import Device, Mode, Settings
 from gream.errors import GreamError
@@ -194,6 +195,44 @@ def test_the_history_is_left_out_whole_where_asked(run: Path) -> None:
     assert [item.rank for item in found.items] == [1, 2, 3, 4, 5]
     with pytest.raises(GreamError, match="all 30 items of the catalogue are excluded"):
         model.recommend(Mode.direct, [list(range(30))], 5)
+
+
+def test_several_chains_do_not_depend_on_who_else_asks(run: Path) -> None:
+    items, folder = Items.load(run), run / "checkpoints" / "alignment"
+    settings = dataclasses.replace(ASKED, chains=3, temperature=1.5, score=Score.legal)
+    recommender = make_recommender(items, folder, settings)
+    both = recommender.recommend(Mode.reasoning, [[1, 2], [5, 6, 7, 8]], 30)
+    [alone] = recommender.recommend(Mode.reasoning, [[5, 6, 7, 8]], 30)
+    assert alone.reasoning == both[1].reasoning
+    assert [item.item_id for item in alone.items] == [item.item_id for item in both[1].items]
+    # Legal tokens alone share all probability, whatever the chains: the whole catalogue has 1.
+    assert sum(np.exp([item.score for item in alone.items])) == pytest.approx(1.0, abs=1e-3)
+    [usual] = make_recommender(items, folder).recommend(Mode.reasoning, [[5, 6, 7, 8]], 30)
+    assert [item.score for item in usual.items] != [item.score for item in alone.items]
+
+
+def test_items_that_share_an_id_stand_together_and_a_prompt_may_be_another(run: Path, tmp_path: Path) -> None:
+    ids = [list(tokens) for tokens in ItemIds.load(run / "index.json").of_items]
+    ids[17] = ids[3]
+    index, template = tmp_path / "shared.json", tmp_path / "prompt.txt"
+    index.write_text(json.dumps({str(item): tokens for item, tokens in enumerate(ids)}))
+    template.write_text("<|im_start|>Had: {history:, } Next:")
+    items, folder = Items.load(run, index), run / "checkpoints" / "alignment"
+    settings = Settings(beams=29, history=3, chain_tokens=4, exclude_history=True)
+    recommender = make_recommender(items, folder, settings, modes=[Mode.direct], template=template)
+    [found] = recommender.recommend(Mode.direct, [[4, 5, 6, 7]], 26)
+    numbers = [int(item.item_id[1:]) for item in found.items]
+    assert sorted(numbers) == [item for item in range(30) if item not in (4, 5, 6, 7)]
+    assert abs(numbers.index(3) - numbers.index(17)) == 1
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    shown = ", ".join("".join(ids[item]) for item in (5, 6, 7))
+    prompt = tokenizer(f"<|im_start|>Had: {shown} Next:", add_special_tokens=False)["input_ids"]
+    exact = exact_scores(network, prompt, [tokenizer.convert_tokens_to_ids(tokens) for tokens in ids])
+    np.testing.assert_allclose([item.score for item in found.items], [exact[item] for item in numbers], atol=1e-4)
+    [one_of_them] = recommender.recommend(Mode.direct, [[3]], 29)
+    assert "B00017" in {item.item_id for item in one_of_them.items}  # though its id is item 3's
+    with pytest.raises(GreamError, match=r"2 items have the semantic id .*; name one by its id, e.g. B00003, B00017"):
+        items.find("".join(ids[3]))
 
 
 def test_what_the_model_cannot_do_is_refused(run: Path) -> None:

@@ -4,7 +4,8 @@
 
 8 users x 10 beams over the ids of the index, in a Qwen3 of random weights with 153,000 tokens. Set against it in the
 same run, both under transformers' own beam search: ``prefix_allowed_tokens_fn`` with a dictionary of prefixes, and a
-logits processor that looks up a hash of the prefix and builds a mask over the vocabulary. Lists are compared.
+logits processor that looks up a hash of the prefix and builds a mask over the vocabulary. Lists are compared. Last,
+lists behind a chain: from its keys and values, and from its tokens.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from gream.decoding.beam import TrieBeamSearch
+from gream.decoding.beam import BeamResult, TrieBeamSearch
 from gream.decoding.choices import Score
+from gream.decoding.language_model import Encoded, LanguageModel
 from gream.semantic_ids.published import disambiguate_index, read_index
 from gream.semantic_ids.trie import PrefixTrie
 from transformers import (
@@ -30,6 +32,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+CHAINS = (80, 256)  # tokens
 PROMPT_TOKENS = 140  # twenty items of four tokens, and the words around them
 
 
@@ -114,7 +117,7 @@ def seconds_of(work: Callable[[], object], repeats: int) -> float:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--index", type=Path, help="index.json of a catalogue; random ids by default")
     parser.add_argument("--vocabulary", type=int, default=153_000)
@@ -213,6 +216,28 @@ def main() -> None:
     for name in rivals:
         same = sum(one == other for one, other in zip(wanted, lists[name], strict=True))
         print(f"lists equal to those of {name}: {same} of {users}")
+
+    print("\nwhole lists behind chains, seconds: prompt and chain read again, and gone on from what writing has read")
+    lm = LanguageModel(model)
+    for chain in CHAINS:
+        random = np.random.default_rng(2)
+        texts = [[*prompt, *random.integers(0, vocabulary, size=chain).tolist()] for prompt in prompts]
+        with torch.inference_mode():
+            read = lm.encode([text[:-1] for text in texts], room=1 + depth)
+
+        def goes_on(read: Encoded = read, texts: list[list[int]] = texts) -> BeamResult:
+            with torch.inference_mode():
+                whole = read.take(torch.arange(users))  # the copy is what putting finished chains together costs
+                lm.extend(whole, [text[-1:] for text in texts])
+            return search.search(whole)
+
+        again, on = (
+            seconds_of(work, arguments.repeats) for work in (lambda texts=texts: search.search(texts), goes_on)
+        )
+        apart = np.abs(search.search(texts).scores - goes_on().scores).max()
+        print(
+            f"  chains of {chain:3} tokens   {again:.3f}   {on:.3f}   x {again / on:.1f}, scores apart by {apart:.0e}"
+        )
 
 
 if __name__ == "__main__":
