@@ -180,6 +180,8 @@ class SftConfig(Config):
         reasoning_min_history: Shortest history that a chain may argue from.
         chains: Who argues: the template teacher, or the language model that the stage ``chains`` asked.
         chain_targets: Targets that the stage ``chains`` asks about, drawn at random; 0 for all.
+        longest_row: Tokens of a row; the ``cutoff_len`` of the SFT recipe. Longer item texts are shortened to fit, so
+            that no row loses its question or its answer when it is cut there.
         longest_chain: Most semantic-id tokens, words and punctuation marks of a chain; longer ones are not taught.
         curriculum: See `CurriculumConfig`.
         reasoning_rows: Reasoning rows to aim at: every example is written as often, each time in other words, as comes
@@ -202,6 +204,7 @@ class SftConfig(Config):
     reasoning_rows: NonNegativeInt = 0
     chains: Literal["template", "model"] = "template"
     chain_targets: NonNegativeInt = 0
+    longest_row: PositiveInt = 2560
     longest_chain: PositiveInt = 400
     curriculum: CurriculumConfig = CurriculumConfig()
 

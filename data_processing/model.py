@@ -99,8 +99,9 @@ def _item_texts(items: Path, enriched: Path) -> Iterator[str]:
 
 def _texts(items: Path, enriched: Path, sft: Path) -> Iterator[str]:
     yield from _item_texts(items, enriched)
-    for name in ("alignment.jsonl", "reasoning.jsonl"):
-        for row in read_jsonl(sft / name):
+    # There is no data set of chains where no history gave reason to one.
+    for path in filter(Path.exists, (sft / "alignment.jsonl", sft / "reasoning.jsonl")):
+        for row in read_jsonl(path):
             for message in row["messages"]:
                 yield f"{message['role']}\n{TOKEN_PATTERN.sub('', message['content'])}"
 

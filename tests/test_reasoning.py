@@ -396,7 +396,9 @@ def test_what_a_filter_rejects_is_counted_and_not_taught(run: Path) -> None:
     after = statistics(run)
     assert after["reasoning"] == 0
     assert after["chains"]["rejected_by"]["too_long"] == after["chains"]["rejected"] == before["reasoning"]
-    assert not any("<think>" in json.dumps(row) for row in jsonl(run / "sft" / "reasoning.jsonl"))
+    # Rows without a chain would teach to answer without one.
+    assert not (run / "sft" / "reasoning.jsonl").exists()
+    assert "reasoning" not in json.loads((run / "sft" / "dataset_info.json").read_text())
 
 
 def test_every_example_is_written_as_often_as_comes_nearest(run: Path) -> None:

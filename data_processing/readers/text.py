@@ -69,7 +69,13 @@ def cut_text(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     boundary = text.rfind(" ", 0, limit + 1)
-    return text[:boundary] if boundary > 0 else text[:limit]
+    if boundary > 0:
+        return text[:boundary]
+    # Neither between a letter and its marks nor within an emoji of several parts.
+    end = limit
+    while end > 1 and (_CONTINUES.match(text, end) or text[end - 1] == "\u200d"):
+        end -= 1
+    return text[: end if end > 1 else limit]
 
 
 def review_text(summary: str, text: str) -> str:
@@ -188,6 +194,9 @@ def _category_path(category: Sequence[str], changes: Counter[Change]) -> list[st
     return path
 
 
+_CONTINUES = re.compile(
+    "[\u0300-\u036f\u0900-\u0903\u093a-\u094f\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u200c\u200d\ufe0e\ufe0f\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef]"
+)
 _MARKS = re.compile("[\u00ae\u2122\u00a9\u2120]|\\((?:R|TM|C)\\)")
 
 

@@ -21,7 +21,7 @@ from gream.texts import refuse_tokens
 
 from ..config import SftConfig
 from ..tables import Item, Sequences, rows_of
-from ..teacher.chains import Chain, Place
+from ..teacher.chains import TEMPLATE, Chain, Place
 from ..teacher.filters import Rejection, Titles, length_of, rejections
 from ..teacher.labels import labelled
 from ..teacher.template import argue, usual_successors
@@ -149,6 +149,7 @@ def reasoning_rows(
     rows = ReasonedRows(file)
     rejected_by: Counter[Rejection] = Counter()
     written = rejected = 0
+    written_by: Counter[str] = Counter()
     repeats, repeat = 1, 0
     while repeat < repeats:
         for number, row, position in rows_of(np.flatnonzero(supported), of_row[supported], positions[supported]):
@@ -181,6 +182,7 @@ def reasoning_rows(
                 longest=config.longest_chain,
             )
             written += 1
+            written_by["template" if chains is None or chains[place].teacher == TEMPLATE else "model"] += not found
             rejected += bool(found)
             rejected_by.update(found)
             if found:
@@ -201,6 +203,7 @@ def reasoning_rows(
         "chains": {
             "teacher": config.chains,
             "written": written,
+            "taught_by": {name: written_by[name] for name in ("model", "template")},
             "rejected": rejected,
             "rejected_by": {reason.name: rejected_by[reason] for reason in Rejection},
             **rows.measures(),

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 import numpy as np
+from gream.errors import GreamError
 from gream.files import Row, read_jsonl, write_json, write_jsonl, write_text
 from gream.semantic_ids.catalog import Catalog
+from gream.stage import Summary
 from gream.tasks import ITEM_TEXTS, USER_TEXTS, Material, render_record
 
 from ..config import RlConfig, SftConfig
@@ -22,6 +25,7 @@ from ..tables import Item, JsonlTable, read_items, read_training_sequences
 from ..teacher.chains import read_chains
 from .alignment import Records, draw_records
 from .curriculum import chained_stages, like_length_order, steps_shown, training_order
+from .length import check_fit, fitted_items
 from .reasoning import reasoning_rows
 from .reasoning_page import reasoning_page
 from .reserve import without_reserved
@@ -52,16 +56,28 @@ def build_sft(
     index: Path,
     chains: Path | None,
     out: Path,
-) -> None:
-    """Write the ``sft`` folder: rows, ``dataset_info.json`` and ``statistics.json``."""
+) -> Summary:
+    """Write the ``sft`` folder: rows, ``dataset_info.json`` and ``statistics.json``.
+
+    Where no target has a chain, the data set ``reasoning`` is left out: it would teach to answer without reasoning.
+
+    Raises:
+        GreamError: No item follows another one, or histories are too long for a row.
+    """
     folder = out / "sft"
     folder.mkdir(exist_ok=True)
     catalog = Catalog.load(index)
     catalogue = read_items(items)
     sequences = without_reserved(rl, seed, read_training_sequences(interactions))
     random_ = random.Random(seed)
+    if not len(sequences.targets(1)[0]):
+        raise GreamError(
+            f"{interactions}: no user has two training items, so that no row could ask for a next item; take users "
+            "with four interactions or more (interactions.core), or lower rl.reserved"
+        )
+    check_fit(config, max(map(len, catalog.ids)))
 
-    material = _material(catalog, catalogue, enriched, preferences)
+    material, shortened = _material(catalog, catalogue, enriched, preferences, config.longest_row)
     material.save(folder)
     records = Records(sequences)
     for number in range(config.passes):
@@ -92,8 +108,8 @@ def build_sft(
         )
         steps = steps_shown(curriculum, len(reasoned))
         order = training_order(curriculum, len(mixed), len(reasoned), seed)
-        parts = {"reasoning": order}
-        if curriculum.stages > 1:
+        parts = {"reasoning": order} if len(reasoned) else {}
+        if parts and curriculum.stages > 1:
             stages = chained_stages(order, curriculum.stages)
             parts |= {f"reasoning_{number}": stage for number, stage in enumerate(stages, start=1)}
 
@@ -117,15 +133,49 @@ def build_sft(
         "alignment": records.counts(),
         **reasoning,
         "alignment_rows_mixed_in": len(mixed),
+        "texts_shortened": shortened,
     }
     write_json(folder / "statistics.json", statistics)
     write_text(folder / "reasoning.html", reasoning_page(statistics, order, steps))
+    return _summary(config, len(records), statistics, catalogue)
 
 
-def _material(catalog: Catalog, catalogue: Sequence[Item], enriched: Path, preferences: Path) -> Material:
+def _summary(config: SftConfig, rows: int, statistics: Mapping[str, Any], catalogue: Sequence[Item]) -> Summary:
+    """What became of items and targets, and what to do where no chain was written."""
+    targets, without = statistics["reasoning_targets"], statistics["reasoning_unsupported"]
+    chains = statistics["reasoning"]
+    made = [f"{rows:,} alignment rows", f"{chains:,} chains", f"{without:,} of {targets:,} targets without a chain"]
+    if statistics["chains"]["rejected"]:
+        made.append(f"{statistics['chains']['rejected']:,} chains rejected")
+    made += [f"{count:,} {name}s shortened" for name, count in statistics["texts_shortened"].items()]
+    if chains:
+        return Summary(", ".join(made))
+    if not targets:
+        why = f"no training target has {config.reasoning_min_history} items before it; lower sft.reasoning_min_history"
+    elif config.chains == "template" and not any(item.category or item.brand for item in catalogue):
+        why = "the items have neither categories nor brands to argue with; add them, or take sft.chains=model"
+    elif without == targets:
+        why = "no history shares a category or brand with what follows; add categories, or take sft.chains=model"
+    else:
+        why = "all were rejected (see sft/reasoning.html)"
+    return Summary(
+        ", ".join(made),
+        (
+            f"no chain of reasoning for any of {targets:,} targets: {why}; the data set 'reasoning' is left out, and "
+            "SRPO, which rewards reasoned answers, has nothing to start from",
+        ),
+    )
+
+
+def _material(
+    catalog: Catalog, catalogue: Sequence[Item], enriched: Path, preferences: Path, longest_row: int
+) -> tuple[Material, dict[str, int]]:
+    """Texts by number, and how many of each name were shortened."""
     items = []
     for item, row in zip(catalogue, read_jsonl(enriched, fields={"description": str}), strict=True):
         # The teacher's description stands in for the item's own.
         texts = {name: getattr(item, name) for name in ITEM_TEXTS} | {"description": row["description"]}
         items.append(texts)
-    return Material(["".join(tokens) for tokens in catalog.ids], items, JsonlTable(preferences, "user", USER_TEXTS))
+    shortened = fitted_items(items, longest_row)
+    users = JsonlTable(preferences, "user", USER_TEXTS)
+    return Material(["".join(tokens) for tokens in catalog.ids], items, users), shortened
