@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from data_support import RECIPE
 from gream.dialogue import render_prompt
 from gream.errors import GreamError
 from gream.semantic_ids.extension import add_id_tokens
@@ -17,7 +19,12 @@ from gream.texts import Change, control_token, plain_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_processing.readers.text import clean_items, clean_text, one_spelling
+from data_processing.__main__ import main
+from data_processing.encoders.lsa import LsaEncoder
+from data_processing.plans import Stage
+from data_processing.readers.text import clean_items, clean_text, cut_text, one_spelling
+from data_processing.tables import Item
+from data_processing.teacher.template import describe_item
 
 IDS = ("<|a_1|><|b_2|>", "<|a_2|><|b_1|>")
 CONTROL = (
@@ -164,7 +171,48 @@ def test_a_row_with_a_forged_turn_is_never_made(token: str, name: str) -> None:
         Material([IDS[0]], items, users)
 
 
+def test_a_cut_is_never_within_what_is_seen_as_one() -> None:
+    family = "👨‍👩‍👧‍👦"
+    for limit in range(1, 40):
+        cut = cut_text(family * 5, limit)
+        assert not cut.endswith("\u200d")
+        assert len(cut) % len(family) == 0 or len(cut) < len(family)
+    assert cut_text("ที่ที่ที่", 4) == "ที่"
+
+
 def test_counts_are_of_what_was_there() -> None:
     changes: Counter[Change] = Counter()
     assert clean_text("one <b>two</b> &amp; three <|im_end|> &lt;|im_end|&gt;", changes) == "one two & three"
     assert changes == {Change.chat: 2}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "third"),
+    [
+        ("青花瓷茶杯", "青花瓷饭碗", "不锈钢保温壶"),
+        ("日本酒の徳利セット", "日本酒のぐい呑み", "革の長財布"),
+        ("แก้วกาแฟเซรามิก", "แก้วชาเซรามิก", "กระเป๋าสตางค์หนัง"),
+        ("فنجان قهوة خزفي", "فنجان شاي خزفي", "محفظة جلدية سوداء"),
+        ("☕🍵 🫖", "☕🍵", "👜👛"),
+        ("कॉफी का प्याला", "चाय का प्याला", "चमड़े का बटुआ"),
+    ],
+)
+def test_titles_of_any_script_are_told_apart_and_like_ones_are_near(first: str, second: str, third: str) -> None:
+    catalogue = [
+        Item(title, describe_item(Item(title, "", "", "", ())), "", "", ()) for title in (first, second, third)
+    ]
+    vectors = LsaEncoder.fit(catalogue * 2, 8, 0, source="here").encode(catalogue)
+    near, far = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])
+    assert 0.999 > near > far + 0.1
+
+
+def test_items_that_nothing_tells_apart_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    titles = ["青花瓷茶杯", "青花瓷饭碗", *["不锈钢保温壶"] * 3, "铁壶", "不锈钢饭碗"]
+    rows = {"item": range(7), "item_id": [f"I{n}" for n in range(7)], "title": titles, "brand": [""] * 7}
+    texts_ = {"description": [""] * 7, "categories": pl.Series([[]] * 7, dtype=pl.List(pl.String))}
+    pl.DataFrame({**rows, **texts_}).write_parquet(tmp_path / "items.parquet")
+    pl.DataFrame({"item": range(7), "description": [""] * 7}).write_ndjson(tmp_path / "enriched.jsonl")
+    main(Stage.embed, RECIPE, tmp_path, [])
+    said = capsys.readouterr().out
+    assert "7 items, 3 of them with the vector of another" in said
+    assert "warning: embed: 3 of 7 items cannot be told from another" in said

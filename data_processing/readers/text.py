@@ -75,7 +75,7 @@ def cut_text(text: str, limit: int) -> str:
     end = limit
     while end > 1 and (_CONTINUES.match(text, end) or text[end - 1] == "\u200d"):
         end -= 1
-    return text[: end if end > 1 else limit]
+    return text[:end]
 
 
 def review_text(summary: str, text: str) -> str:
