@@ -181,5 +181,5 @@ def test_stage_says_what_it_made_and_warns_also_when_up_to_date(tmp_path: Path) 
         return str(run_stage(tmp_path, "rows", config={}, inputs={}, outputs=["rows.jsonl"], code={}, build=build))
 
     first, again = run(), run()
-    assert re.fullmatch(r"warning: rows: no row; take more items\nrows: \d+\.\d s, 0 rows -> rows\.jsonl", first)
-    assert again == "warning: rows: no row; take more items\nrows: up to date, 0 rows -> rows.jsonl"
+    assert re.fullmatch(r"rows: \d+\.\d s, 0 rows -> rows\.jsonl\nwarning: rows: no row; take more items", first)
+    assert again == "rows: up to date, 0 rows -> rows.jsonl\nwarning: rows: no row; take more items"

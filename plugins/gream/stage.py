@@ -58,7 +58,7 @@ class StageResult:
         took = f"{self.seconds:.1f} s" if self.ran else "up to date"
         made, warnings = ("", ()) if self.summary is None else (f", {self.summary.made}", self.summary.warnings)
         lines = [f"warning: {self.name}: {warning}" for warning in warnings]
-        return "\n".join([*lines, f"{self.name}: {took}{made} -> {', '.join(self.outputs)}"])
+        return "\n".join([f"{self.name}: {took}{made} -> {', '.join(self.outputs)}", *lines])
 
 
 def run_stage(
