@@ -42,9 +42,7 @@ def build_semantic_ids(
     Raises:
         GreamError: More clusters than items, more items than ids, or ``previous`` does not fit.
     """
-    from safetensors.numpy import load_file
-
-    vectors = load_file(str(embeddings))["embeddings"]
+    vectors = _read_vectors(embeddings, len(read_item_ids(items)))
     if previous is None:
         sizes = (config.codebook_size,) * config.levels
         codebook, raw = fit_residual_kmeans(
@@ -82,6 +80,31 @@ def build_semantic_ids(
     )
     write_json(out / "quality.json", report)
     write_text(out / "quality.html", quality_page(report))
+
+
+def _read_vectors(path: Path, items: int) -> Floats:
+    """The vectors of a run's items, float32 ``[items, d]``, which may have been made elsewhere.
+
+    Raises:
+        GreamError: The file holds none under "embeddings", or not one of numbers for each item.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    remedy = f"write one vector per row of items.parquet, in its order, under 'embeddings': float32 [{items}, d]"
+    try:
+        vectors = load_file(str(path))["embeddings"]
+    except KeyError:
+        raise GreamError(f"{path}: has no tensor 'embeddings'; {remedy}") from None
+    except (OSError, SafetensorError) as error:
+        raise GreamError(f"{path}: cannot be read as safetensors ({str(error)[:200]}); {remedy}") from None
+    if vectors.ndim != 2 or not vectors.shape[1]:
+        raise GreamError(f"{path}: holds a tensor of shape {list(vectors.shape)}; {remedy}")
+    if len(vectors) != items:
+        raise GreamError(f"{path}: holds {len(vectors):,} embeddings, but there are {items:,} items; {remedy}")
+    if not np.issubdtype(vectors.dtype, np.number):
+        raise GreamError(f"{path}: holds values of type {vectors.dtype}; {remedy}")
+    return vectors.astype(np.float32, copy=False)
 
 
 def _grow(

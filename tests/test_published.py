@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from data_support import call, command
@@ -14,13 +15,15 @@ from gream.errors import GreamError
 from gream.semantic_ids.published import read_index
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
-from data_processing.config import RlConfig
+from data_processing.config import RlConfig, SemanticIdsConfig
 from data_processing.export import export, respell
 from data_processing.import_published import import_published
 from data_processing.interactions import InteractionsConfig
 from data_processing.readers.published import read_published_items, read_published_sequences
 from data_processing.rows.rl import build_rl
+from data_processing.semantic_ids import build_semantic_ids
 from data_processing.tables import read_sequences
 
 ITEMS: dict[str, Any] = {
@@ -307,3 +310,63 @@ def test_published_ids_are_measured_by_a_command(tmp_path: Path) -> None:
     done = call(command("quality", run, "--index", str(tmp_path / "their.index.json")))
     assert done.returncode == 2
     assert "has 3 items, but" in done.stderr
+
+
+def test_validation_prompts_have_the_shortest_history_too(tmp_path: Path) -> None:
+    """Of users with three to nine items, those who have the fewest before the validation item are not asked."""
+    users = {str(user): list(range(3 + user % 7)) for user in range(70)}
+    items = {str(item): {"title": f"Item {item}"} for item in range(9)}
+    build(put(tmp_path / "s.inter.json", users), put(tmp_path / "s.item.json", items), tmp_path, min_users=1)
+    index = put(tmp_path / "index.json", {str(item): [f"<|a_{item + 1}|>"] for item in range(9)})
+    build_rl(RlConfig(min_history=5), 20, 42, tmp_path / "interactions.parquet", index, tmp_path)
+    asked = pl.read_parquet(tmp_path / "rl" / "val.parquet")["extra_info"].struct.field("user").to_list()
+    assert sorted(asked) == [user for user in range(70) if 3 + user % 7 - 2 >= 5]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (
+            {"embeddings": np.zeros((2, 4), np.float32)},
+            "holds 2 embeddings, but there are 3 items; write one vector per",
+        ),
+        ({"embeddings": np.zeros((4, 4), np.float32)}, "holds 4 embeddings, but there are 3 items"),
+        ({"embeddings": np.zeros(3, np.float32)}, r"holds a tensor of shape \[3\]"),
+        ({"vectors": np.zeros((3, 4), np.float32)}, "has no tensor 'embeddings'"),
+        (None, "cannot be read as safetensors"),
+    ],
+)
+def test_embeddings_made_elsewhere_must_fit_the_items(
+    tmp_path: Path, tensors: dict[str, np.ndarray] | None, message: str
+) -> None:
+    build(put(tmp_path / "s.inter.json", {"0": [0, 1, 2]}), put(tmp_path / "s.item.json", ITEMS), tmp_path, min_users=1)
+    path = tmp_path / "embeddings.safetensors"
+    path.write_bytes(b"no tensors") if tensors is None else save_file(tensors, path)
+    with pytest.raises(GreamError, match=rf"embeddings\.safetensors: {message}") as caught:
+        build_semantic_ids(
+            SemanticIdsConfig(levels=2, codebook_size=2),
+            0,
+            path,
+            tmp_path / "items.parquet",
+            tmp_path / "interactions.parquet",
+            None,
+            tmp_path,
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_words_and_lists_of_published_items(tmp_path: Path) -> None:
+    """What other programs make of texts and numbers, on the way through a data frame."""
+    items = {
+        "0": {"asin": 7.0, "title": float("nan"), "textual_id": "short", "categories": "['All', 'One']"},
+        "1": {"asin": "nan", "title": 1984, "description": None, "brand": "N/A"},
+        "2": {"title": "\ud800 Tea", "categories": float("nan"), "description": [1, float("nan"), "x"]},
+    }
+    inter = put(tmp_path / "s.inter.json", "\ufeff" + json.dumps({"a": ["0", 1.0, "2.0"], "b\ud800": [2, 1, 0]}))
+    build(inter, put(tmp_path / "s.item.json", items), tmp_path, min_users=1)
+    assert read_sequences(tmp_path / "interactions.parquet") == {0: [0, 1, 2], 1: [2, 1, 0]}
+    assert pl.read_parquet(tmp_path / "items.parquet").rows() == [
+        (0, "7", "short", "", "", ["All", "One"]),
+        (1, "1", "1984", "", "", []),
+        (2, "2", "? Tea", "1 x", "", []),
+    ]

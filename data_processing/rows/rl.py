@@ -56,7 +56,9 @@ def build_rl(config: RlConfig, history: int, seed: int, interactions: Path, inde
         )
     order = np.arange(len(rows))
     random_.shuffle(order)  # type: ignore[arg-type] # an array is as good as a list here
-    users = sorted(random_.sample(sequences.users.tolist(), min(config.validation_users, len(sequences))))
+    # A validation prompt holds everything before the last two items: as many are needed as in training.
+    long_enough = sequences.users[sequences.lengths - 2 >= config.min_history].tolist()
+    users = sorted(random_.sample(long_enough, min(config.validation_users, len(long_enough))))
     asked = np.searchsorted(sequences.users, users)
 
     (out / "rl").mkdir(exist_ok=True)
