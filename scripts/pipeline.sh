@@ -59,11 +59,17 @@ srpo() { # RECIPE [KEY=VALUE ...]
         "trainer.validation_data_dir={out}/checkpoints/srpo/validation" "${@:2}"
 }
 
-evaluate_both_modes() { # STEPS [OPTION of 'reasoning' ...], before and after SRPO
-    local checkpoints=("$run/checkpoints/reasoning" "$run/checkpoints/srpo/global_step_$1/actor/huggingface")
+evaluate_both_modes() { # [OPTION of 'reasoning' ...], before and after SRPO
+    local checkpoints=("$run/checkpoints/reasoning")
+    # Planned only, there may be no checkpoint yet.
+    if [ -z "$dry_run" ] || [ -d "$run/checkpoints/srpo" ]; then
+        checkpoints+=("$(python -m gream checkpoint "$run/checkpoints/srpo")")
+    else
+        checkpoints+=("$run/checkpoints/srpo/global_step_N/actor/huggingface")
+    fi
     on_all_gpus eval direct --checkpoint "${checkpoints[0]}" --name direct-sft
     on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-srpo
-    on_all_gpus eval reasoning --checkpoint "${checkpoints[0]}" --name reasoning-sft "${@:2}"
-    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-srpo "${@:2}"
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[0]}" --name reasoning-sft "$@"
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-srpo "$@"
     evaluate rewards
 }

@@ -9,6 +9,8 @@
 #   --name NAME      run folder runs/NAME for them
 #   --overwrite      replace what another configuration made
 #
+# GREAM_RUNS names another folder than runs/ for run folders.
+#
 # example: bash scripts/quickstart.sh --reviews Gift_Cards_5.json.gz --meta meta_Gift_Cards.json.gz --name gifts
 set -euo pipefail
 show_help() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"; exit; } # the lines above
@@ -70,7 +72,7 @@ srpo quickstart
 
 title "Evaluation: direct and reasoning, beside three baselines on the same split"
 evaluate baselines
-evaluate_both_modes 22
+evaluate_both_modes
 
 title "Results"
 evaluate report

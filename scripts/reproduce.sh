@@ -159,7 +159,7 @@ srpo "${recipes[2]}" "${rl_settings[@]}"
 title "Evaluation: direct and reasoning, beside four baselines on the same split"
 evaluate baselines
 evaluate sasrec "${sasrec[@]}"
-evaluate_both_modes "$steps" "${reasoning[@]}"
+evaluate_both_modes "${reasoning[@]}"
 
 title "Results"
 evaluate report

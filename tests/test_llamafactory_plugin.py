@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -209,14 +210,38 @@ def test_killed_training_resumes_to_the_same_weights(run: Path, tmp_path: Path) 
     done = call(stage(undisturbed))
     assert done.returncode == 0, done.stderr[-3000:]
 
-    killed = tmp_path / "killed"
-    assert kill_when(stage(killed), killed / ".partial" / "s" / "trained" / "checkpoint-4" / "trainer_state.json")
-    assert not (killed / "trained").exists()
-    done = call(stage(killed))
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "Resuming training from" in (killed / "logs" / "s.log").read_text()
-    weights = "trained/model.safetensors"
-    assert sha256_of(killed / weights) == sha256_of(undisturbed / weights)
+    # After the first checkpoint; and after the last, when nothing is left but to save.
+    for step in (4, 12):
+        killed = tmp_path / f"killed-{step}"
+        partial = killed / ".partial" / "s" / "trained"
+        assert kill_when(stage(killed), partial / f"checkpoint-{step}" / "trainer_state.json")
+        assert not (killed / "trained").exists()
+        done = call(stage(killed))
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert ("training is over" in done.stdout) == (step == 12)
+        assert "Resuming training from" in (killed / "logs" / "s.log").read_text()
+        weights = "trained/model.safetensors"
+        assert sha256_of(killed / weights) == sha256_of(undisturbed / weights)
+        assert json.loads((killed / "trained" / "trainer_state.json").read_text())["global_step"] == 12
+
+
+@pytest.mark.e2e
+def test_training_is_not_resumed_on_other_data(run: Path, tmp_path: Path) -> None:
+    """The plain form run again: on the same data it saves again, the same; on other data it is refused in one line."""
+    data, output = shutil.copytree(run / "sft", tmp_path / "sft"), tmp_path / "trained"
+    settings = [f"dataset_dir={data}", "max_steps=2", "save_steps=2", "per_device_train_batch_size=4"]
+    command = train("llamafactory-gream", run, output, *settings)
+    assert call(command).returncode == 0
+    weights = sha256_of(output / "model.safetensors")
+    again = call(command)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert sha256_of(output / "model.safetensors") == weights
+    rows = (data / "alignment.jsonl").read_text().splitlines(keepends=True)
+    (data / "alignment.jsonl").write_text("".join(rows[:-1]))
+    refused = call(command)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith(f"error: {output}/checkpoint-2: trained on other data")
+    assert sha256_of(output / "model.safetensors") == weights
 
 
 def test_every_recipe_is_understood_by_llamafactory() -> None:

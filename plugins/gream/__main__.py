@@ -53,6 +53,16 @@ def recipes(
     make_console().print(table)
 
 
+@app.command()
+def checkpoint(
+    folder: Annotated[Path, typer.Argument(help="SRPO's checkpoints, e.g. runs/quickstart/checkpoints/srpo.")],
+) -> None:
+    """Print where the model of SRPO's last checkpoint lies."""
+    from gream.checkpoints import last_model
+
+    print(last_model(folder))
+
+
 @app.command(context_settings={"ignore_unknown_options": True})
 def stage(
     name: Annotated[str, typer.Argument(help="Name of the stage.")],

@@ -51,6 +51,7 @@ COMMANDS = {
         "gream_data.preflight.__main__", "Check that a reproduction can run; estimate its time.", _LOOK, alone=True
     ),
     "recipes": Command("gream.__main__", "List the recipes that come along, or copy them into a folder.", _LOOK),
+    "checkpoint": Command("gream.__main__", "Print where the model of SRPO's last checkpoint lies.", _LOOK),
     "doctor": Command("gream.__main__", "Show what is installed, and the remedy for what is missing.", _LOOK),
 }
 

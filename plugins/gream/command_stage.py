@@ -69,7 +69,12 @@ def run_command_stage(
         _drop_half_checkpoints(out)
         log = run / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        _run_logged([argument.replace("{out}", str(out)) for argument in command], name, log)
+        arguments = [argument.replace("{out}", str(out)) for argument in command]
+        if _training_is_over(out):
+            # LLaMA-Factory would take one step more; the plugin's launcher saves alone.
+            arguments = [_gream_launcher(argument) for argument in arguments]
+            print("training is over: only the saving is left", flush=True)
+        _run_logged(arguments, name, log)
 
     return run_stage(
         run,
@@ -127,6 +132,17 @@ def _drop_half_checkpoints(out: Path) -> None:
         except (OSError, ValueError):
             print(f"removed half-written {checkpoint.name}", flush=True)
             shutil.rmtree(checkpoint)
+
+
+def _training_is_over(out: Path) -> bool:
+    """Whether the last transformers checkpoint below ``out`` is that of the last step."""
+    states = [json.loads(path.read_text(encoding="utf-8")) for path in out.rglob("checkpoint-*/trainer_state.json")]
+    return any(state["global_step"] >= state["max_steps"] > 0 for state in states)
+
+
+def _gream_launcher(argument: str) -> str:
+    path = Path(argument)
+    return str(path.with_name("llamafactory-gream")) if path.name == "llamafactory-cli" else argument
 
 
 def _run_logged(command: list[str], name: str, log: Path) -> None:

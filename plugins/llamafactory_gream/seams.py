@@ -21,6 +21,8 @@ PROGRAM_SEAMS = (
     # The launcher starts torchrun on its own file; the plugin's worker takes that file's place.
     Seam("llamafactory.launcher", "launch", reads=("__file__",)),
     Seam("llamafactory.train.tuner", "run_exp", parameters=("callbacks",)),
+    # A training that is over trains nothing.
+    Seam("transformers", "Trainer._run_epoch"),
 )
 
 

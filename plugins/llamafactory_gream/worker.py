@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from gream.errors import exit_with_error_line
+
 from llamafactory_gream.registration import register
 
 
@@ -16,8 +18,11 @@ def with_callbacks(run_exp: Callable[..., None]) -> Callable[[], None]:
         run_exp: ``llamafactory.train.tuner.run_exp``.
     """
     from llamafactory_gream.order_log import OrderLog
+    from llamafactory_gream.resume import DataGuard, stop_where_over
 
-    callbacks: list[Any] = [OrderLog()]
+    stop_where_over()
+    # Refused data must not have touched the log of what was trained on.
+    callbacks: list[Any] = [DataGuard(), OrderLog()]
     return partial(run_exp, callbacks=callbacks)
 
 
@@ -25,4 +30,4 @@ if __name__ == "__main__":
     register()
     from llamafactory.train.tuner import run_exp
 
-    with_callbacks(run_exp)()
+    exit_with_error_line(with_callbacks(run_exp))

@@ -7,8 +7,38 @@ from pathlib import Path
 from typing import Any
 
 from gream.errors import GreamError
+from gream.files import read_json
+from gream.hashing import sha256_of
 
 from verl_srpo.reward import ResidualReward
+
+# In every checkpoint: the training files and their hashes.
+DATA = "gream_data.json"
+
+
+def hashes_of_files(files: Sequence[Path]) -> list[str]:
+    """SHA-256 of each training file, in their order."""
+    return [sha256_of(file) for file in files]
+
+
+def check_same_data(checkpoint: Path, files: Sequence[Path]) -> None:
+    """Refuse to go on from a checkpoint that was trained on other rows: verl counts on in files it does not compare.
+
+    Args:
+        checkpoint: ``global_step_N``.
+        files: Training files now.
+
+    Raises:
+        GreamError: They are others.
+    """
+    path = checkpoint / DATA
+    if not path.exists():
+        print(f"{path}: not there: on which data the checkpoint was trained is not known", flush=True)
+    elif read_json(path, remedy="remove the checkpoint") != hashes_of_files(files):
+        raise GreamError(
+            f"{checkpoint}: trained on other data than data.train_files names now; choose another "
+            "trainer.default_local_dir, or remove this one to begin anew"
+        )
 
 
 def ground_truth_of(row: Mapping[str, Any], *, source: str) -> str:

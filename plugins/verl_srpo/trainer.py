@@ -22,7 +22,7 @@ import numpy as np
 import transfer_queue as tq
 from gream.engine.contract import read_contract
 from gream.errors import GreamError
-from gream.files import Row, write_jsonl
+from gream.files import Row, write_json, write_jsonl
 from gream.semantic_ids.catalog import Catalog
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
@@ -32,7 +32,7 @@ from verl.utils import tensordict_utils
 
 from verl_srpo.advantage import exact_hits, group_advantage
 from verl_srpo.batches import check_batch_sizes
-from verl_srpo.dataset import check_ground_truths
+from verl_srpo.dataset import DATA, check_ground_truths, check_same_data, hashes_of_files
 from verl_srpo.dispatch import NumberedDispatch
 from verl_srpo.groups import read_selection
 from verl_srpo.liveness import Liveness
@@ -144,8 +144,11 @@ class SrpoTrainer(PPOTrainerSync):
     def _save_checkpoint(self) -> None:
         checkpoints = Path(self.config.trainer.default_local_dir)
         # Before the rest, which ends with the note that this checkpoint is complete.
+        folder = checkpoints / f"global_step_{self.global_steps}"
         if self._selection is not None:
-            tq.save_checkpoint(checkpoints / f"global_step_{self.global_steps}" / _SURPLUS)
+            tq.save_checkpoint(folder / _SURPLUS)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / DATA, hashes_of_files(_paths(self.config.data.train_files)))
         super()._save_checkpoint()
         for surplus in checkpoints.glob(f"global_step_*/{_SURPLUS}"):
             # verl takes only the weights of old checkpoints away.
@@ -159,6 +162,8 @@ class SrpoTrainer(PPOTrainerSync):
             folder = Path(trainer.resume_from_path)
         else:
             folder = Path(trainer.default_local_dir, f"global_step_{self.global_steps}")
+        if self.global_steps:
+            check_same_data(folder, _paths(self.config.data.train_files))
         if self.global_steps and self._selection is not None and (folder / _SURPLUS).exists():
             tq.load_checkpoint(folder / _SURPLUS)
             drop_rollouts_without_group()
