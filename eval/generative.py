@@ -13,6 +13,7 @@ from gream.decoding.choices import ServerEngine
 from gream.decoding.server_client import ServerSettings
 from gream.engine.engine import Answer, Engine
 from gream.engine.model import Model
+from gream.engine.settings import Combine
 from gream.errors import GreamError
 from gream.files import write_atomically
 from gream.processes import Processes
@@ -119,6 +120,8 @@ def predict_in_chunks(engine: Engine, cases: Cases, step: int, parts: Path, proc
         parts: Folder of finished chunks.
         processes: Who shares the work.
     """
+    asked = engine.settings
+    length = asked.chains if asked.combine == Combine.answers else min(asked.k, len(engine.ids))
     chunks = processes.share(_chunks(cases, step, parts))
     queries = engine.queries(cases.histories, cases.users.tolist())
     sizes = [min(step, len(queries) - start) for start, _ in chunks]
@@ -135,16 +138,19 @@ def predict_in_chunks(engine: Engine, cases: Cases, step: int, parts: Path, proc
             some = Cases(cases.users[rows], cases.targets[rows], cases.histories[rows])
             prompt_tokens = [len(query.prompt) for query in queries[rows]]
             with write_atomically(path) as temporary:
-                _table(some, answers, prompt_tokens, seconds).write_parquet(temporary)
+                _table(some, answers, length, prompt_tokens, seconds).write_parquet(temporary)
 
 
-def _table(cases: Cases, answers: Sequence[Answer], prompt_tokens: Sequence[int], seconds: float) -> pl.DataFrame:
-    """Predictions, and beside them the columns of ``_COSTS``."""
+def _table(
+    cases: Cases, answers: Sequence[Answer], length: int, prompt_tokens: Sequence[int], seconds: float
+) -> pl.DataFrame:
+    """Predictions, lists of ``length`` items, and beside them the columns of ``_COSTS``."""
+    lists = [_filled(answer, history, length) for answer, history in zip(answers, cases.histories, strict=True)]
     return predictions_table(
         cases.users,
         cases.targets,
-        np.array([answer.items for answer in answers]),
-        np.array([answer.scores for answer in answers]),
+        np.array([items for items, _ in lists]),
+        np.array([scores for _, scores in lists]),
         [None if answer.chain is None else answer.chain.text for answer in answers],
         [None if answer.chain is None else not answer.chain.complete for answer in answers],
     ).with_columns(
@@ -154,6 +160,13 @@ def _table(cases: Cases, answers: Sequence[Answer], prompt_tokens: Sequence[int]
         malformed_chains=pl.Series([sum(not chain.complete for chain in answer.chains) for answer in answers]),
         seconds=pl.lit(seconds),
     )
+
+
+def _filled(answer: Answer, history: Sequence[int], length: int) -> tuple[list[int], list[float]]:
+    """A list of ``length``: where what the user already has leaves fewer, that comes last, at minus infinity."""
+    missing = [item for item in dict.fromkeys(reversed(history)) if item not in answer.items]
+    missing = missing[: length - len(answer.items)]
+    return answer.items + missing, answer.scores + [-np.inf] * len(missing)
 
 
 def _chunks(cases: Cases, step: int, parts: Path) -> list[tuple[int, Path]]:

@@ -19,7 +19,6 @@ from gream.errors import GreamError
 from gream.processes import join_processes
 from gream.provenance import code_of
 from gream.semantic_ids.catalog import Catalog
-from gream.semantic_ids.item_ids import ItemIds
 from gream.stage import StageResult, run_stage
 from safetensors.numpy import load_file
 
@@ -331,7 +330,6 @@ def evaluate_model(
 
     def build(out: Path) -> None:
         table, cases = read()
-        _check_exclusion(settings, cases.histories, ids_path)
         (out / "parts").mkdir(exist_ok=True)
         processes.from_leader(str(out))
         engine = predict(cases, out)
@@ -401,16 +399,6 @@ def evaluate_model(
     if not done.ran:
         processes.from_leader(None)
     return done
-
-
-def _check_exclusion(settings: Settings, histories: Sequence[Sequence[int]], index: Path) -> None:
-    """Refuse to leave out histories that leave less than a list."""
-    ids, longest = len(ItemIds.load(index).ids), max(map(len, histories))
-    if settings.exclude_history and ids - longest < settings.list_length:
-        raise GreamError(
-            f"--exclude-history: a history of {longest} items leaves fewer than the {settings.list_length} of a list, "
-            f"as the catalogue has {ids}; ask without it"
-        )
 
 
 def _pass_at(answers: npt.NDArray[np.int64], cases: Cases, seed: int) -> dict[str, Interval]:

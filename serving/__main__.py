@@ -15,9 +15,7 @@ from gream.options import (
     BeamsOption,
     ChainsOption,
     ChainTokensOption,
-    CheckpointOption,
     DeviceOption,
-    ExcludeOption,
     FormOption,
     HistoryOption,
     IndexOption,
@@ -36,10 +34,25 @@ class Recommending:
     """A model that recommends in both modes for whoever asks."""
 
     run: RunOption
-    checkpoint: CheckpointOption
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Model folder in Hugging Face format; by default the run's last: of SRPO, else of SFT."),
+    ] = None
     beams: BeamsOption = 20
     score: ScoreOption = Score.vocabulary
-    exclude_history: ExcludeOption = False
+    exclude_history: Annotated[
+        bool | None,
+        typer.Option(
+            help="Leave out of a list whatever the user already has; by default where hardly anybody in the raw data "
+            "takes an item twice."
+        ),
+    ] = None
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Part of the catalogue that lists keep to: category=NAME, brand=NAME, or a file of items; repeat."
+        ),
+    ] = None
     chain_tokens: ChainTokensOption = 512
     temperature: TemperatureOption = 0.0
     chains: ChainsOption = 1
@@ -52,7 +65,14 @@ class Recommending:
 
     @property
     def settings(self) -> Settings:
-        """How the model is asked."""
+        """How the model is asked.
+
+        Raises:
+            GreamError: The run's statistics cannot be read, or a setting is impossible.
+        """
+        from .users import nothing_twice
+
+        exclude = nothing_twice(self.run) if self.exclude_history is None else self.exclude_history
         return Settings(
             beams=self.beams,
             score=self.score,
@@ -61,7 +81,7 @@ class Recommending:
             temperature=self.temperature,
             chains=self.chains,
             form=self.form,
-            exclude_history=self.exclude_history,
+            exclude_history=exclude,
         )
 
 
@@ -72,6 +92,9 @@ def recommend(
     item: Annotated[
         list[str] | None, typer.Option(help="An item of the history, oldest first: id, title or semantic id; repeat.")
     ] = None,
+    user: Annotated[
+        list[str] | None, typer.Option(help="A user of the run, by the id in the data, instead of --item; repeat.")
+    ] = None,
     users: Annotated[
         Path | None, typer.Option(help='JSON lines {"user": NAME, "history": [ITEM, ...]}, instead of --item.')
     ] = None,
@@ -79,17 +102,21 @@ def recommend(
     k: Annotated[int, typer.Option("-k", min=1, help="Items per list.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per user instead of tables.")] = False,
 ) -> None:
-    """Rank items for a history, or for a file of users."""
+    """Rank items for a user of the run, for a history, or for a file of users."""
+    from gream.engine.checkpoint import last_checkpoint
+
     from .recommend_command import recommend_command
 
     recommend_command(
         model.run,
-        model.checkpoint,
+        model.checkpoint or last_checkpoint(model.run),
         model.settings,
         mode,
-        item or [],
-        users,
         k,
+        entries=item or [],
+        users=user or [],
+        file=users,
+        only=model.only or [],
         device=model.device,
         batch_size=model.batch_size,
         as_json=as_json,
@@ -107,17 +134,20 @@ def serve(
     waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; further ones get status 503.")] = 64,
 ) -> None:
     """Serve recommendations over HTTP, with a page to try them on."""
+    from gream.engine.checkpoint import last_checkpoint
+
     from .serve_command import serve_command
 
     serve_command(
         model.run,
-        model.checkpoint,
+        model.checkpoint or last_checkpoint(model.run),
         model.settings,
         host,
         port,
         waiting,
         device=model.device,
         batch_size=model.batch_size,
+        only=model.only or [],
         index=model.index,
         template=model.prompt,
     )

@@ -15,8 +15,8 @@ from gream.errors import GreamError
 
 from .recommend import Recommendation
 
-# Lists for some histories in one mode, at most so many items each.
-Recommend = Callable[[Mode, Sequence[Sequence[int]], int], list[Recommendation]]
+# Lists for some histories in one mode, at most so many items each, with or without what the histories hold.
+Recommend = Callable[[Mode, Sequence[Sequence[int]], int, bool], list[Recommendation]]
 
 # Share of the latest batch in the running mean of seconds per request.
 _RECENT = 0.2
@@ -39,11 +39,12 @@ class _Request:
     mode: Mode
     history: Sequence[int]
     k: int
+    exclude_history: bool
     answer: asyncio.Future[Recommendation]
 
 
 class Dispatcher:
-    """Hands requests to a model, oldest first, several of one mode at a time; ``async with`` runs and stops it."""
+    """Hands requests to a model, oldest first, several of one kind at a time; ``async with`` runs and stops it."""
 
     def __init__(self, recommend: Recommend, *, batch_size: int, limit: int) -> None:
         """Take the model.
@@ -77,8 +78,8 @@ class Dispatcher:
             request.answer.cancel()
         self._thread.shutdown()
 
-    async def ask(self, mode: Mode, history: Sequence[int], k: int) -> Recommendation:
-        """A list of ``k`` items for ``history``.
+    async def ask(self, mode: Mode, history: Sequence[int], k: int, *, exclude_history: bool = False) -> Recommendation:
+        """A list of ``k`` items for ``history``; a caller who no longer waits gives the place back.
 
         Raises:
             BusyError: Too many requests wait.
@@ -87,9 +88,14 @@ class Dispatcher:
         if len(self._waiting) >= self.limit:
             raise BusyError(max(1, math.ceil(self._seconds * len(self._waiting))))
         answer: asyncio.Future[Recommendation] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(mode, history, k, answer))
+        request = _Request(mode, history, k, exclude_history, answer)
+        self._waiting.append(request)
         self._arrived.set()
-        return await answer
+        try:
+            return await answer
+        finally:
+            if answer.cancelled() and request in self._waiting:
+                self._waiting.remove(request)
 
     async def _work(self) -> None:
         while True:
@@ -101,19 +107,23 @@ class Dispatcher:
                 self._arrived.clear()
 
     def _next_batch(self) -> list[_Request]:
-        """The oldest request, and those of its mode that wait behind it, as far as the batch holds them."""
+        """The oldest request, and those like it that wait behind it, as far as the batch holds them."""
         batch: list[_Request] = []
         for request in tuple(self._waiting):
-            if len(batch) < self._batch_size and request.mode == (batch[0] if batch else request).mode:
+            first = batch[0] if batch else request
+            alike = (request.mode, request.exclude_history) == (first.mode, first.exclude_history)
+            if len(batch) < self._batch_size and alike:
                 batch.append(request)
                 self._waiting.remove(request)
         return batch
 
     async def _run(self, batch: Sequence[_Request]) -> None:
         began = time.monotonic()
-        mode, histories, k = batch[0].mode, [request.history for request in batch], max(part.k for part in batch)
+        first, histories, k = batch[0], [request.history for request in batch], max(part.k for part in batch)
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self._thread, self._recommend, mode, histories, k)
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._recommend, first.mode, histories, k, first.exclude_history
+            )
         except GreamError as error:
             if len(batch) > 1:  # one prompt that is too long must not take down those it was batched with
                 for request in batch:

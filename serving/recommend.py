@@ -111,6 +111,7 @@ class Recommender:
         batch_size: int,
         modes: Sequence[Mode] = tuple(Mode),
         template: Path | None = None,
+        only: frozenset[int] | None = None,
     ) -> None:
         """Load the model.
 
@@ -122,6 +123,7 @@ class Recommender:
             batch_size: Histories decoded together.
             modes: Those whose settings are checked now, and not when the first history comes.
             template: Text file with the prompt of a model trained elsewhere.
+            only: Items that lists may name; None for all.
 
         Raises:
             GreamError: The folder is no checkpoint, its tokenizer lacks a token of the catalogue, or a setting is
@@ -133,33 +135,37 @@ class Recommender:
         checkpoint_files(checkpoint)
         self.items = items
         self.beams = settings.beams
-        self.longest_list = min(settings.beams, len(items))
+        self.longest_list = min(settings.beams, len(items if only is None else only))
         self._settings = replace(settings, k=self.longest_list)
         for mode in modes:
             settle(self._settings_of(mode), checkpoint, own_prompt=template is None)
         self._model = LocalModel.load(checkpoint, resolve_device(device), batch_size)
-        self._checkpoint, self._template = checkpoint, template
-        self._engines: dict[Mode, Engine] = {}
+        self._checkpoint, self._template, self._only = checkpoint, template, only
+        self._engines: dict[tuple[Mode, bool], Engine] = {}
         for mode in modes:
-            self._engine(mode)
+            self._engine(mode, settings.exclude_history)
 
     def _settings_of(self, mode: Mode) -> Settings:
         return self._settings if mode is Mode.reasoning else self._settings.direct
 
-    def _engine(self, mode: Mode) -> Engine:
-        if mode not in self._engines:
-            self._engines[mode] = Engine.open(
-                self._model, self._checkpoint, self.items.index, self._settings_of(mode), self._template
+    def _engine(self, mode: Mode, exclude_history: bool) -> Engine:
+        if (mode, exclude_history) not in self._engines:
+            settings = replace(self._settings_of(mode), exclude_history=exclude_history)
+            self._engines[mode, exclude_history] = Engine.open(
+                self._model, self._checkpoint, self.items.index, settings, self._template, self._only
             )
-        return self._engines[mode]
+        return self._engines[mode, exclude_history]
 
-    def recommend(self, mode: Mode, histories: Sequence[Sequence[int]], k: int) -> list[Recommendation]:
+    def recommend(
+        self, mode: Mode, histories: Sequence[Sequence[int]], k: int, exclude_history: bool | None = None
+    ) -> list[Recommendation]:
         """Lists for some histories, decoded together.
 
         Args:
             mode: Ask at once, or after a chain.
             histories: Item numbers, oldest first; none empty.
             k: Items per list, at most `longest_list`; fewer where the catalogue, less what is excluded, has fewer.
+            exclude_history: Whether lists leave out what the histories hold; None for what the settings say.
 
         Raises:
             GreamError: A history is empty or leaves no item, ``k`` is out of range, or a prompt leaves no room in the
@@ -169,7 +175,7 @@ class Recommender:
             raise GreamError("an empty history: at least one item needed")
         if not 1 <= k <= self.beams:
             raise GreamError(f"a list of {k} items: 1 to {self.beams} (the beams) needed")
-        engine = self._engine(mode)
+        engine = self._engine(mode, self._settings.exclude_history if exclude_history is None else exclude_history)
         # Of the history alone, so that sampled chains do not depend on who else is asking.
         keys = [zlib.crc32(repr(tuple(history)).encode()) for history in histories]
         answers = engine.answer(engine.queries(histories, keys))

@@ -19,6 +19,8 @@ from tqdm import tqdm
 
 from .items import Items
 from .recommend import Asked, Recommendation, Recommender, find_history, read_users, recommend_all
+from .subset import find_subset
+from .users import Users
 
 
 def recommend_command(
@@ -26,10 +28,12 @@ def recommend_command(
     checkpoint: Path,
     settings: Settings,
     mode: Mode,
-    entries: Sequence[str],
-    users: Path | None,
     k: int,
     *,
+    entries: Sequence[str] = (),
+    users: Sequence[str] = (),
+    file: Path | None = None,
+    only: Sequence[str] = (),
     device: Device,
     batch_size: int,
     as_json: bool,
@@ -43,9 +47,11 @@ def recommend_command(
         checkpoint: Model folder.
         settings: How the model is asked.
         mode: Ask at once, or after a chain.
-        entries: One history.
-        users: File of users, instead.
         k: Items per list.
+        entries: One history.
+        users: Or users of the run, by their ids in the data.
+        file: Or a file of users.
+        only: Parts of the catalogue that lists may name, see `find_subset`; all of it where none is named.
         device: Where the model runs.
         batch_size: Histories decoded together.
         as_json: JSON lines instead of tables.
@@ -55,22 +61,41 @@ def recommend_command(
     Raises:
         GreamError: Nothing or too much is asked for, an item is unknown, or the model does not fit.
     """
-    if bool(entries) == bool(users):
-        raise GreamError("name either the items of one history, each with --item, or a file of users with --users")
+    if bool(entries) + bool(users) + bool(file) != 1:
+        raise GreamError(
+            "name users of the run, each with --user, or the items of one history, each with --item, or a file of "
+            "users with --users"
+        )
     # Everything that was typed is checked before the model is loaded.
     items = Items.load(run, index)
-    asked = [Asked(None, find_history(items, entries))] if users is None else read_users(users, items)
+    asked = _asked(run, items, entries, users, file)
     recommender = Recommender(
-        checkpoint, items, settings, device=device, batch_size=batch_size, modes=[mode], template=template
+        checkpoint,
+        items,
+        settings,
+        device=device,
+        batch_size=batch_size,
+        modes=[mode],
+        template=template,
+        only=find_subset(run, items, only) if only else None,
     )
     console = make_console()
-    several = users is not None
+    several = len(asked) > 1
     lists = recommend_all(recommender, mode, asked, k, batch_size)
     for user, found in tqdm(lists, total=len(asked), unit=" users", disable=not several or not sys.stderr.isatty()):
         if as_json:
             print(_json_line(user, found), flush=True)
         else:
             _print(user, found, console)
+
+
+def _asked(run: Path, items: Items, entries: Sequence[str], users: Sequence[str], file: Path | None) -> Sequence[Asked]:
+    if file is not None:
+        return read_users(file, items)
+    if not users:
+        return [Asked(None, find_history(items, entries))]
+    histories = Users(run)
+    return [Asked(user, histories.history(user)) for user in users]
 
 
 def _json_line(user: Asked, found: Recommendation) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import gream
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from gream.config import Config
@@ -19,12 +19,13 @@ from gream.engine.settings import Mode
 from gream.errors import GreamError
 from gream.page import render
 from markupsafe import Markup
-from pydantic import Field, StringConstraints, create_model
+from pydantic import Field, StringConstraints, create_model, model_validator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .dispatch import BusyError, Dispatcher, Recommend
 from .items import Items, UnknownItemError
 from .recommend import ItemOut, Recommendation, find_history, shown
+from .users import UnknownUserError, Users
 
 _PAGE = Path(__file__).with_name("page_service")
 
@@ -32,6 +33,7 @@ _PAGE = Path(__file__).with_name("page_service")
 MOST_ENTRIES = 200
 LONGEST_ENTRY = 500  # characters
 LARGEST_BODY = 1 << 18  # bytes
+BODY_SECONDS = 10.0  # between two parts of a body
 MOST_FOUND = 50
 USUAL_LIST = 10
 
@@ -43,13 +45,35 @@ class RecommendRequest(Config):
 
     Attributes:
         history: Ids, titles or semantic ids, oldest first.
+        user: Id of a user in the data, whose whole history is taken; in the place of ``history``.
         mode: "direct" asks for the item at once, "reasoning" after a chain.
         k: Items wanted.
+        exclude_history: Whether the list leaves out what the history holds; by default as the service was started.
     """
 
-    history: Annotated[list[Entry], Field(min_length=1, max_length=MOST_ENTRIES)]
+    history: Annotated[list[Entry], Field(min_length=1, max_length=MOST_ENTRIES)] | None = None
+    user: Entry | None = None
     mode: Mode = Mode.direct
     k: int = USUAL_LIST
+    exclude_history: bool | None = None
+
+    @model_validator(mode="after")
+    def _asks_for_somebody(self) -> RecommendRequest:
+        if (self.history is None) == (self.user is None):
+            raise ValueError("either a history or a user is needed")
+        return self
+
+
+class History(Config):
+    """Answer of ``GET /history``.
+
+    Attributes:
+        user: As asked for.
+        items: All that the user has, oldest first.
+    """
+
+    user: str
+    items: tuple[ItemOut, ...]
 
 
 class ItemsFound(Config):
@@ -95,13 +119,23 @@ class Problem(Config):
 
 
 def make_service(
-    items: Items, recommend: Recommend, *, longest_list: int, name: str, batch_size: int = 16, limit: int = 64
+    items: Items,
+    recommend: Recommend,
+    *,
+    users: Users,
+    exclude_history: bool,
+    longest_list: int,
+    name: str,
+    batch_size: int = 16,
+    limit: int = 64,
 ) -> FastAPI:
     """The application.
 
     Args:
         items: The run's items.
         recommend: See `serving.dispatch.Recommend`.
+        users: The run's users.
+        exclude_history: Whether lists leave out what the history holds, where a request does not say.
         longest_list: Most items of a list.
         name: Shown on the page: the run, or whatever is recommended from.
         batch_size: Requests decoded together.
@@ -121,13 +155,14 @@ def make_service(
         docs_url=None,
         redoc_url=None,
     )
-    page = _page(name)
+    page = _page(name, exclude_history)
     malformed: dict[int | str, dict[str, Any]] = {
         422: {"model": Problem, "description": "A value is missing, of the wrong type, or out of range"}
     }
     refusals: dict[int | str, dict[str, Any]] = {
         400: {"model": Problem, "description": "The model cannot hold the prompt, or no item is left to recommend"},
-        404: {"model": Problem, "description": "An entry names no item, or several"},
+        404: {"model": Problem, "description": "An entry names no item or several, or the user is not in the run"},
+        408: {"model": Problem, "description": "The body does not come"},
         413: {"model": Problem, "description": "The body is too large"},
         **malformed,
     }
@@ -146,6 +181,7 @@ def make_service(
         return _refused(400, str(error))
 
     @app.exception_handler(UnknownItemError)
+    @app.exception_handler(UnknownUserError)
     async def refuse_entry(_: Request, error: Exception) -> JSONResponse:
         return _refused(404, str(error))
 
@@ -153,12 +189,17 @@ def make_service(
     async def refuse_form(_: Request, error: Exception) -> JSONResponse:
         return _refused(422, _first_problem(error))
 
-    async def recommend_items(body: RecommendRequest) -> Recommendation:
-        """Rank items for a history: each entry is an id, a title or a semantic id, oldest first."""
-        # Fuzzy titles take milliseconds each: not on the loop that answers everybody.
-        history = await asyncio.to_thread(find_history, items, body.history)
+    async def recommend_items(body: RecommendRequest, request: Request) -> Recommendation:
+        """Rank items for a user, or for a history: each entry is an id, a title or a semantic id, oldest first."""
+        if body.user is not None:
+            history = await asyncio.to_thread(users.history, body.user)
+        else:
+            # Fuzzy titles take milliseconds each: not on the loop that answers everybody.
+            history = await asyncio.to_thread(find_history, items, body.history or [])
         dispatcher: Dispatcher = app.state.dispatcher
-        return await dispatcher.ask(body.mode, history, body.k)
+        exclude = exclude_history if body.exclude_history is None else body.exclude_history
+        answer = asyncio.ensure_future(dispatcher.ask(body.mode, history, body.k, exclude_history=exclude))
+        return await _unless_gone(request, answer)
 
     # How long a list may be depends on the beams: the description of the interface says it.
     count = Annotated[int, Field(ge=1, le=longest_list)]
@@ -181,6 +222,12 @@ def make_service(
         found = await asyncio.to_thread(items.search, query, limit)
         return ItemsFound(total=len(items), items=tuple(shown(items[number]) for number in found))
 
+    @app.get("/history", responses={404: refusals[404], **malformed})
+    async def history_of_user(user: Annotated[str, Query(min_length=1, max_length=LONGEST_ENTRY)]) -> History:
+        """All that a user has, by the user's id in the data, oldest first."""
+        found = await asyncio.to_thread(users.history, user)
+        return History(user=user, items=tuple(shown(items[number]) for number in found))
+
     @app.get("/health")
     async def health() -> Health:
         """Whether the service is up, and how long its queue is."""
@@ -201,8 +248,23 @@ def make_service(
     return app
 
 
+async def _unless_gone(request: Request, answer: asyncio.Future[Recommendation]) -> Recommendation:
+    """The answer; a caller who hangs up before it is there gives the place in the queue back."""
+    # Behind the body, the next message of a request is that its caller is gone.
+    gone = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            answer.cancel()
+        return await answer
+    except asyncio.CancelledError:
+        raise HTTPException(499, "the caller hung up") from None
+    finally:
+        gone.cancel()
+
+
 class BodyLimit:
-    """Reads a request's body before the application does, and refuses one that is too large."""
+    """Reads a request's body before the application does, and refuses one that is too large or does not come."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -214,7 +276,11 @@ class BodyLimit:
         body = b""
         more = True
         while more:
-            message = await receive()
+            try:
+                message = await asyncio.wait_for(receive(), BODY_SECONDS)
+            except TimeoutError:
+                await _refused(408, f"no more of the body came in {BODY_SECONDS} s")(scope, receive, send)
+                return
             if message["type"] != "http.request":  # the client is gone
                 return
             body += message.get("body", b"")
@@ -242,13 +308,14 @@ def _refused(status: int, detail: str, headers: dict[str, str] | None = None) ->
     return JSONResponse(Problem(detail=detail).model_dump(), status_code=status, headers=headers)
 
 
-def _page(name: str) -> HTMLResponse:
+def _page(name: str, exclude_history: bool) -> HTMLResponse:
     """The page, with everything it needs in it; the browser is told to load and run nothing else."""
     script = (_PAGE / "page.js").read_text(encoding="utf-8")
     style = (_PAGE / "page.css").read_text(encoding="utf-8")
     html = render(
         _PAGE / "page.html",
         name=name,
+        exclude_history=exclude_history,
         # Files of this folder, no text of anybody's.
         service_style=Markup(style),  # noqa: S704
         script=Markup(script),  # noqa: S704

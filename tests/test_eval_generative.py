@@ -143,10 +143,21 @@ def test_lists_can_leave_out_all_that_the_user_already_has(run: Path, decoding: 
         repeats += len(whole) - len(kept)
     assert repeats > 0
     assert next(result for result in read_results(run) if result.name == "new").settings["exclude_history"]
-    with pytest.raises(
-        GreamError, match=r"--exclude-history: a history of \d+ items leaves fewer than the 30 of a list"
-    ):
-        evaluate(run, "few", dataclasses.replace(REASONING, exclude_history=True, chains=2, temperature=1.0))
+
+
+def test_who_has_nearly_everything_gets_the_rest_first_and_then_what_is_there(run: Path) -> None:
+    table = pl.read_parquet(run / "interactions.parquet", glob=False)
+    first = table.filter(pl.col("user") == 0)
+    others = [item for item in range(30) if item not in first["item"].to_list()][:-3]
+    more = first.filter(pl.col("split") == "train").head(1).drop("item", "position")
+    more = more.join(pl.DataFrame({"item": others, "position": [-1 - n for n in range(len(others))]}), how="cross")
+    pl.concat([table, more.select(table.columns).cast(dict(table.schema))]).write_parquet(run / "interactions.parquet")
+    evaluate(run, "new", dataclasses.replace(DIRECT, exclude_history=True))
+    cases = held_out(read_interactions(run / "interactions.parquet"), "test")
+    [items, *_] = predictions(run, "new")["items"].to_list()
+    left = set(range(30)) - set(cases.histories[0])
+    assert len(left) < 10 and set(items[: len(left)]) == left
+    assert len(set(items)) == 10 and set(items[len(left) :]) <= set(cases.histories[0])
 
 
 def test_unchanged_evaluations_are_not_made_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,14 +18,17 @@ from gream.decoding.choices import Score
 from gream.dialogue import Form, direct_prompt, reasoning_prompt, render_prompt, sequence_messages
 from gream.engine.settings import Device, Mode, Settings
 from gream.errors import GreamError
+from gream.files import write_json
 from gream.semantic_ids.item_ids import ItemIds
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from serving.__main__ import app
 from serving.items import Item, Items
 from serving.recommend import Recommender, read_users, recommend_all
 from serving.recommend_command import recommend_command
+from serving.users import nothing_twice
 
 TITLES = [
     "Oak Dining Table",
@@ -298,21 +302,68 @@ def test_the_command_shows_a_table_and_writes_json(
     checkpoint, settings = run / "checkpoints" / "alignment", dataclasses.replace(ASKED, chain_tokens=6)
     here: dict[str, Any] = {"device": Device.cpu, "batch_size": 16}
     entries = ["item number 3", "B00000"]
-    recommend_command(run, checkpoint, settings, Mode.direct, entries, None, 3, as_json=False, **here)
+    recommend_command(run, checkpoint, settings, Mode.direct, 3, entries=entries, as_json=False, **here)
     shown = capsys.readouterr().out
     assert "Item number 3; " in shown and [row for row in shown.splitlines() if row.startswith(" 3 ")]
     path = tmp_path / "users.jsonl"
     path.write_text('{"user": "Ü", "history": ["B00000"]}\n{"history": ["B00001"]}\n')
-    recommend_command(run, checkpoint, settings, Mode.reasoning, [], path, 2, as_json=True, **here)
+    recommend_command(run, checkpoint, settings, Mode.reasoning, 2, file=path, as_json=True, **here)
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["user"] == "Ü" and "user" not in second
     assert first["history"][0]["title"] == MALICIOUS
     assert [item["rank"] for item in first["items"]] == [1, 2] and first["reasoning"]["text"].endswith("<answer>")
     known = set(pl.read_parquet(run / "items.parquet")["item_id"])
     assert {item["item_id"] for row in (first, second) for item in row["items"]} <= known
-    for both in (([], None), (entries, path)):
-        with pytest.raises(GreamError, match="name either the items of one history"):
-            recommend_command(run, checkpoint, settings, Mode.direct, *both, 3, as_json=False, **here)
+    for who in ({}, {"entries": entries, "file": path}, {"entries": entries, "users": ["A<1>"]}):
+        with pytest.raises(GreamError, match="name users of the run, each with --user, or the items of one history"):
+            recommend_command(run, checkpoint, settings, Mode.direct, 3, as_json=False, **who, **here)
+
+
+def test_a_user_of_the_run_gets_new_items_of_one_category_from_the_last_model(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    path = folder / "items.parquet"
+    table = pl.read_parquet(path, glob=False)
+    kinds = [["Shop", "Teapots" if item % 2 else "Cups"] for item in range(len(table))]
+    brands = ["Nord" if item < 4 else "" for item in range(len(table))]
+    table.with_columns(categories=pl.Series(kinds), brand=pl.Series(brands)).write_parquet(path)
+    write_json(folder / "statistics.json", {"interactions": 100, "repetitions_kept": 0})
+    names = pl.read_parquet(folder / "users.parquet", glob=False)["user_id"].to_list()
+    rows = pl.read_parquet(folder / "interactions.parquet", glob=False)
+
+    def ask(*more: str) -> list[dict[str, Any]]:
+        command = ["recommend", "--run", str(folder), "--mode", "direct", "--history", "3", "--form", "question"]
+        app([*command, "--json", "-k", "20", *more], standalone_mode=False)
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    found = ask("--user", names[3], "--user", names[5], "--only", "category=teapots")
+    assert [row["user"] for row in found] == [names[3], names[5]]
+    for user, row in zip((3, 5), found, strict=True):
+        had = set(rows.filter(pl.col("user") == user)["item"].to_list())
+        wanted = {item for item in range(30) if item % 2 and item not in had}
+        assert {int(item["item_id"][1:]) for item in row["items"]} == wanted
+    few = tmp_path / "few.txt"
+    few.write_text("B00007\n\nitem number 9\n")
+    [row] = ask("--user", names[3], "--only", str(few), "--only", "brand=Nord", "--no-exclude-history")
+    assert sorted(int(item["item_id"][1:]) for item in row["items"]) == [0, 1, 2, 3, 7, 9]
+    whole = {item["item_id"]: item["score"] for item in ask("--user", names[3], "--no-exclude-history")[0]["items"]}
+    for item in row["items"]:  # a score is the log-probability of the item, whatever else the list may name
+        assert item["item_id"] not in whole or item["score"] == pytest.approx(whole[item["item_id"]], abs=1e-4)
+    few.write_text("B00007\nB99999\n")
+    for only, message in (
+        ("category=Tepots", r"no item has this category; nearest: Teapots"),
+        (str(few), r"few\.txt:2: no item has the id"),
+        ("nothing", r"neither category=NAME nor brand=NAME nor a file"),
+    ):
+        with pytest.raises(GreamError, match=message):
+            ask("--user", names[3], "--only", only)
+    with pytest.raises(GreamError, match="no user of the run has the id 'A<17'; the nearest id is 'A<17>'"):
+        ask("--user", "A<17")
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(GreamError, match="no trained model under checkpoints/"):
+        ask("--user", names[3])
 
 
 def test_a_mistake_on_the_command_line_is_one_line_and_status_2(run: Path) -> None:
@@ -320,3 +371,25 @@ def test_a_mistake_on_the_command_line_is_one_line_and_status_2(run: Path) -> No
     done = subprocess.run([*command, "--item", "zzzz"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: no item has the id or title 'zzzz'; no title is near it\n"
+
+
+def dump(raw: int, repeated: int) -> dict[str, Any]:
+    filters = {"raw": {"interactions": raw}, "removed_repetitions": {"interactions": repeated}}
+    return {"interactions": 90, "filters": filters}
+
+
+@pytest.mark.parametrize(
+    ("statistics", "never"),
+    [
+        ({"interactions": 1000, "repetitions_kept": 9}, True),
+        ({"interactions": 1000, "repetitions_kept": 11}, False),
+        (dump(1000, 10), True),
+        (dump(1000, 200), False),
+        ({"interactions": 90}, False),
+        (None, False),
+    ],
+)
+def test_the_data_say_whether_anything_is_taken_twice(tmp_path: Path, statistics: Any, never: bool) -> None:
+    if statistics is not None:
+        write_json(tmp_path / "statistics.json", statistics)
+    assert nothing_twice(tmp_path) is never

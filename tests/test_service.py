@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import json
 import re
 import signal
 import socket
@@ -18,6 +19,7 @@ from typing import Any
 
 import httpx
 import jsonschema
+import polars as pl
 import pytest
 from browser_support import CHROMIUM, Browser
 from eval_support import MALICIOUS, make_checkpoint, make_run
@@ -32,6 +34,7 @@ from serving.dispatch import BusyError, Dispatcher
 from serving.items import Items
 from serving.recommend import RankedItem, Recommendation, shown
 from serving.service import LARGEST_BODY, LONGEST_ENTRY, MOST_ENTRIES, make_service
+from serving.users import Users
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,11 +45,15 @@ class FakeModel:
     def __init__(self, items: Items) -> None:
         self.items = items
         self.calls: list[tuple[Mode, list[list[int]]]] = []
+        self.excluded: list[bool] = []
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, mode: Mode, histories: Sequence[Sequence[int]], k: int) -> list[Recommendation]:
+    def __call__(
+        self, mode: Mode, histories: Sequence[Sequence[int]], k: int, exclude_history: bool = False
+    ) -> list[Recommendation]:
         self.calls.append((mode, [list(history) for history in histories]))
+        self.excluded.append(exclude_history)
         assert self.gate.wait(PATIENCE)
         if any(len(history) > 3 for history in histories):
             raise GreamError("too long for the model")
@@ -92,9 +99,100 @@ def call(app: FastAPI, method: str, path: str, **arguments: Any) -> httpx.Respon
     return asyncio.run(once())
 
 
+def service(run: Path, model: FakeModel, **more: Any) -> FastAPI:
+    return make_service(model.items, model, users=Users(run), exclude_history=True, **{"longest_list": 20} | more)
+
+
 @pytest.fixture(scope="module")
-def app(items: Items) -> FastAPI:
-    return make_service(items, FakeModel(items), longest_list=20, name="A <run>")
+def app(run: Path, items: Items) -> FastAPI:
+    return service(run, FakeModel(items), name="A <run>")
+
+
+def test_a_user_of_the_run_is_asked_for_by_id(run: Path, items: Items) -> None:
+    model = FakeModel(items)
+    app = service(run, model, name="run")
+    names = pl.read_parquet(run / "users.parquet", glob=False)["user_id"].to_list()
+    rows = pl.read_parquet(run / "interactions.parquet", glob=False).filter(pl.col("user") == 4).sort("position")
+    had = rows["item"].to_list()
+    found = call(app, "GET", "/history", params={"user": names[4]}).json()
+    assert [item["item_id"] for item in found["items"]] == [items[item].item_id for item in had]
+    call(app, "POST", "/recommend", json={"user": names[4], "k": 1})
+    assert model.calls[-1] == (Mode.direct, [had])
+    for said, excluded in ((None, True), (True, True), (False, False)):
+        body = {"history": ["B00003"], "k": 1} | ({} if said is None else {"exclude_history": said})
+        assert call(app, "POST", "/recommend", json=body).status_code == 200
+        assert model.excluded[-1] is excluded
+    unknown = call(app, "GET", "/history", params={"user": names[4] + "x"})
+    assert unknown.status_code == 404 and f"the nearest id is '{names[4]}'" in unknown.json()["detail"]
+    both = call(app, "POST", "/recommend", json={"user": names[4], "history": ["B00003"]})
+    assert both.status_code == 422 and "either a history or a user is needed" in both.json()["detail"]
+
+
+def test_a_caller_who_hangs_up_gives_the_place_back(run: Path, items: Items) -> None:
+    model = FakeModel(items)
+    app = service(run, model, name="run", batch_size=1, limit=1)
+    body = {"history": ["B00001"], "k": 1}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/recommend",
+        "raw_path": b"/recommend",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"host", b"service")],
+        "http_version": "1.1",
+        "scheme": "http",
+        "client": ("127.0.0.1", 1),
+        "server": ("service", 80),
+    }
+
+    async def main() -> None:
+        leaves = asyncio.Event()
+        messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            if messages:
+                return messages.pop()
+            await leaves.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            pass
+
+        async with client_of(app) as client:
+
+            async def waiting(count: int) -> None:
+                while (await client.get("/health")).json()["waiting"] != count:
+                    await asyncio.sleep(0.001)
+
+            model.gate.clear()
+            first = asyncio.create_task(client.post("/recommend", json=body))
+            while not model.calls:
+                await asyncio.sleep(0.001)
+            second = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
+            await waiting(1)
+            assert (await client.post("/recommend", json=body)).status_code == 503
+            leaves.set()
+            await second
+            await waiting(0)
+            third = asyncio.create_task(client.post("/recommend", json=body))
+            await waiting(1)
+            model.gate.set()
+            assert [(await one).status_code for one in (first, third)] == [200, 200]
+            assert len(model.calls) == 2
+
+    asyncio.run(main())
+
+
+def test_a_body_that_stops_coming_is_given_up(run: Path, items: Items, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.service.BODY_SECONDS", 0.05)
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(30)
+
+    headers = {"Content-Type": "application/json"}
+    found = call(service(run, FakeModel(items), name="run"), "POST", "/recommend", content=parts(), headers=headers)
+    assert found.status_code == 408 and "no more of the body came" in found.json()["detail"]
 
 
 def test_recommendations_items_and_health_are_answered(app: FastAPI) -> None:
@@ -117,7 +215,8 @@ def test_recommendations_items_and_health_are_answered(app: FastAPI) -> None:
     ("body", "status", "detail"),
     [
         ({"history": []}, 422, "body.history: List should have at least 1 item"),
-        ({}, 422, "body.history: Field required"),
+        ({}, 422, "body: Value error, either a history or a user is needed"),
+        ({"user": "nobody at all"}, 404, "no user of the run has the id 'nobody at all'"),
         ({"history": [""]}, 422, "body.history.0: String should have at least 1 character"),
         ({"history": ["B00001"], "mode": "both"}, 422, "body.mode: Input should be 'direct' or 'reasoning'"),
         ({"history": ["B00001"], "k": 0}, 422, "body.k: Input should be greater than or equal to 1"),
@@ -189,9 +288,9 @@ def test_waiting_requests_of_one_mode_are_decoded_together_and_one_mistake_stays
     assert [answer.history[0].item_id for answer in good] == [f"B0000{item}" for item in (0, 1, 2, 4, 5, 6)]
 
 
-def test_a_full_queue_refuses_with_a_time_to_come_back_and_recovers(items: Items) -> None:
+def test_a_full_queue_refuses_with_a_time_to_come_back_and_recovers(run: Path, items: Items) -> None:
     model = FakeModel(items)
-    app = make_service(items, model, longest_list=20, name="run", batch_size=1, limit=2)
+    app = service(run, model, name="run", batch_size=1, limit=2)
 
     async def main() -> None:
         async with client_of(app) as client:
@@ -217,7 +316,9 @@ def test_a_full_queue_refuses_with_a_time_to_come_back_and_recovers(items: Items
 def test_a_defect_of_the_model_is_not_taken_for_a_refusal_and_does_not_stop_the_queue(items: Items) -> None:
     answers: list[Any] = [ValueError("a defect"), []]
 
-    def recommend(mode: Mode, histories: Sequence[Sequence[int]], k: int) -> list[Recommendation]:
+    def recommend(
+        mode: Mode, histories: Sequence[Sequence[int]], k: int, exclude_history: bool
+    ) -> list[Recommendation]:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -255,6 +356,8 @@ _BODY = st.fixed_dictionaries(
         "history": st.lists(_ENTRY, max_size=5) | _JSON,
         "mode": st.sampled_from(["direct", "reasoning"]) | _JSON,
         "k": st.integers(-1, 101) | _JSON,
+        "user": st.sampled_from(["A<1>", "A<2>"]) | _JSON,
+        "exclude_history": st.booleans() | _JSON,
         "other": _JSON,
     },
 )
@@ -262,7 +365,7 @@ _BODY = st.fixed_dictionaries(
 
 def test_every_answer_is_one_that_the_openapi_description_announces(app: FastAPI) -> None:
     description = app.openapi()
-    assert set(description["paths"]) == {"/recommend", "/items", "/health"}
+    assert set(description["paths"]) == {"/recommend", "/items", "/history", "/health"}
     text = st.text(st.characters(codec="utf-8"), max_size=40)
     requests = st.one_of(
         st.tuples(
@@ -277,6 +380,14 @@ def test_every_answer_is_one_that_the_openapi_description_announces(app: FastAPI
             st.builds(
                 lambda query: {"params": query},
                 st.fixed_dictionaries({}, optional={"query": text, "limit": st.integers(-5, 60) | text, "x": text}),
+            ),
+        ),
+        st.tuples(
+            st.just("get"),
+            st.just("/history"),
+            st.builds(
+                lambda query: {"params": query},
+                st.fixed_dictionaries({}, optional={"user": text | st.just("A<3>"), "x": text}),
             ),
         ),
         st.tuples(st.just("get"), st.just("/health"), st.just({})),
@@ -347,6 +458,16 @@ def test_the_command_serves_a_real_model(address: str) -> None:
         found = answer.json()
         assert len({item["item_id"] for item in found["items"]}) == 5
         assert (found["reasoning"] is None) == (mode == "direct")
+
+
+def test_a_loopback_service_answers_to_its_own_names_and_waits_for_no_half_request(address: str) -> None:
+    url = httpx.URL(address)
+    foreign = httpx.get(f"{address}/health", headers={"Host": f"elsewhere.example:{url.port}"}, timeout=PATIENCE)
+    assert foreign.status_code == 400
+    assert httpx.get(f"http://localhost:{url.port}/health", timeout=PATIENCE).status_code == 200
+    with socket.create_connection((url.host, url.port or 80), timeout=PATIENCE) as half:
+        half.sendall(b"GET /health HTTP/1.1\r\nHost: 127")
+        assert half.recv(1) == b""  # closed by the service
 
 
 def test_a_port_that_is_taken_is_named(run: Path) -> None:

@@ -15,6 +15,7 @@
   };
   const search = one("#search"), options = one("#options"), note = one("#search-note");
   const list = one("#history"), go = one("#go"), clear = one("#clear"), k = one("#k");
+  const user = one("#user"), newOnly = one("#new-only");
   const answers = [...document.querySelectorAll(".answer")];
   const spelled = (item) => item.semantic_id.join("");
   const titled = (item) => item.title || `item ${item.item_id}`;
@@ -138,6 +139,19 @@
     for (const answer of answers) outdate(answer);
   }
 
+  async function load() {
+    const name = user.value.trim();
+    if (!name) return user.focus();
+    try {
+      history = (await ask(`history?user=${encodeURIComponent(name)}`)).items;
+      note.textContent = "";
+      changed();
+      go.focus();
+    } catch (error) { note.textContent = error.message; }
+  }
+  one("#load").addEventListener("click", load);
+  user.addEventListener("keydown", (event) => { if (event.key === "Enter") load(); });
+
   clear.addEventListener("click", () => { history = []; changed(); search.focus(); });
   one("#example").addEventListener("click", async () => {
     try {
@@ -173,27 +187,28 @@
     if (running) running.abort();
     running = new AbortController();
     const { signal } = running;
-    const asked = history.map((item) => item.item_id), count = Number(k.value);
-    for (const answer of answers) fill(answer, asked, count, signal);
+    // The service reads a limited number of entries; the prompt shows far fewer, the latest.
+    const asked = { history: history.slice(-200).map((item) => item.item_id), k: Number(k.value), exclude_history: newOnly.checked };
+    for (const answer of answers) fill(answer, asked, signal);
   }
 
-  async function fill(answer, asked, count, signal) {
+  async function fill(answer, asked, signal) {
     const mode = answer.dataset.mode, began = performance.now();
     const clock = make("span", {}, "0.0 s");
     const tick = setInterval(() => { clock.textContent = `${((performance.now() - began) / 1000).toFixed(1)} s`; }, 100);
     show(answer, "busy", make("div", { class: "waiting", role: "status" }, make("i"),
       mode === "reasoning" ? "Writing a chain, then looking for items" : "Looking for items", clock));
     try {
-      const body = JSON.stringify({ history: asked, mode, k: count });
+      const body = JSON.stringify({ ...asked, mode });
       const found = await ask("recommend", { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
       show(answer, "done", ...(found.reasoning ? chain(found.reasoning) : []), ...ranked(found), ...trie(found.items),
         make("p", { class: "note time" }, `${((performance.now() - began) / 1000).toFixed(2)} s`
           + (found.left_out ? `; the ${found.left_out} earliest items do not fit the prompt and were left out` : "")));
-      if (asked.join("\n") !== history.map((item) => item.item_id).join("\n")) outdate(answer);
+      if (asked.history.join("\n") !== history.slice(-200).map((item) => item.item_id).join("\n")) outdate(answer);
     } catch (error) {
       if (error.name === "AbortError") return;
       show(answer, "error", make("div", { class: "failed", role: "alert" }, make("b", {}, "No list. "), error.message,
-        make("button", { type: "button", onclick: () => fill(answer, asked, count, signal) }, "Try again")));
+        make("button", { type: "button", onclick: () => fill(answer, asked, signal) }, "Try again")));
     } finally {
       clearInterval(tick);
     }

@@ -88,7 +88,14 @@ class Engine:
         self._room, self._limit = settings.room(trie.depth), model.limit
 
     @staticmethod
-    def open(model: Model, checkpoint: Path, index: Path, settings: Settings, template: Path | None = None) -> Engine:
+    def open(
+        model: Model,
+        checkpoint: Path,
+        index: Path,
+        settings: Settings,
+        template: Path | None = None,
+        only: Collection[int] | None = None,
+    ) -> Engine:
         """The engine of a model's folder, its contract obeyed.
 
         Args:
@@ -97,6 +104,7 @@ class Engine:
             index: ``index.json`` of the ids that it knows items by.
             settings: How to ask; see `gream.engine.contract.settle`.
             template: Text file with the prompt of a model trained elsewhere.
+            only: Items that lists may name, of which the trie then is; None for all.
 
         Raises:
             GreamError: A file cannot be read, the catalogue is another than the model's, or see above.
@@ -106,6 +114,8 @@ class Engine:
         if contract := read_contract(checkpoint):
             contract.check_ids(ids.of_items, checkpoint, index)
         prompt = None if template is None else PromptTemplate.load(template)
+        if only is not None:
+            ids = ids.only(only)
         return Engine(model, load_tokenizer(checkpoint), ids, settings, prompt)
 
     def window(self, history: Sequence[int]) -> Sequence[int]:

@@ -46,6 +46,17 @@ class ItemIds:
     def __len__(self) -> int:
         return len(self.of_items)
 
+    def only(self, items: Collection[int]) -> ItemIds:
+        """The ids of some items alone; of all items, `text` still knows the id.
+
+        Args:
+            items: Their numbers.
+        """
+        kept: dict[tuple[str, ...], list[int]] = {}
+        for item in sorted(items):
+            kept.setdefault(self.of_items[item], []).append(item)
+        return ItemIds(self.of_items, tuple(kept), tuple(map(tuple, kept.values())))
+
     def text(self, item: int) -> str:
         """The id of ``item`` as text."""
         return "".join(self.of_items[item])
@@ -57,7 +68,7 @@ class ItemIds:
 
     def had_only_by(self, items: Collection[int]) -> list[int]:
         """Numbers of the distinct ids that no other items than ``items`` have."""
-        own = {self._number[self.of_items[item]] for item in items}
+        own = {self._number[id] for item in items if (id := self.of_items[item]) in self._number}
         return [number for number in own if all(item in items for item in self.items[number])]
 
     @cached_property
