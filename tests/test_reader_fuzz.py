@@ -212,7 +212,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path, name: str
     print(f"{name}: {INPUTS:,} inputs, {refused:,} refused, longest line {longest}")
 
 
-@pytest.mark.parametrize("odd", [b"x" * 3_000_000, b"9" * 3_000_000, b"," * 500_000], ids=["text", "digits", "commas"])
+@pytest.mark.parametrize("odd", [b"x" * 3_000_000, b"9" * 3_000_000, b"," * 60_000], ids=["text", "digits", "columns"])
 def test_a_line_of_megabytes(tmp_path: Path, odd: bytes) -> None:
     for name, (file, _, read) in READERS.items():
         if "parquet" in name or file.endswith(".gz"):

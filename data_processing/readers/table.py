@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import IO
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from gream.errors import GreamError
 
 from .fields import merged, present
@@ -130,7 +132,7 @@ class Table:
         delimiter = "" if _is_parquet(path) else self._delimiter(path, list(names.values()))
         with _with_single_bytes(path, delimiter) as stream:
             try:
-                scan = self._scan(path, stream, delimiter)
+                scan = self._scan(path, stream, delimiter, set(names.values()))
                 known = {name.strip(): name for name in reversed(scan.collect_schema().names())}
                 for ours, theirs in names.items():
                     if theirs not in known:
@@ -140,7 +142,7 @@ class Table:
                 if rows is not None:
                     scan = scan.join(rows.alias("row").to_frame().lazy(), on="row", how="semi")
                 frame = scan.collect(engine="streaming")
-            except (OSError, pl.exceptions.PolarsError) as error:
+            except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
                 if not _is_parquet(path):
                     self._raise_first_problem(path, delimiter)
                 says = bounded(str(error))
@@ -154,10 +156,10 @@ class Table:
             raise GreamError(f"{path}: holds no row; download it again")
         return frame
 
-    def _scan(self, path: Path, stream: IO[bytes], delimiter: str) -> pl.LazyFrame:
+    def _scan(self, path: Path, stream: IO[bytes], delimiter: str, wanted: set[str]) -> pl.LazyFrame:
         # An open file and not its name: in a name, polars takes brackets and stars for patterns.
         if _is_parquet(path):
-            return pl.scan_parquet(stream)
+            return _read_parquet(stream, wanted).lazy()
         header = self._header
         single = len(delimiter.encode()) == 1
         return pl.scan_csv(
@@ -263,6 +265,23 @@ def _decoded(path: Path) -> Iterator[str]:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise GreamError(f"{path}:{number}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+
+
+def _read_parquet(stream: IO[bytes], wanted: set[str]) -> pl.DataFrame:
+    """The wanted columns of a Parquet file; of all columns no row where one is not there.
+
+    By pyarrow, which checks what the file says of itself: on a damaged one, polars ends the whole process.
+    """
+    file = pq.ParquetFile(stream)
+    known = file.schema_arrow.names
+    if not wanted <= {name.strip() for name in known}:
+        return pl.DataFrame(schema=dict.fromkeys(known, pl.Null()))
+    table = file.read(columns=[name for name in known if name.strip() in wanted])
+    table.validate(full=True)
+    # Column by column, without what else the file notes about them.
+    return pl.DataFrame(
+        {name: pl.from_arrow(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+    )
 
 
 def _is_parquet(path: Path) -> bool:
