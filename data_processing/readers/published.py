@@ -156,8 +156,8 @@ def _number(value: object) -> int | None:
     """An item number, also where a program wrote it as text or as a fraction; None where it is none."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,18}(?:\.0+)?\s*", value):
-        value = int(float(value)) if "." in value else int(value)
+    if isinstance(value, str) and (digits := re.fullmatch(r"\s*([0-9]{1,18})(?:\.0+)?\s*", value)):
+        value = int(digits[1])
     return value if type(value) is int and 0 <= value < 1 << 62 else None
 
 
