@@ -37,6 +37,7 @@ class InteractionsConfig(Config):
         format: Of both files.
         columns: Names of columns, where the format is ``table``.
         core: Fewest interactions of a user and of an item that stay (5-core in the paper).
+        item_core: Fewest interactions of an item that stay, where they differ: a shop of many products that few buy.
         min_users: Fewest users worth going on with; fewer are an error.
         ties: What orders a user's interactions of one moment: their place in the dump, their item's id, or chance.
         on_bad_row: What becomes of a review without user, item or readable time, and of metadata without item: ``fail``
@@ -48,6 +49,7 @@ class InteractionsConfig(Config):
     format: Format = "amazon-2018"
     columns: Columns = Columns()
     core: int = Field(5, ge=SHORTEST_SEQUENCE)
+    item_core: PositiveInt | None = None
     min_users: PositiveInt = 50
     ties: TieRule = "place"
     on_bad_row: OnBadRow = "fail"
@@ -91,7 +93,8 @@ def build_interactions(
         log.skipped["items without any text"] = int((~said).sum())
         described = described.filter(said)
     raw = source.read_reviews(reviews)
-    made = make_sequences(raw, described["item_id"], config.core, config.ties, seed)
+    item_core = config.item_core or config.core
+    made = make_sequences(raw, described["item_id"], config.core, config.ties, seed, item_core=item_core)
     if not made.counts["with_metadata"]["interactions"]:
         of = "category and the same dump version" if config.format.startswith("amazon") else "shop"
         raise GreamError(
@@ -133,6 +136,7 @@ def build_interactions(
                 "removed_repetitions": _difference(counts["with_metadata"], counts["distinct"]),
                 "removed_by_core": {
                     "core": config.core,
+                    "item_core": item_core,
                     "rounds": made.rounds,
                     **_difference(counts["distinct"], counts["core"]),
                 },

@@ -38,16 +38,23 @@ class Sequences:
 
 
 def make_sequences(
-    reviews: pl.DataFrame, described: pl.Series, core: int, ties: TieRule = "place", seed: int = 0
+    reviews: pl.DataFrame,
+    described: pl.Series,
+    core: int,
+    ties: TieRule = "place",
+    seed: int = 0,
+    *,
+    item_core: int | None = None,
 ) -> Sequences:
     """Filter, order, number and split reviews by the method's rules.
 
     Args:
         reviews: As `Source.read_reviews` returns them.
         described: Ids of the items that have metadata.
-        core: Fewest interactions of a user and of an item that stay.
+        core: Fewest interactions of a user that stay.
         ties: What orders the interactions of one moment.
         seed: Of ``random`` ties.
+        item_core: Fewest interactions of an item that stay; ``core`` by default.
     """
     # Small whole numbers from here on: ids as text would be compared and copied at every step.
     users, user_codes = _encoded(reviews["user_id"])
@@ -56,7 +63,7 @@ def make_sequences(
     has_metadata = items.is_in(described.implode())
     known = raw if has_metadata.all() else raw.filter(has_metadata.gather(item_codes))
     distinct = first_occurrences(known, ties, seed)
-    left = k_core(distinct, core)
+    left = k_core(distinct, core, item_core)
     kept_users, user_numbers = _renumbered(left.frame["user"])
     kept_items, item_numbers = _renumbered(left.frame["item"])
     numbered = left.frame.with_columns(
@@ -142,20 +149,21 @@ class Core:
     rounds: int
 
 
-def k_core(interactions: pl.DataFrame, k: int) -> Core:
-    """Remove users and items with fewer than ``k`` interactions until every one left has ``k``.
+def k_core(interactions: pl.DataFrame, k: int, item_k: int | None = None) -> Core:
+    """Remove users with fewer than ``k`` and items with fewer than ``item_k`` interactions until none is left.
 
     The largest such subset is unique, so the order of removal does not matter.
 
     Args:
         interactions: user and item as whole numbers from 0, each pair once.
-        k: Fewest interactions.
+        k: Fewest interactions of a user.
+        item_k: Fewest interactions of an item; ``k`` by default.
     """
     users, items = (interactions[name].to_numpy() for name in ("user", "item"))
     rows = np.arange(len(interactions))
     rounds = 0
     while True:
-        enough = (np.bincount(users) >= k)[users] & (np.bincount(items) >= k)[items]
+        enough = (np.bincount(users) >= k)[users] & (np.bincount(items) >= (item_k or k))[items]
         if enough.all():
             return Core(interactions[rows] if rounds else interactions, rounds)
         users, items, rows = users[enough], items[enough], rows[enough]

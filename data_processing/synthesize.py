@@ -29,7 +29,7 @@ from typing import Any
 from gream.config import Config
 from pydantic import Field
 
-from .shop import (
+from .invented import (
     ASIDE,
     BRANDS,
     CHANGED,

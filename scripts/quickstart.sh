@@ -2,11 +2,13 @@
 # From raw reviews to recommendations with reasoning, on a machine without a GPU. Interrupted, it goes on where it was;
 # run again unchanged, it only prints the table.
 #
-# usage: bash scripts/quickstart.sh [--reviews R.json.gz --meta M.json.gz --name NAME] [--overwrite]
+# usage: bash scripts/quickstart.sh [--reviews R --meta M (--name NAME | --run FOLDER)] [--recipe FILE] [--overwrite]
 #
 #   --reviews FILE   your reviews, in the format of the Amazon dumps of 2018; an invented shop's by default
 #   --meta FILE      their metadata
 #   --name NAME      run folder runs/NAME for them
+#   --run FOLDER     or another run folder
+#   --recipe FILE    data recipe, for tables of another format; 'gream shop ORDERS PRODUCTS' writes one and calls this script
 #   --overwrite      replace what another configuration made
 #
 # GREAM_RUNS names another folder than runs/ for run folders.
@@ -19,14 +21,16 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/pipeline.sh
 source scripts/pipeline.sh
 
-usage="usage: bash scripts/quickstart.sh [--reviews R.json.gz --meta M.json.gz --name NAME] [--overwrite]"
-name=quickstart
+usage="usage: bash scripts/quickstart.sh [--reviews R --meta M (--name NAME | --run FOLDER)] [--recipe FILE] [--overwrite]"
+name=
+run=
+recipe=recipes/data/quickstart.yaml
 reviews=
 meta=
 overwrite=()
 while [ $# -gt 0 ]; do
     case "$1" in
-        --reviews | --meta | --name)
+        --reviews | --meta | --name | --run | --recipe)
             [ $# -ge 2 ] || fail "$1 needs a value; $usage"
             printf -v "${1#--}" '%s' "$2"
             shift 2
@@ -36,16 +40,16 @@ while [ $# -gt 0 ]; do
     esac
 done
 if [ -n "$reviews$meta" ]; then
-    [ -n "$reviews" ] && [ -n "$meta" ] && [ "$name" != quickstart ] || fail "--reviews, --meta and --name go together; $usage"
+    [ -n "$reviews" ] && [ -n "$meta" ] && [ "${name:-quickstart}${run}" != quickstart ] ||
+        fail "--reviews, --meta and --name (or --run) go together; $usage"
 fi
 
 enter
-run=$runs/$name
-recipe=recipes/data/quickstart.yaml
+run=${run:-$runs/${name:-quickstart}}
 platform=(VERL_PLATFORM=cpu)
 began=$SECONDS
 
-title "Interactions: 5-core, chronological, leave-one-out"
+title "Interactions: filtered, chronological, leave-one-out"
 if [ -n "$reviews" ]; then
     data interactions --reviews "$reviews" --metadata "$meta"
 else

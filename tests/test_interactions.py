@@ -92,7 +92,7 @@ def test_a_shop_by_hand(tmp_path: Path) -> None:
         "raw": {"users": 4, "items": 5, "interactions": 13},
         "removed_without_metadata": {"users": 0, "items": 1, "interactions": 1},
         "removed_repetitions": {"users": 0, "items": 0, "interactions": 1},
-        "removed_by_core": {"core": 3, "rounds": 1, "users": 1, "items": 1, "interactions": 2},
+        "removed_by_core": {"core": 3, "item_core": 3, "rounds": 1, "users": 1, "items": 1, "interactions": 2},
     }
 
 

@@ -15,7 +15,7 @@ from gream.config import parse_config
 from gream.errors import GreamError
 
 from data_processing.interactions import InteractionsConfig, build_interactions
-from data_processing.shop import BRANDS, HALVES
+from data_processing.invented import BRANDS, HALVES
 from data_processing.synthesize import (
     FIRST_SUCCESSOR,
     NEXT_SERIES,

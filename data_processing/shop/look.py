@@ -1,0 +1,288 @@
+"""What two tables of a shop hold: format, columns, times, told from names and values, and shown before it is used."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from gream.config import parse_config
+from gream.errors import GreamError
+
+from ..readers.fields import present
+from ..readers.files import bounded, first_bytes, numbered_lines
+from ..readers.formats import Columns
+from ..readers.times import TwoReadingsError, read_times
+from .names import Role, name_fits
+
+_DELIMITERS = (",", ";", "\t", "|")
+# Records at the start of a file that are looked at.
+_SAMPLE = 2000
+# Share of values that must be times, or be described, for a column to be one of times, or of items.
+_MOST = 0.8
+_SCRIPTS = {
+    "CJK": "Chinese characters",
+    "HIRAGANA": "Japanese",
+    "KATAKANA": "Japanese",
+    "HANGUL": "Korean",
+    "THAI": "Thai",
+    "ARABIC": "Arabic letters",
+    "HEBREW": "Hebrew letters",
+    "CYRILLIC": "Cyrillic letters",
+    "GREEK": "Greek letters",
+    "DEVANAGARI": "Devanagari",
+    "LATIN": "Latin letters",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The start of a table.
+
+    Attributes:
+        path: The file.
+        kind: "Parquet", or "CSV" with its delimiter.
+        delimiter: Of CSV.
+        frame: Its first records; texts where the file is CSV.
+    """
+
+    path: Path
+    kind: str
+    delimiter: str | None
+    frame: pl.DataFrame
+
+    def texts(self, column: str) -> pl.Series:
+        """The values that are there, as text."""
+        values = self.frame[column]
+        if values.dtype.is_nested():
+            values = pl.Series(column, [str(value) if value is not None else None for value in values.to_list()])
+        found = values.cast(pl.String, strict=False).str.strip_chars()
+        return found.filter(pl.select(present(pl.lit(found))).to_series())
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found.
+
+    Attributes:
+        orders: Interactions.
+        products: Items; the orders' own file where there is no other.
+        columns: What is in which column.
+        script: Of the titles.
+    """
+
+    orders: Sample
+    products: Sample
+    columns: Columns
+    script: str
+
+    def lines(self) -> list[str]:
+        """The guess for people, with examples."""
+        columns = self.columns
+        rows: list[tuple[str, Sample, str | None]] = [
+            ("customer", self.orders, columns.user),
+            ("product", self.orders, columns.item),
+            ("time", self.orders, columns.time),
+            ("review text", self.orders, columns.text),
+            ("product id", self.products, columns.item_id),
+            ("title", self.products, columns.title),
+            ("description", self.products, columns.description),
+            ("brand", self.products, columns.brand),
+            ("category", self.products, columns.categories),
+        ]
+        found = [f"orders:   {self.orders.path} ({self.orders.kind})"]
+        found.append(f"products: {self.products.path} ({self.products.kind}); titles in {self.script}")
+        for what, sample, column in rows:
+            if column is None:
+                found.append(f"  {what:<12} none")
+                continue
+            examples = ", ".join(bounded(text, 30) for text in sample.texts(column).unique(maintain_order=True)[:3])
+            found.append(f"  {what:<12} {column:<20} e.g. {examples}")
+        return found
+
+
+def look_at(orders: Path, products: Path | None, said: dict[str, str]) -> Look:
+    """Guess what the tables hold.
+
+    Args:
+        orders: A row per purchase, click or rating.
+        products: A row per product; None where the orders say what there is to say.
+        said: Names of columns by the fields of `Columns`; they are not guessed.
+
+    Raises:
+        GreamError: A file cannot be read, or a column cannot be told; says how to name it.
+    """
+    order_table = _sample(orders)
+    product_table = order_table if products is None else _sample(products)
+    for field, column in said.items():
+        table = order_table if field in ("user", "item", "time", "text") else product_table
+        if field in Columns.model_fields and field not in _NO_COLUMNS and column not in table.frame.columns:
+            raise GreamError(f"{table.path}: has no column '{column}', but {bounded(', '.join(table.frame.columns))}")
+    found = dict(said)
+    if "time" not in found:
+        found["time"] = _time_column(order_table, found)
+    if "item" not in found or "item_id" not in found:
+        item, item_id = _item_columns(order_table, product_table, found)
+        found.setdefault("item", item)
+        found.setdefault("item_id", item_id)
+    if "user" not in found:
+        found["user"] = _user_column(order_table, found)
+    taken = {found["item_id"]} if products is not None else {found[role] for role in ("user", "item", "time")}
+    for role in _TEXTS:
+        guess = None if role in found else _text_column(product_table, role, taken)
+        if guess is not None:
+            found[role] = guess
+        taken.add(found.get(role, ""))
+    # A shop that knows nothing of its products but a name for each.
+    found.setdefault("title", found["item_id"])
+    if products is not None and "text" not in found:
+        review = _text_column(order_table, "text", {found[role] for role in ("user", "item", "time")})
+        if review is not None:
+            found["text"] = review
+    if order_table.delimiter == product_table.delimiter and order_table.delimiter is not None:
+        found.setdefault("delimiter", order_table.delimiter)
+    if "categories" in found:
+        found.setdefault("category_separator", _separator(product_table.texts(found["categories"])))
+    columns = parse_config(Columns, dict(found), source="columns")
+    return Look(order_table, product_table, columns, _script(product_table.texts(found["title"])))
+
+
+_TEXTS: tuple[Role, ...] = ("title", "description", "brand", "categories")
+_NO_COLUMNS = {"time_unit", "time_format", "category_separator", "delimiter"}
+
+
+def _sample(path: Path) -> Sample:
+    if first_bytes(path, 4) == b"PAR1":
+        with path.open("rb") as stream:
+            return Sample(path, "Parquet", None, pl.scan_parquet(stream).head(_SAMPLE).collect())
+    lines = [line.decode("utf-8", "replace") for _, line in itertools.islice(numbered_lines(path), _SAMPLE + 1)]
+    if lines and lines[0].lstrip().startswith(("{", "[")):
+        raise GreamError(
+            f"{path}: JSON, where a table is needed; write it as CSV or Parquet, as "
+            "polars.read_ndjson(FILE).write_csv(NEW) does, or take the stage 'interactions' for the dumps of Amazon "
+            "and MovieLens and for published data"
+        )
+    delimiter = max(_DELIMITERS, key=lambda one: _columns_by(lines, one))
+    records = [record for record in csv.reader(lines, delimiter=delimiter) if record]
+    if len(records) < 2 or len(records[0]) < 2:
+        raise GreamError(f"{path}: no table of two columns and more with their names in the first line")
+    names = [name.strip() for name in records[0]]
+    if len(set(names)) < len(names) or not all(names):
+        raise GreamError(f"{path}:1: columns need a name each, and no two the same; found {bounded(', '.join(names))}")
+    whole = [record for record in records[1:] if len(record) == len(names)]
+    frame = pl.DataFrame(whole, schema=dict.fromkeys(names, pl.String), orient="row")
+    return Sample(path, f"CSV with {delimiter!r}", delimiter, frame)
+
+
+def _columns_by(lines: Sequence[str], delimiter: str) -> float:
+    """Columns that a delimiter makes, as far as all lines agree on their number."""
+    try:
+        widths = Counter(len(record) for record in csv.reader(lines[:200], delimiter=delimiter) if record)
+    except csv.Error:
+        return 0.0
+    width, lines_of_it = widths.most_common(1)[0] if widths else (0, 0)
+    return (width - 1) * lines_of_it / max(sum(widths.values()), 1)
+
+
+def _time_column(table: Sample, said: dict[str, str]) -> str:
+    best: tuple[float, str] | None = None
+    for column in table.frame.columns:
+        values = table.frame[column]
+        texts = table.texts(column)
+        if not len(texts) or column in said.values():
+            continue
+        try:
+            times = read_times(values, None, said.get("time_format"))  # type: ignore[arg-type]
+            share = times.nanoseconds.count() / len(texts)
+        except TwoReadingsError:
+            share = 1.0  # a column of times that the owner has to say more about
+        named = name_fits("time", column)
+        # Every whole number could be a time; without a name, only what does not look like a number is one.
+        plain = _share(texts.str.contains(r"^[+-]?\d{1,8}([.,]\d+)?$"))
+        if share >= _MOST and (named or not plain):
+            best = max(best or (0.0, ""), (named + share, column))
+    if best is None:
+        raise _cannot_tell(table, "time", "of times")
+    return best[1]
+
+
+def _item_columns(orders: Sample, products: Sample, said: dict[str, str]) -> tuple[str, str]:
+    """Columns of the item in both tables: the pair that agrees best, in values first and in names second."""
+    taken = {said[role] for role in ("user", "time") if role in said}
+    ordered = [said["item"]] if "item" in said else [name for name in orders.frame.columns if name not in taken]
+    if products is orders:
+        best = max(ordered, key=lambda name: name_fits("item", name), default=None)
+        if best is None or ("item" not in said and not name_fits("item", best)):
+            raise _cannot_tell(orders, "item", "of products")
+        return best, said.get("item_id", best)
+    described = [said["item_id"]] if "item_id" in said else products.frame.columns
+    known = {name: set(products.texts(name)) for name in described}
+    pairs = []
+    for item, item_id in itertools.product(ordered, described):
+        values = orders.texts(item)
+        if not len(values) or not known[item_id]:
+            continue
+        share = _share(values.is_in(list(known[item_id])))
+        # An id tells products apart; a brand or a category does not.
+        apart = len(known[item_id]) / max(len(products.frame), 1)
+        named = max(name_fits("item", item), name_fits("item", item_id))
+        pairs.append((share * apart + 0.2 * named, share, item, item_id))
+    if not pairs or max(pairs)[1] == 0.0:
+        raise GreamError(
+            f"{orders.path}: no column shares a value with {products.path}; take both of one shop, or name the "
+            "columns: columns.item=COLUMN columns.item_id=COLUMN"
+        )
+    return max(pairs)[2:]
+
+
+def _user_column(orders: Sample, found: dict[str, str]) -> str:
+    best: tuple[float, str] | None = None
+    for column in orders.frame.columns:
+        texts = orders.texts(column)
+        if column in found.values() or not len(texts):
+            continue
+        named = name_fits("user", column)
+        mails = _share(texts.str.contains(r"^[^@\s]+@[^@\s]+$"))
+        if named or mails > _MOST:
+            best = max(best or (0.0, ""), (named + mails, column))
+    if best is None:
+        raise _cannot_tell(orders, "user", "of customers")
+    return best[1]
+
+
+def _text_column(table: Sample, role: Role, taken: Iterable[str]) -> str | None:
+    fits = {name: name_fits(role, name) for name in table.frame.columns if name not in taken and len(table.texts(name))}
+    best = max(fits, key=lambda name: fits[name], default=None)
+    return best if best is not None and fits[best] else None
+
+
+def _separator(texts: pl.Series) -> str:
+    """What stands between categories, where something does in most of them."""
+    found = {one: _share(texts.str.contains(one, literal=True)) for one in (" > ", ">", "|", ";", "/", ",")}
+    best = max(found, key=lambda one: found[one])
+    return best if found[best] > 0.5 else "|"
+
+
+def _share(found: pl.Series) -> float:
+    return int(found.sum()) / max(len(found), 1)
+
+
+def _script(texts: pl.Series) -> str:
+    """The script of most letters."""
+    counts: Counter[str] = Counter()
+    for letter in itertools.islice((letter for text in texts for letter in text if letter.isalpha()), 20_000):
+        counts[_SCRIPTS.get(unicodedata.name(letter, "?").split()[0], "another script")] += 1
+    if not counts:
+        return "no letters"
+    # A title in Japanese is full of Chinese characters, one in Chinese has no kana.
+    return "Japanese" if counts["Japanese"] > 0.05 * counts.total() else counts.most_common(1)[0][0]
+
+
+def _cannot_tell(table: Sample, field: str, what: str) -> GreamError:
+    names = bounded(", ".join(table.frame.columns))
+    return GreamError(f"{table.path}: which column is {what} cannot be told from {names}; say columns.{field}=COLUMN")
