@@ -74,7 +74,7 @@ sft quickstart_reasoning reasoning checkpoints/alignment
 title "SRPO with verl"
 srpo quickstart
 
-title "Evaluation: direct and reasoning, beside three baselines on the same split"
+title "Evaluation: direct and reasoning, beside baselines on the same split"
 evaluate baselines
 evaluate_both_modes
 

@@ -156,7 +156,7 @@ sft "${recipes[1]}" reasoning checkpoints/alignment "${sft_settings[@]}"
 title "SRPO with verl"
 srpo "${recipes[2]}" "${rl_settings[@]}"
 
-title "Evaluation: direct and reasoning, beside four baselines on the same split"
+title "Evaluation: direct and reasoning, beside baselines on the same split"
 evaluate baselines
 evaluate sasrec "${sasrec[@]}"
 evaluate_both_modes "${reasoning[@]}"
