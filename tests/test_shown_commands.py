@@ -122,7 +122,7 @@ def test_commands_of_a_page_exist_with_their_options(page: Path) -> None:
 def test_commands_are_found_at_all() -> None:
     """So that another layout of the pages does not leave the test above with nothing to look at."""
     found = [shlex.join(words) for page in PAGES for words in shown_commands(page)]
-    for program in ("gream ", "python -m eval ", "python -m data_processing ", "llamafactory-gream ", "bash scripts/"):
+    for program in ("gream eval ", "gream data ", "python -m ", "llamafactory-gream ", "bash scripts/"):
         assert sum(command.startswith(program) for command in found) >= 3, program
 
 
