@@ -417,6 +417,7 @@ _MINI, _MICRO = (
     "actor_rollout_ref__actor__ppo_micro_batch_size_per_gpu",
 )
 _REF = "actor_rollout_ref__ref__log_prob_micro_batch_size_per_gpu"
+_ROLLOUT = "actor_rollout_ref__rollout__log_prob_micro_batch_size_per_gpu"
 
 
 @pytest.mark.parametrize(
@@ -444,7 +445,7 @@ def test_batch_sizes_that_contradict_each_other_come_with_one_that_would_do(
     assert str(error.value).endswith(f"; set it to {value}")
     # Where the first size is what was mended, the others follow it.
     multiples = {"data__train_batch_size": value * 8} if key == _MINI else {}
-    check_batch_sizes(trainer_config(**{_MICRO: 1, _REF: 1, **changes, **remedy, **multiples}))
+    check_batch_sizes(trainer_config(**{_MICRO: 1, _ROLLOUT: 1, _REF: 1, **changes, **remedy, **multiples}))
 
 
 def test_dynamic_micro_batches_need_no_divisor() -> None:

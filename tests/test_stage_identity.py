@@ -207,14 +207,14 @@ def test_a_mutated_stage_runs_again(tmp_path: Path) -> None:
     for name in ("synthesize", "interactions"):
         done = go(name)
         assert done.returncode == 0, done.stderr
-    module = checkout / "data_processing" / "interactions.py"
+    module = checkout / "data_processing" / "sequences.py"
     text = module.read_text()
     module.write_text(text.replace('"test", "valid", "train"', '"valid", "test", "train"'))
     assert module.read_text() != text
     refused = go("interactions")
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].endswith(
-        "by other code (.interactions): run again with --overwrite, or --keep to accept"
+        "by other code (.sequences): run again with --overwrite, or --keep to accept"
     )
     before = sha256_of(run / "interactions.parquet")
     assert go("interactions", "--overwrite").returncode == 0
