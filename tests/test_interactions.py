@@ -320,7 +320,7 @@ def test_gift_cards(real_data: Path, tmp_path: Path) -> None:
         "raw": {"users": 458, "items": 148, "interactions": 2972},
         "removed_without_metadata": {"users": 0, "items": 0, "interactions": 0},
         "removed_repetitions": {"users": 0, "items": 0, "interactions": 7},
-        "removed_by_core": {"core": 5, "rounds": 2, "users": 5, "items": 1, "interactions": 24},
+        "removed_by_core": {"core": 5, "item_core": 5, "rounds": 2, "users": 5, "items": 1, "interactions": 24},
     }
     assert (statistics["ties"]["test_targets"], statistics["ties"]["rule"]) == (289, "place in the dump")
     splits = pl.read_parquet(tmp_path / "interactions.parquet")["split"].value_counts()

@@ -70,7 +70,7 @@ def test_run_again_it_does_nothing_and_a_dry_run_prints_the_same_commands(finish
     assert again.returncode == 0, again.stderr[-3000:]
     stages = re.findall(r"^[a-z-]+: (.+) ->", again.stdout, flags=re.MULTILINE)
     assert len(stages) >= 20
-    assert set(stages) == {"up to date"}
+    assert {stage.partition(",")[0] for stage in stages} == {"up to date"}
 
     dry = reproduce("beauty", *finished.arguments, "--dry-run", runs=finished.run.parent)
     assert dry.returncode == 0, dry.stderr
