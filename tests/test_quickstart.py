@@ -73,7 +73,7 @@ def test_run_again_it_only_prints_the_table(finished: Path) -> None:
     assert again.returncode == 0, again.stderr[-3000:]
     stages = re.findall(r"^[a-z-]+: (.+) ->", again.stdout, flags=re.MULTILINE)
     assert len(stages) >= 15
-    assert set(stages) == {"up to date"}
+    assert {stage.partition(",")[0] for stage in stages} == {"up to date"}
     assert "cooccurrence" in again.stdout
     assert "report.html" in again.stdout
     assert hashes(finished) == before

@@ -163,8 +163,8 @@ def _sample(path: Path) -> Sample:
     lines = [line.decode("utf-8", "replace") for _, line in itertools.islice(numbered_lines(path), _SAMPLE + 1)]
     if lines and lines[0].lstrip().startswith(("{", "[")):
         raise GreamError(
-            f"{path}: JSON, where a table is needed; write it as CSV or Parquet, or take the stage 'interactions' for the "
-            "dumps of Amazon and MovieLens and for published data"
+            f"{path}: JSON, where a table is needed; write it as CSV or Parquet, or take the stage 'interactions' for "
+            "the dumps of Amazon and MovieLens and for published data"
         )
     delimiter = max(_DELIMITERS, key=lambda one: _columns_by(lines, one))
     records = [record for record in csv.reader(lines, delimiter=delimiter) if record]
