@@ -41,7 +41,7 @@ while [ $# -gt 0 ]; do
 done
 if [ -n "$reviews$meta" ]; then
     [ -n "$reviews" ] && [ -n "$meta" ] && [ "${name:-quickstart}${run}" != quickstart ] ||
-        fail "--reviews, --meta and --name (or --run) go together; $usage"
+        fail "--reviews, --meta and --name go together, or --run in its place; $usage"
 fi
 
 enter
