@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from gream.decoding.choices import Score
@@ -25,6 +25,9 @@ from gream.options import (
     TemperatureOption,
     with_groups,
 )
+
+if TYPE_CHECKING:
+    from .recommend import RunModel
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -63,25 +66,35 @@ class Recommending:
     batch_size: BatchSizeOption = 16
     device: DeviceOption = Device.auto
 
-    @property
-    def settings(self) -> Settings:
-        """How the model is asked.
+    def model(self) -> RunModel:
+        """The model and the run.
 
         Raises:
-            GreamError: The run's statistics cannot be read, or a setting is impossible.
+            GreamError: The run has no model or its statistics cannot be read, or a setting is impossible.
         """
+        from gream.checkpoints import last_checkpoint
+
+        from .recommend import RunModel
         from .users import nothing_twice
 
-        exclude = nothing_twice(self.run) if self.exclude_history is None else self.exclude_history
-        return Settings(
-            beams=self.beams,
-            score=self.score,
-            history=self.history,
-            chain_tokens=self.chain_tokens,
-            temperature=self.temperature,
-            chains=self.chains,
-            form=self.form,
-            exclude_history=exclude,
+        return RunModel(
+            run=self.run,
+            checkpoint=self.checkpoint or last_checkpoint(self.run),
+            settings=Settings(
+                beams=self.beams,
+                score=self.score,
+                history=self.history,
+                chain_tokens=self.chain_tokens,
+                temperature=self.temperature,
+                chains=self.chains,
+                form=self.form,
+                exclude_history=nothing_twice(self.run) if self.exclude_history is None else self.exclude_history,
+            ),
+            device=self.device,
+            batch_size=self.batch_size,
+            only=self.only or (),
+            index=self.index,
+            template=self.prompt,
         )
 
 
@@ -103,26 +116,9 @@ def recommend(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per user instead of tables.")] = False,
 ) -> None:
     """Rank items for a user of the run, for a history, or for a file of users."""
-    from gream.engine.checkpoint import last_checkpoint
-
     from .recommend_command import recommend_command
 
-    recommend_command(
-        model.run,
-        model.checkpoint or last_checkpoint(model.run),
-        model.settings,
-        mode,
-        k,
-        entries=item or [],
-        users=user or [],
-        file=users,
-        only=model.only or [],
-        device=model.device,
-        batch_size=model.batch_size,
-        as_json=as_json,
-        index=model.index,
-        template=model.prompt,
-    )
+    recommend_command(model.model(), mode, k, entries=item or (), users=user or (), file=users, as_json=as_json)
 
 
 @app.command()
@@ -134,23 +130,9 @@ def serve(
     waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; further ones get status 503.")] = 64,
 ) -> None:
     """Serve recommendations over HTTP, with a page to try them on."""
-    from gream.engine.checkpoint import last_checkpoint
-
     from .serve_command import serve_command
 
-    serve_command(
-        model.run,
-        model.checkpoint or last_checkpoint(model.run),
-        model.settings,
-        host,
-        port,
-        waiting,
-        device=model.device,
-        batch_size=model.batch_size,
-        only=model.only or [],
-        index=model.index,
-        template=model.prompt,
-    )
+    serve_command(model.model(), host, port, waiting)
 
 
 if __name__ == "__main__":

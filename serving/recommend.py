@@ -18,6 +18,7 @@ from gream.errors import GreamError
 from gream.files import Row, iterate_jsonl
 
 from .items import Item, Items
+from .subset import find_subset
 
 # Entries of a history that are looked up at all; what exceeds the prompt's window is left out of it anyway.
 LONGEST_HISTORY = 500
@@ -205,6 +206,48 @@ class Recommender:
             intent=stages.intent if stages else None,
             recommendation=stages.recommendation if stages else None,
             kept=tuple(shown(self.items[found[0]]) for found in kept if found),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunModel:
+    """A model and the run that it recommends from.
+
+    Attributes:
+        run: Run folder.
+        checkpoint: Model folder.
+        settings: How the model is asked.
+        device: Where it runs.
+        batch_size: Histories decoded together.
+        only: Parts of the catalogue that lists may name, see `find_subset`; all of it where none is named.
+        index: Ids that the model knows the run's items by; None for the run's own.
+        template: Text file with the prompt of a model trained elsewhere.
+    """
+
+    run: Path
+    checkpoint: Path
+    settings: Settings
+    device: Device
+    batch_size: int
+    only: Sequence[str] = ()
+    index: Path | None = None
+    template: Path | None = None
+
+    def items(self) -> Items:
+        """The run's items, see `Items.load`."""
+        return Items.load(self.run, self.index)
+
+    def recommender(self, items: Items, modes: Sequence[Mode]) -> Recommender:
+        """The loaded model; see `Recommender`."""
+        return Recommender(
+            self.checkpoint,
+            items,
+            self.settings,
+            device=self.device,
+            batch_size=self.batch_size,
+            modes=modes,
+            template=self.template,
+            only=find_subset(self.run, items, self.only) if self.only else None,
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gream.console import make_console
-from gream.engine.settings import Device, Mode, Settings
+from gream.engine.settings import Mode
 from gream.errors import GreamError
 from rich import box
 from rich.console import Console
@@ -18,48 +18,33 @@ from rich.text import Text
 from tqdm import tqdm
 
 from .items import Items
-from .recommend import Asked, Recommendation, Recommender, find_history, read_users, recommend_all
-from .subset import find_subset
+from .recommend import Asked, Recommendation, RunModel, find_history, read_users, recommend_all
 from .users import Users
 
 
 def recommend_command(
-    run: Path,
-    checkpoint: Path,
-    settings: Settings,
+    model: RunModel,
     mode: Mode,
     k: int,
     *,
     entries: Sequence[str] = (),
     users: Sequence[str] = (),
     file: Path | None = None,
-    only: Sequence[str] = (),
-    device: Device,
-    batch_size: int,
     as_json: bool,
-    index: Path | None = None,
-    template: Path | None = None,
 ) -> None:
-    """Print lists for one history or for a file of users, each as soon as its batch is done.
+    """Print lists for one history, for users of the run or for a file of users, each as soon as its batch is done.
 
     Args:
-        run: Run folder, for its items.
-        checkpoint: Model folder.
-        settings: How the model is asked.
+        model: The model, and the run that it recommends from.
         mode: Ask at once, or after a chain.
         k: Items per list.
         entries: One history.
         users: Or users of the run, by their ids in the data.
         file: Or a file of users.
-        only: Parts of the catalogue that lists may name, see `find_subset`; all of it where none is named.
-        device: Where the model runs.
-        batch_size: Histories decoded together.
         as_json: JSON lines instead of tables.
-        index: Ids that the model knows the run's items by; None for the run's own.
-        template: Text file with the prompt of a model trained elsewhere.
 
     Raises:
-        GreamError: Nothing or too much is asked for, an item is unknown, or the model does not fit.
+        GreamError: Nothing or too much is asked for, an item or user is unknown, or the model does not fit.
     """
     if bool(entries) + bool(users) + bool(file) != 1:
         raise GreamError(
@@ -67,21 +52,12 @@ def recommend_command(
             "users with --users"
         )
     # Everything that was typed is checked before the model is loaded.
-    items = Items.load(run, index)
-    asked = _asked(run, items, entries, users, file)
-    recommender = Recommender(
-        checkpoint,
-        items,
-        settings,
-        device=device,
-        batch_size=batch_size,
-        modes=[mode],
-        template=template,
-        only=find_subset(run, items, only) if only else None,
-    )
+    items = model.items()
+    asked = _asked(model.run, items, entries, users, file)
+    recommender = model.recommender(items, [mode])
     console = make_console()
     several = len(asked) > 1
-    lists = recommend_all(recommender, mode, asked, k, batch_size)
+    lists = recommend_all(recommender, mode, asked, k, model.batch_size)
     for user, found in tqdm(lists, total=len(asked), unit=" users", disable=not several or not sys.stderr.isatty()):
         if as_json:
             print(_json_line(user, found), flush=True)

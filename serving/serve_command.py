@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Sequence
-from pathlib import Path
 
 import uvicorn
-from gream.engine.settings import Device, Mode, Settings
+from gream.engine.settings import Mode
 from gream.errors import GreamError
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .items import Items
-from .recommend import Recommender
+from .recommend import RunModel
 from .service import make_service
-from .subset import find_subset
 from .users import Users
 
 # Seconds that requests under way get when the service is told to stop.
@@ -40,60 +36,30 @@ class ImpatientProtocol(H11Protocol):
             self.transport.close()
 
 
-def serve_command(
-    run: Path,
-    checkpoint: Path,
-    settings: Settings,
-    host: str,
-    port: int,
-    waiting: int,
-    *,
-    device: Device,
-    batch_size: int,
-    only: Sequence[str] = (),
-    index: Path | None = None,
-    template: Path | None = None,
-) -> None:
+def serve_command(model: RunModel, host: str, port: int, waiting: int) -> None:
     """Load the model, listen, say where, and serve until a signal comes.
 
     Args:
-        run: Run folder, for its items.
-        checkpoint: Model folder.
-        settings: How the model is asked.
+        model: The model, and the run that it recommends from.
         host: Address to listen on.
         port: 0 takes a free one.
         waiting: Requests that may wait.
-        device: Where the model runs.
-        batch_size: Requests decoded together.
-        only: Parts of the catalogue that lists may name, see `find_subset`; all of it where none is named.
-        index: Ids that the model knows the run's items by; None for the run's own.
-        template: Text file with the prompt of a model trained elsewhere.
 
     Raises:
         GreamError: The port cannot be had, or run and model do not fit.
     """
     with _listening(host, port) as listener:  # before the model is loaded, which takes longer
-        items = Items.load(run, index)
+        items = model.items()
         # A prompt from elsewhere may be for one mode only.
-        modes = tuple(Mode) if template is None else (Mode.direct,)
-        recommender = Recommender(
-            checkpoint,
-            items,
-            settings,
-            device=device,
-            batch_size=batch_size,
-            modes=modes,
-            template=template,
-            only=find_subset(run, items, only) if only else None,
-        )
+        recommender = model.recommender(items, tuple(Mode) if model.template is None else (Mode.direct,))
         app = make_service(
             items,
             recommender.recommend,
-            users=Users(run),
-            exclude_history=settings.exclude_history,
+            users=Users(model.run),
+            exclude_history=model.settings.exclude_history,
             longest_list=recommender.longest_list,
-            name=run.resolve().name,
-            batch_size=batch_size,
+            name=model.run.resolve().name,
+            batch_size=model.batch_size,
             limit=waiting,
         )
         listener.listen()  # who reads the line below may connect

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serving.__main__ import app
 from serving.items import Item, Items
-from serving.recommend import Recommender, read_users, recommend_all
+from serving.recommend import Recommender, RunModel, read_users, recommend_all
 from serving.recommend_command import recommend_command
 from serving.users import nothing_twice
 
@@ -300,14 +300,14 @@ def test_the_command_shows_a_table_and_writes_json(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint, settings = run / "checkpoints" / "alignment", dataclasses.replace(ASKED, chain_tokens=6)
-    here: dict[str, Any] = {"device": Device.cpu, "batch_size": 16}
+    model = RunModel(run=run, checkpoint=checkpoint, settings=settings, device=Device.cpu, batch_size=16)
     entries = ["item number 3", "B00000"]
-    recommend_command(run, checkpoint, settings, Mode.direct, 3, entries=entries, as_json=False, **here)
+    recommend_command(model, Mode.direct, 3, entries=entries, as_json=False)
     shown = capsys.readouterr().out
     assert "Item number 3; " in shown and [row for row in shown.splitlines() if row.startswith(" 3 ")]
     path = tmp_path / "users.jsonl"
     path.write_text('{"user": "Ü", "history": ["B00000"]}\n{"history": ["B00001"]}\n')
-    recommend_command(run, checkpoint, settings, Mode.reasoning, 2, file=path, as_json=True, **here)
+    recommend_command(model, Mode.reasoning, 2, file=path, as_json=True)
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["user"] == "Ü" and "user" not in second
     assert first["history"][0]["title"] == MALICIOUS
@@ -316,7 +316,7 @@ def test_the_command_shows_a_table_and_writes_json(
     assert {item["item_id"] for row in (first, second) for item in row["items"]} <= known
     for who in ({}, {"entries": entries, "file": path}, {"entries": entries, "users": ["A<1>"]}):
         with pytest.raises(GreamError, match="name users of the run, each with --user, or the items of one history"):
-            recommend_command(run, checkpoint, settings, Mode.direct, 3, as_json=False, **who, **here)
+            recommend_command(model, Mode.direct, 3, as_json=False, **who)
 
 
 def test_a_user_of_the_run_gets_new_items_of_one_category_from_the_last_model(

@@ -1,4 +1,4 @@
-"""The trained model among the checkpoints of verl, in the format that transformers loads."""
+"""The model that was trained last, in the format that transformers loads: of verl, or of a whole run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,31 @@ def last_model(folder: Path) -> Path:
     Raises:
         GreamError: There is none.
     """
-    models = {
+    models = _models(folder)
+    if not models:
+        raise GreamError(f"{folder}: holds no checkpoint of SRPO (global_step_N/{MODEL}); run SRPO first")
+    return models[max(models)]
+
+
+def last_checkpoint(run: Path) -> Path:
+    """The model of a run that was trained last: of SRPO the last checkpoint, else of the curriculum, else of alignment.
+
+    Raises:
+        GreamError: The run has none.
+    """
+    folder = run / "checkpoints"
+    if _models(folder / "srpo"):
+        return last_model(folder / "srpo")
+    for name in ("reasoning", "alignment"):
+        if (folder / name / "config.json").exists():
+            return folder / name
+    raise GreamError(f"{run}: no trained model under checkpoints/; train one, or name one with --checkpoint")
+
+
+def _models(folder: Path) -> dict[int, Path]:
+    """Models of the complete checkpoints, by step."""
+    return {
         int(step): path / MODEL
         for path in folder.glob("global_step_*")
         if (step := path.name.removeprefix("global_step_")).isdigit() and (path / MODEL / "config.json").exists()
     }
-    if not models:
-        raise GreamError(f"{folder}: holds no checkpoint of SRPO (global_step_N/{MODEL}); run SRPO first")
-    return models[max(models)]

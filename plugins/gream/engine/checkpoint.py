@@ -42,21 +42,6 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
     return sorted({path for kind in kinds for path in checkpoint.glob(kind)})
 
 
-def last_checkpoint(run: Path) -> Path:
-    """The model of a run that was trained last: of SRPO the latest step, else of the curriculum, else of alignment.
-
-    Raises:
-        GreamError: The run has none.
-    """
-    steps = [path for path in run.glob("checkpoints/srpo/global_step_*/actor/huggingface") if path.is_dir()]
-    steps.sort(key=lambda path: int(path.parents[1].name.rpartition("_")[2]))
-    found = [*steps[-1:], *(run / "checkpoints" / name for name in ("reasoning", "alignment"))]
-    for path in found:
-        if (path / "config.json").exists():
-            return path
-    raise GreamError(f"{run}: no trained model under checkpoints/; train one, or name one with --checkpoint")
-
-
 def load_weights(checkpoint: Path, device: str) -> Any:
     """The model of a folder, in evaluation mode on "cpu" or "cuda"."""
     import torch
