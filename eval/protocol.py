@@ -53,6 +53,9 @@ class Protocol:
 
 COMMON = Protocol()
 
+# Validation users by whom a baseline chooses its settings, at most.
+VALIDATION_USERS = 5000
+
 
 @dataclass(frozen=True)
 class Cases:
@@ -80,6 +83,10 @@ class Cases:
             raise GreamError(f"--users {count}: 1 to {len(self.users)} needed")
         kept = np.sort(np.random.default_rng(seed).choice(len(self.users), size=count, replace=False))
         return Cases(self.users[kept], self.targets[kept], tuple(self.histories[index] for index in kept))
+
+    def at_most(self, count: int, seed: int) -> Cases:
+        """These, or a sample of ``count`` of them."""
+        return self.sample(min(count, len(self.users)), seed)
 
 
 def read_interactions(path: Path) -> pl.DataFrame:

@@ -23,16 +23,29 @@ from gream.stage import StageResult, run_stage
 from safetensors.numpy import load_file
 
 from .baselines.counted import (
+    Counted,
     Ranking,
-    rank_by_cooccurrence,
-    rank_by_markov_chain,
-    rank_by_popularity,
+    cooccurrence,
+    markov_chain,
+    popularity,
+    popularity_of,
+    rank_by,
     rank_histories,
 )
 from .baselines.transitions import Transitions, grid_lines
 from .generative import Place, collect_chunks, predict_in_chunks
 from .metrics import exposure_of, mean_with_interval, measure, pass_at_k
-from .protocol import COMMON, Cases, Protocol, Split, held_out, read_interactions, training_matrix, training_sequences
+from .protocol import (
+    COMMON,
+    VALIDATION_USERS,
+    Cases,
+    Protocol,
+    Split,
+    held_out,
+    read_interactions,
+    training_matrix,
+    training_sequences,
+)
 from .results import (
     BASELINES,
     Cost,
@@ -45,9 +58,6 @@ from .results import (
     versions_of,
     write_result,
 )
-
-# Who is asked for the weights of a baseline, at most.
-_VALIDATION_USERS = 5000
 
 if TYPE_CHECKING:
     from .baselines.sasrec import SasRecSettings
@@ -75,17 +85,13 @@ def evaluate_baselines(
     Raises:
         GreamError: An input is missing or broken.
     """
-    counted: dict[Mode, Callable[..., Ranking]] = {
-        "popularity": rank_by_popularity,
-        "cooccurrence": rank_by_cooccurrence,
-        "markov": rank_by_markov_chain,
-    }
+    counted: dict[Mode, Counted] = {"popularity": popularity, "cooccurrence": cooccurrence, "markov": markov_chain}
     allow = protocol.history == "allowed"
 
-    def ranker(rank: Callable[..., Ranking]) -> _Ranker:
+    def ranker(baseline: Counted) -> _Ranker:
         def ranked(data: _Data, _: Path) -> _Ranked:
             began = time.monotonic()
-            ranking = rank(data.train, data.items, data.cases.histories, K, allow_history=allow)
+            ranking = rank_by(baseline, data.train, data.items, data.cases.histories, K, allow_history=allow)
             return ranking, time.monotonic() - began, {}
 
         return ranked
@@ -95,11 +101,9 @@ def evaluate_baselines(
 
     def by_transitions(data: _Data, _: Path) -> _Ranked:
         vectors = None if embeddings is None else load_file(str(embeddings))["embeddings"]
-        valid = held_out(data.interactions, "valid")
+        valid = held_out(data.interactions, "valid").at_most(VALIDATION_USERS, seed)
         counts = Transitions(training_matrix(data.interactions, data.items), data.items, vectors)
-        weights, gains = counts.choose(
-            valid.sample(min(_VALIDATION_USERS, len(valid.users)), seed), allow_history=allow
-        )
+        weights, gains = counts.choose(valid, allow_history=allow)
         print("\n".join(grid_lines(gains)), flush=True)
         if protocol.fitted != "train":
             counts = Transitions(data.train, data.items, vectors)
@@ -108,7 +112,7 @@ def evaluate_baselines(
         seconds = time.monotonic() - began
         return ranking, seconds, dataclasses.asdict(weights) | {"validation_ndcg@10": gains[weights]}
 
-    rankers: dict[Mode, _Ranker] = {mode: ranker(rank) for mode, rank in counted.items()}
+    rankers: dict[Mode, _Ranker] = {mode: ranker(baseline) for mode, baseline in counted.items()}
     for mode, ranked in (rankers | {"transitions": by_transitions}).items():
         yield _evaluate_baseline(
             run,
@@ -169,7 +173,7 @@ def evaluate_sasrec(
         began = time.monotonic()
         ranking = rank_histories(
             lambda batch: model.score_histories(batch).double().cpu().numpy(),
-            np.bincount(data.train[1], minlength=data.items).astype(np.float64),
+            popularity_of(data.train, data.items),
             data.cases.histories,
             K,
             allow_history=protocol.history == "allowed",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from eval.baselines.counted import rank_by_cooccurrence, rank_by_markov_chain, rank_by_popularity, top_k
+from eval.baselines.counted import cooccurrence, markov_chain, popularity, rank_by, top_k
 from eval.baselines.transitions import Transitions, Weights, grid
 from eval.metrics import measure
 from eval.protocol import Cases
@@ -34,7 +34,7 @@ def matrix(sequences: list[list[int]]) -> np.ndarray:
 @given(sequences=training, histories=histories_of_users)
 def test_popularity_is_counting(sequences: list[list[int]], histories: list[list[int]]) -> None:
     counts = Counter(item for items in sequences for item in items)
-    items, scores = rank_by_popularity(matrix(sequences), ITEMS, histories, k=5)
+    items, scores = rank_by(popularity, matrix(sequences), ITEMS, histories, k=5)
     for row, history in enumerate(histories):
         expected = sorted(set(range(ITEMS)) - set(history), key=lambda item: (-counts[item], item))[:5]
         assert items[row].tolist() == expected
@@ -49,7 +49,7 @@ def test_cooccurrence_is_the_sum_of_cosines(sequences: list[list[int]], historie
         both = len(users[one] & users[other])
         return both / np.sqrt(len(users[one]) * len(users[other])) if both else 0.0
 
-    items, scores = rank_by_cooccurrence(matrix(sequences), ITEMS, histories, k=5)
+    items, scores = rank_by(cooccurrence, matrix(sequences), ITEMS, histories, k=5)
     for row, history in enumerate(histories):
         exact = {item: sum(cosine(item, had) for had in history) for item in set(range(ITEMS)) - set(history)}
         np.testing.assert_allclose(scores[row], sorted(exact.values(), reverse=True)[:5], atol=1e-6)
@@ -63,7 +63,7 @@ def test_a_markov_chain_counts_what_followed_the_last_item(
 ) -> None:
     pairs = Counter(pair for items in sequences for pair in pairwise(items))
     counts = Counter(item for items in sequences for item in items)
-    items, scores = rank_by_markov_chain(matrix(sequences), ITEMS, histories, k=5)
+    items, scores = rank_by(markov_chain, matrix(sequences), ITEMS, histories, k=5)
     for row, history in enumerate(histories):
         followed = sum(count for (before, _), count in pairs.items() if before == history[-1])
         chance = {item: pairs[history[-1], item] / max(followed, 1) for item in set(range(ITEMS)) - set(history)}
@@ -137,13 +137,13 @@ def test_embeddings_of_another_catalogue_are_refused() -> None:
 
 def test_items_nobody_had_together_are_ranked_by_popularity() -> None:
     train = matrix([[0, 1], [3], [3], [2], [4, 3]])
-    items, scores = rank_by_cooccurrence(train, 6, [[0]], k=5)
+    items, scores = rank_by(cooccurrence, train, 6, [[0]], k=5)
     assert items.tolist() == [[1, 3, 2, 4, 5]]
     assert scores[0].tolist() == pytest.approx([1, 0, 0, 0, 0])
 
 
 def test_a_list_is_full_where_the_history_is_nearly_the_catalogue() -> None:
-    items, _ = rank_by_popularity(matrix([[0, 1], [1, 2]]), 3, [[0, 1]], k=10)
+    items, _ = rank_by(popularity, matrix([[0, 1], [1, 2]]), 3, [[0, 1]], k=10)
     assert items.tolist() == [[2, 1, 0]]
 
 

@@ -23,15 +23,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..protocol import Cases
-from .counted import Histories, places
+from ..protocol import VALIDATION_USERS, Cases
+from .counted import Histories, ndcg_gain
 
 # Batches whose sequences are sorted by length together, so that they hold little padding.
 _POOL = 32
 # Users whose scores over the whole catalogue are held at once: few, so that they stay near the processor.
 _USERS_AT_ONCE = 128
-# Validation users who are asked after each epoch, at most.
-_VALIDATION_USERS = 5000
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,7 @@ def train_sasrec(
         raise GreamError(f"--hidden {settings.hidden}: a multiple of {settings.heads} needed")
     torch.manual_seed(settings.seed)
     if validation is not None:
-        validation = validation.sample(min(_VALIDATION_USERS, len(validation.users)), settings.seed)
+        validation = validation.at_most(VALIDATION_USERS, settings.seed)
     model = SasRec(items, settings).to(settings.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate, betas=(0.9, 0.98))
     best = {name: value.clone() for name, value in model.state_dict().items()}
@@ -268,13 +266,8 @@ def _validation_ndcg(model: SasRec, cases: Cases) -> float:
     gain = 0.0
     for start in range(0, len(cases.users), _USERS_AT_ONCE):
         histories = cases.histories[start : start + _USERS_AT_ONCE]
-        scores = model.score_histories(histories)
-        target = torch.from_numpy(cases.targets[start : start + _USERS_AT_ONCE].astype(np.int64)).to(scores.device)
-        own = scores.gather(1, target[:, None])
-        scores[places(histories)] = -torch.inf
-        scores.scatter_(1, target[:, None], own)  # users may meet an item again
-        rank = (scores >= own).sum(1)
-        gain += float((1 / torch.log2(rank + 1.0))[rank <= 10].sum())
+        scores = model.score_histories(histories).cpu().numpy()
+        gain += ndcg_gain(scores, cases.targets[start : start + _USERS_AT_ONCE], histories)
     return gain / len(cases.users)
 
 

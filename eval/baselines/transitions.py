@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from gream.errors import GreamError
 
 from ..protocol import Cases
-from .counted import Histories, Ranking, places, rank_histories
+from .counted import Histories, Ranking, ndcg_gain, places, popularity_of, rank_histories, steps
 
 # Histories whose scores over the whole catalogue are held at once while weights are chosen.
 _USERS_AT_ONCE = 256
@@ -87,10 +87,8 @@ class Transitions:
         """
         if embeddings is not None and len(embeddings) != items:
             raise GreamError(f"embeddings.safetensors holds {len(embeddings)} vectors for {items} items; embed again")
-        self._popularity = np.bincount(train[1], minlength=items).astype(np.float64)
-        same_user = train[0, 1:] == train[0, :-1]
-        before, after = train[1, :-1][same_user], train[1, 1:][same_user]
-        followed = sp.csr_array((np.ones(len(before), dtype=np.float32), (before, after)), shape=(items, items))
+        self._popularity = popularity_of(train, items)
+        followed = steps(train, items).astype(np.float32)
         self._step = _logarithmic(followed)
         self._near = _logarithmic(sp.csr_array(followed + followed.T))
         self._unit = None
@@ -108,14 +106,9 @@ class Transitions:
         gain = dict.fromkeys(settings, 0.0)
         for start in range(0, len(cases.users), _USERS_AT_ONCE):
             histories = cases.histories[start : start + _USERS_AT_ONCE]
-            target = cases.targets[start : start + _USERS_AT_ONCE].astype(np.int64)
+            targets = cases.targets[start : start + _USERS_AT_ONCE]
             for weights, scores in self._scores(histories, settings):
-                own = np.take_along_axis(scores, target[:, None], axis=1)
-                if not allow_history:
-                    scores[places(histories)] = -np.inf
-                    np.put_along_axis(scores, target[:, None], own, axis=1)  # users may meet an item again
-                rank = (scores >= own).sum(axis=1)
-                gain[weights] += float((1 / np.log2(rank + 1.0))[rank <= 10].sum())
+                gain[weights] += ndcg_gain(scores, targets, histories, allow_history=allow_history)
         mean = {weights: total / len(cases.users) for weights, total in gain.items()}
         return max(mean, key=lambda weights: mean[weights]), mean
 
