@@ -19,6 +19,7 @@ from gream.files import Row, parse_jsonl
 from gream.tables import read_table
 from polars.io.plugins import register_io_source
 
+_SEQUENCE = ("user", "position", "item")
 # Rows of a Parquet file that are made at once, and that are written as one group.
 _ROWS = 1 << 9
 _ROW_GROUP = 1 << 18
@@ -174,27 +175,27 @@ def read_items(path: Path) -> list[Item]:
 
 def read_item_ids(path: Path) -> list[str]:
     """The dump's own id of each item of ``items.parquet``, item 0 first."""
-    ids: list[str] = read_table(path).sort("item")["item_id"].to_list()
+    ids: list[str] = read_table(path, "item", "item_id").sort("item")["item_id"].to_list()
     return ids
 
 
 def read_sequences(path: Path) -> Sequences:
     """Whole chronological sequence of each user from ``interactions.parquet``, validation and test item included."""
-    return _sequences(read_table(path))
+    return _sequences(read_table(path, *_SEQUENCE))
 
 
 def read_training_sequences(path: Path) -> Sequences:
     """Chronological sequence of each user without the validation and the test item."""
-    return _sequences(read_table(path).filter(pl.col("split") == "train"))
+    return _sequences(read_table(path, *_SEQUENCE, "split").filter(pl.col("split") == "train"))
 
 
 def read_training_reviews(path: Path) -> dict[tuple[int, int], str]:
     """Text by user and item from ``reviews.parquet``."""
-    return {(user, item): text for user, item, text in read_table(path).select("user", "item", "text").iter_rows()}
+    return {(user, item): text for user, item, text in read_table(path, "user", "item", "text").iter_rows()}
 
 
 def _sequences(interactions: pl.DataFrame) -> Sequences:
-    interactions = interactions.select("user", "position", "item").sort("user", "position")
+    interactions = interactions.sort("user", "position")
     users, start, lengths = np.unique(interactions["user"].to_numpy(), return_index=True, return_counts=True)
     return Sequences(users.astype(np.int64), start, start + lengths, interactions["item"].to_numpy().astype(np.int32))
 

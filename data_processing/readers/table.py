@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -129,7 +130,7 @@ class Table:
 
     def _read(self, path: Path, names: Mapping[str, str], rows: pl.Series | None = None) -> pl.DataFrame:
         """The wanted columns under our names, and row (uint32, order of input); of the wanted rows, or of all."""
-        delimiter = "" if _is_parquet(path) else self._delimiter(path, list(names.values()))
+        delimiter = "" if is_parquet(path) else self._delimiter(path, list(names.values()))
         with _with_single_bytes(path, delimiter) as stream:
             try:
                 scan = self._scan(path, stream, delimiter, set(names.values()))
@@ -143,13 +144,12 @@ class Table:
                     scan = scan.join(rows.alias("row").to_frame().lazy(), on="row", how="semi")
                 frame = scan.collect(engine="streaming")
             except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
-                if not _is_parquet(path):
+                if not is_parquet(path):
                     self._raise_first_problem(path, delimiter)
-                says = bounded(str(error))
-                raise GreamError(f"{path}: cannot be read as a table ({says}); make or download it again") from None
+                raise _unreadable(path, error) from None
         if rows is not None:
             return frame
-        if not _is_parquet(path):
+        if not is_parquet(path):
             # Polars takes a blank line for a row without values.
             frame = frame.filter(pl.any_horizontal(pl.col(*names).is_not_null()))
         if frame.is_empty():
@@ -158,7 +158,7 @@ class Table:
 
     def _scan(self, path: Path, stream: IO[bytes], delimiter: str, wanted: set[str]) -> pl.LazyFrame:
         # An open file and not its name: in a name, polars takes brackets and stars for patterns.
-        if _is_parquet(path):
+        if is_parquet(path):
             return _read_parquet(stream, wanted).lazy()
         header = self._header
         single = len(delimiter.encode()) == 1
@@ -201,7 +201,7 @@ class Table:
 
     def _place(self, path: Path, row: int) -> str:
         """File and line, or row, of the ``row``-th record after the names, from 0."""
-        if _is_parquet(path):
+        if is_parquet(path):
             return f"{path}: row {row + 1}"
         target = row + (self._header is None)
         records = self._records(path, self._delimiter(path, [self.columns.user, self.columns.item_id]))
@@ -276,7 +276,24 @@ def _read_parquet(stream: IO[bytes], wanted: set[str]) -> pl.DataFrame:
     known = file.schema_arrow.names
     if not wanted <= {name.strip() for name in known}:
         return pl.DataFrame(schema=dict.fromkeys(known, pl.Null()))
-    table = file.read(columns=[name for name in known if name.strip() in wanted])
+    return _as_frame(file.read(columns=[name for name in known if name.strip() in wanted]))
+
+
+def first_rows(path: Path, count: int) -> pl.DataFrame:
+    """The first ``count`` rows of a Parquet file, or fewer, all columns.
+
+    Raises:
+        GreamError: The file is damaged.
+    """
+    try:
+        with open_raw(path) as stream:
+            file = pq.ParquetFile(stream)
+            return _as_frame(pa.Table.from_batches([*islice(file.iter_batches(count), 1)], schema=file.schema_arrow))
+    except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _as_frame(table: pa.Table) -> pl.DataFrame:
     table.validate(full=True)
     # Column by column, without what else the file notes about them.
     return pl.DataFrame(
@@ -284,7 +301,12 @@ def _read_parquet(stream: IO[bytes], wanted: set[str]) -> pl.DataFrame:
     )
 
 
-def _is_parquet(path: Path) -> bool:
+def _unreadable(path: Path, error: Exception) -> GreamError:
+    return GreamError(f"{path}: cannot be read as a table ({bounded(str(error))}); make or download it again")
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the file shows at its start that it is Parquet."""
     return first_bytes(path, 4) == b"PAR1"
 
 

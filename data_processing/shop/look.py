@@ -15,8 +15,9 @@ from gream.config import parse_config
 from gream.errors import GreamError
 
 from ..readers.fields import present
-from ..readers.files import bounded, first_bytes, numbered_lines
+from ..readers.files import bounded, numbered_lines
 from ..readers.formats import Columns
+from ..readers.table import first_rows, is_parquet
 from ..readers.times import TwoReadingsError, read_times
 from .names import Role, name_fits
 
@@ -157,9 +158,8 @@ _NO_COLUMNS = {"time_unit", "time_format", "category_separator", "delimiter"}
 
 
 def _sample(path: Path) -> Sample:
-    if first_bytes(path, 4) == b"PAR1":
-        with path.open("rb") as stream:
-            return Sample(path, "Parquet", None, pl.scan_parquet(stream).head(_SAMPLE).collect())
+    if is_parquet(path):
+        return Sample(path, "Parquet", None, first_rows(path, _SAMPLE))
     lines = [line.decode("utf-8", "replace") for _, line in itertools.islice(numbered_lines(path), _SAMPLE + 1)]
     if lines and lines[0].lstrip().startswith(("{", "[")):
         raise GreamError(
