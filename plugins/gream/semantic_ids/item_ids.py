@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,10 +37,14 @@ class ItemIds:
     @staticmethod
     def of(ids: Sequence[Sequence[str]]) -> ItemIds:
         """Take the tokens of each item, item 0 first."""
-        of_items = tuple(map(tuple, ids))
+        return ItemIds._of(tuple(map(tuple, ids)), range(len(ids)))
+
+    @staticmethod
+    def _of(of_items: tuple[tuple[str, ...], ...], known: Iterable[int]) -> ItemIds:
+        """The ids of the items ``known``, lower numbers first, among all items' ids."""
         items: dict[tuple[str, ...], list[int]] = {}
-        for item, tokens in enumerate(of_items):
-            items.setdefault(tokens, []).append(item)
+        for item in known:
+            items.setdefault(of_items[item], []).append(item)
         return ItemIds(of_items, tuple(items), tuple(map(tuple, items.values())))
 
     def __len__(self) -> int:
@@ -52,10 +56,7 @@ class ItemIds:
         Args:
             items: Their numbers.
         """
-        kept: dict[tuple[str, ...], list[int]] = {}
-        for item in sorted(items):
-            kept.setdefault(self.of_items[item], []).append(item)
-        return ItemIds(self.of_items, tuple(kept), tuple(map(tuple, kept.values())))
+        return ItemIds._of(self.of_items, sorted(items))
 
     def text(self, item: int) -> str:
         """The id of ``item`` as text."""
