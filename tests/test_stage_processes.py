@@ -143,3 +143,21 @@ def test_two_starts_with_other_settings_never_leave_a_mixture(tmp_path: Path) ->
         assert (run / "a").read_text() == (run / "b").read_text()
         for one, text in zip(both, said, strict=True):
             assert (one.returncode, "Traceback" in text) in ((0, False), (2, False)), text
+
+
+def test_the_bar_is_followed_whatever_stands_behind_it(tmp_path: Path) -> None:
+    """As where verl logs some thousand characters of metrics in the same breath as its bar."""
+    code = "print('Loading: 100%|#| 35/35 [0:1<0:0]\\rTraining: 14%|# | 3/22 [00:51<05:27]' + 'm' * 9000, flush=True)"
+    command = stage(tmp_path / "run", sys.executable, "-c", f"{code}; import time; time.sleep(1.5)")
+    screen, terminal = os.openpty()
+    with os.fdopen(screen, "rb", buffering=0) as shown:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=terminal)
+        os.close(terminal)
+        text = b""
+        try:
+            while chunk := shown.read(4096):
+                text += chunk
+        except OSError:
+            pass  # how a terminal says that nobody writes to it any more
+        process.wait(PATIENCE)
+    assert "training 3/22" in text.decode()

@@ -182,12 +182,14 @@ def _show_steps(process: subprocess.Popen[bytes], name: str, log: BinaryIO) -> N
         if chunk:
             log.write(chunk)
             log.flush()
-            text = (text + chunk.decode("utf-8", errors="replace"))[-4000:]
+            text += chunk.decode("utf-8", errors="replace")
             # A bar of one step, as for a file being written, is not what is waited for.
             matches = [match for match in _STEP.findall(text) if match[2] != "1"]
             if matches:
                 what, done, total = matches[-1]
                 step = f"{what.lower() or 'step'} {done}/{total}"
+            # Half a bar may stand at the end; a chunk may hold more lines than one bar and what follows it.
+            text = text[-200:]
         elif process.poll() is not None:
             break
         else:
