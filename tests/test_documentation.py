@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+EXPERIMENTS = sorted((ROOT / "docs" / "experiments").glob("2*.md"), reverse=True)
 BENCHMARKS = sorted((ROOT / "scripts" / "bench").glob("*.py"))
 
 
@@ -29,7 +30,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(other), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in EXPERIMENTS], ids=lambda page: page.name)
 def test_files_that_a_page_names_are_there(page: Path) -> None:
     folders = "scripts|recipes|tests|plugins|data_processing|eval|serving|docs"
     named = rf"(?<![\w./-])(?:{folders})/[\w./-]*\w\.(?:py|sh|yaml|md)\b"
@@ -50,3 +51,14 @@ def test_benchmarks_are_called_so_that_they_find_what_they_import() -> None:
             assert "PYTHONPATH=. " in settings or not ours, (page.name, name)
             called += 1
     assert called >= len(BENCHMARKS)
+
+
+def test_experiments_are_listed_newest_first_and_say_what_they_were_made_with() -> None:
+    index = (ROOT / "docs" / "experiments" / "index.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| (\d{4}-\d\d-\d\d) \| \[.*\]\((\S+)\)", index, flags=re.MULTILINE)
+    assert sorted(name for _, name in listed) == sorted(page.name for page in EXPERIMENTS)
+    assert [date for date, _ in listed] == sorted((date for date, _ in listed), reverse=True)
+    assert all(name.startswith(date) for date, name in listed)
+    for page in EXPERIMENTS:
+        rows = re.findall(r"^\| (\w+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert {"Question", "Answer", "Code", "Machine", "Command"} <= set(rows), page.name

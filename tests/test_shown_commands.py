@@ -20,6 +20,7 @@ from data_processing.config import DataRecipe
 from data_processing.plans import Stage
 
 ROOT = Path(__file__).parents[1]
+# Experiments are left out: they show the commands of their time.
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = [path for path in sorted(ROOT.glob("scripts/**/*.sh")) if path.read_text().startswith("#!")]
 OURS = ("gream ", "llamafactory-gream ", "bash scripts/", "python -m eval ", "python -m data_processing ")
