@@ -85,7 +85,8 @@ def _parsed(recipe: Path, settings: dict[str, Any]) -> tuple[Any, ...]:
 
     # What concerns the machine and not the recipe, so that one for GPUs can be read on any.
     settings = {**settings, "use_cpu": True, "bf16": False, "report_to": "none"}
-    settings.pop("deepspeed", None)
+    for name in ("deepspeed", "enable_liger_kernel"):
+        settings.pop(name, None)
     try:
         return get_train_args(settings)
     except (ValueError, TypeError, AssertionError, ImportError, OSError) as error:
