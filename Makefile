@@ -1,4 +1,4 @@
-.PHONY: install test quickstart doctor
+.PHONY: install test quickstart doctor reference docs
 
 install:
 	bash scripts/install.sh
@@ -11,3 +11,6 @@ quickstart:
 
 doctor:
 	.venv/bin/gream doctor
+
+reference: # the pages of docs/reference that are made from the code
+	.venv/bin/python scripts/reference.py

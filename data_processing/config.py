@@ -20,15 +20,16 @@ class TeacherConfig(Config):
     Attributes:
         concurrency: Requests in flight at once.
         timeout: Seconds that one request may take.
-        retries: Further tries after a dropped connection, a timeout, status 429 or 5xx, or a cut body.
-        backoff: Longest wait before the first further try, in seconds; it doubles from try to try.
-        temperature: Of sampling.
+        retries: Further tries after a dropped connection, a timeout, status 408, 409, 425, 429 or 5xx but 501, or a cut
+            body.
+        backoff: Longest wait before the first further try, in seconds; it doubles from try to try, up to 60.
+        temperature: Sampling temperature.
         max_tokens: Longest answer, in tokens.
         extra: Further fields of every request, such as ``top_p`` or ``chat_template_kwargs``.
         on_reject: What becomes of a text for which no usable answer came: the stage fails, or the template teacher
             writes it.
-        prompt_price: Of a million prompt tokens, in any currency; 0 where unknown.
-        completion_price: Of a million completion tokens.
+        prompt_price: Price of a million prompt tokens, in any currency; 0 where unknown.
+        completion_price: Price of a million completion tokens.
     """
 
     concurrency: PositiveInt = 32
@@ -51,7 +52,7 @@ class ExportConfig(Config):
     """Files in the published layout.
 
     Attributes:
-        name: Of the data set, before ``.inter.json``; the run folder's name by default.
+        name: Name of the data set, before ``.inter.json``; the run folder's name by default.
         tokens: Spelling of semantic ids: ``<|a_1|>`` in GREAM, ``<a_1>`` in LC-Rec and most others.
     """
 
@@ -63,8 +64,8 @@ class EmbedConfig(Config):
     """Item embeddings.
 
     Attributes:
-        encoder: Of texts: latent semantic analysis, or a pretrained model of one of two families.
-        model: Its folder, where it is one.
+        encoder: What turns an item's text into a vector: latent semantic analysis, or a pretrained model.
+        model: Folder of the pretrained model.
         dimensions: Length of an LSA embedding, and of the collaborative part; fewer where the catalogue does not
             support as many.
         batch_tokens: Tokens that a language model is given at once, padding included.
@@ -93,11 +94,11 @@ class SemanticIdsConfig(Config):
         levels: Tokens per id before disambiguation.
         codebook_size: Centroids per level; the paper uses 256.
         balanced: Clusters of equal size, as in the official implementation.
-        collisions: What becomes of items with the same codes.
-        restarts: k-means++ starts per level.
-        fit_items: Items that centroids are fitted to. Of a larger catalogue so many are drawn, and all items are then
-            assigned once: minutes instead of hours for a million of them, at a slightly larger error.
-        device: Of PyTorch, such as "cuda", to fit on; NumPy by default.
+        collisions: How items with the same codes become unique: a further token, or another last code.
+        restarts: k-means++ initialisations per level; the best is kept.
+        fit_items: Most items that centroids are fitted to. From a larger catalogue that many are drawn, and all
+            items are then assigned once: minutes instead of hours for a million items, at a slightly larger error.
+        device: PyTorch device to fit on, such as ``cuda``; NumPy by default.
     """
 
     levels: PositiveInt = 4
@@ -114,9 +115,9 @@ class ModelConfig(Config):
 
     Attributes:
         vocabulary: Size of its byte-level BPE vocabulary, semantic ids not counted.
-        hidden_size: Width.
-        layers: Depth.
-        heads: Attention heads.
+        hidden_size: Width of the hidden states.
+        layers: Number of layers.
+        heads: Attention heads per layer.
         context: Longest sequence, in tokens.
         initialisation: How the rows of new tokens start, also in a pretrained model: drawn from a Gaussian fitted to
             the old rows, or as the mean embedding of the text of the items that have the token.
@@ -136,10 +137,10 @@ class CurriculumConfig(Config):
     Attributes:
         schedule: ``ramp``: the share of reasoning rows grows evenly from the first row to the last; ``official``: as in
             the official implementation, with 47 % of them in one block at the end; ``shuffled``: no order.
-        tasks: Alignment tasks whose rows are mixed in; "sequence" for whole sequences.
+        tasks: Alignment tasks whose rows are mixed in; ``sequence`` for whole sequences.
         easy_first: Short histories before long ones.
-        growth: Share of the reasoning rows, from the first one on, over which chains grow by one step at a time.
-        stages: Into how many data sets, to be trained on one after the other, the order is cut.
+        growth: Share of the reasoning rows, from the first one on, over which chains grow stage by stage.
+        stages: Number of data sets that the order is cut into, to be trained on one after the other.
     """
 
     schedule: Literal["ramp", "official", "shuffled"] = "ramp"
@@ -159,33 +160,32 @@ class SftConfig(Config):
     """Rows of supervised training.
 
     Attributes:
-        history: Most recent items a prompt shows.
-        next_item: Rows per training target, the first in the wording that evaluation uses. Like each of the six: 0
-            leaves the task out, and 0.25 makes a row for every fourth target.
-        id_to_text: Rows per item, each by another template.
-        text_to_id: Rows per item.
-        fused_next: Rows per training target.
-        search: Rows per user.
-        preference: Rows per user.
-        sequence: A row per user whose loss covers every next item of the training sequence, which evaluation then
-            asks to go on with where there is no ``next_item`` beside it.
-        sequence_items: Most items of such a row; a longer sequence makes several.
-        sequence_drop: Share of the items that are left out of such a row, others in each pass: an item is then learned
-            from those two and three places before it as well, and no pass is like another.
-        passes: Times that all alignment rows are written, each time in words and in an order drawn anew. Training is
-            then one epoch over the file.
-        batch: Rows of a training step. Alignment rows are put into an order in which the rows of a step are about as
-            long as each other, so that little is padded, and long and short steps follow each other at random; to be
-            trained on with ``disable_shuffling``. 0 leaves them shuffled.
-        reasoning_min_history: Shortest history that a chain may argue from.
-        chains: Who argues: the template teacher, or the language model that the stage ``chains`` asked.
+        history: Items of a history that a prompt shows, the most recent ones.
+        next_item: Task "history to next id": rows per training target, the first in the wording that evaluation uses.
+            For each of the six tasks, 0 leaves it out, and 0.25 makes a row for every fourth target, item or user.
+        id_to_text: Task "id to title, description, brand or category": rows per item, each by another template.
+        text_to_id: Task "title or description to id": rows per item.
+        fused_next: Task "history to the next item's text, or titles to the next id": rows per training target.
+        search: Task "wish or profile to id": rows per user.
+        preference: Task "history to what the user likes": rows per user.
+        sequence: Whether there is a row per user whose loss covers every next item of the training sequence. Without
+            ``next_item`` beside it, evaluation asks the model to continue the sequence.
+        sequence_items: Most items of a sequence row; a longer sequence makes several rows.
+        sequence_drop: Share of the items that are left out of a sequence row, others in each pass, so that an item is
+            also learned from those two and three places before it.
+        passes: Times that all alignment rows are written, each time in other words and another order. Train one epoch
+            over the file then.
+        batch: Rows of a training step. Alignment rows are ordered so that the rows of a step have about the same length
+            and little is padded; long and short steps are mixed. Train with ``disable_shuffling`` then. 0: shuffled.
+        reasoning_min_history: Fewest items of a history that a chain may argue from.
+        chains: Who writes chains: the template teacher, or the language model that the stage ``chains`` asked.
         chain_targets: Targets that the stage ``chains`` asks about, drawn at random; 0 for all.
         longest_row: Tokens of a row; the ``cutoff_len`` of the SFT recipe. Longer item texts are shortened to fit, so
             that no row loses its question or its answer when it is cut there.
         longest_chain: Most semantic-id tokens, words and punctuation marks of a chain; longer ones are not taught.
         curriculum: See `CurriculumConfig`.
-        reasoning_rows: Reasoning rows to aim at: every example is written as often, each time in other words, as comes
-            nearest to it, and at least once.
+        reasoning_rows: Reasoning rows to aim at: every example is repeated in other words until their number is about
+            this; 0 writes each once.
     """
 
     history: PositiveInt = 20
@@ -213,9 +213,9 @@ class RlConfig(Config):
     """Prompts of SRPO.
 
     Attributes:
-        min_history: Shortest history of a prompt; the paper's targets start at position 4.
-        reserved: Share of users whose last training item SFT never sees; SRPO is trained on these targets alone, and
-            so on nothing that the model has learned by heart. 0, as in the paper: on all targets, known to SFT.
+        min_history: Fewest items of a prompt's history; the paper's targets start at position 4.
+        reserved: Share of users whose last training item SFT never sees; SRPO is then trained on these targets alone.
+            0, as in the paper: SRPO is trained on all targets, which SFT has seen.
         validation_users: Users whose validation item is a validation prompt; all where there are fewer.
     """
 
@@ -228,7 +228,7 @@ class DataRecipe(Config):
     """Everything that determines the data of a run.
 
     Attributes:
-        seed: Of every random choice in every stage.
+        seed: Seed of every random choice in every stage.
     """
 
     seed: int = 42

@@ -34,12 +34,12 @@ class InteractionsConfig(Config):
     """Where the interactions come from, and the filters on them.
 
     Attributes:
-        format: Of both files.
+        format: Format of both raw files.
         columns: Names of columns, where the format is ``table``.
         core: Fewest interactions of a user and of an item that stay (5-core in the paper).
-        item_core: Fewest interactions of an item that stay, where they differ: a shop of many products that few buy.
-        min_users: Fewest users worth going on with; fewer are an error.
-        ties: What orders a user's interactions of one moment: their place in the dump, their item's id, or chance.
+        item_core: Fewest interactions of an item, where that should differ from a user's; as `core` by default.
+        min_users: Fewest users after all filters; fewer are an error.
+        ties: What orders a user's interactions of one moment: place in the dump, item id, or chance by the seed.
         on_bad_row: What becomes of a review without user, item or readable time, and of metadata without item: ``fail``
             refuses the file, ``skip`` leaves it out and counts it, as it does items without any text.
         sample_users: After all filters, keep that many users, evenly spread over the user ids, and the items they have:

@@ -74,11 +74,11 @@ class SynthesizeConfig(Config):
     """Size and temper of the invented shop.
 
     Attributes:
-        seed: Of every random choice.
-        users: How many write reviews; a few write too few to stay in a 5-core.
-        items: How many the metadata describes.
+        seed: Seed of every random choice in the invented shop.
+        users: Users who write reviews; a few write too few to stay in a 5-core.
+        items: Items in the metadata.
         loyalty: Probability of staying with the brand from one item to the next.
-        noise: Probability of an item aside from the walk.
+        noise: Probability that an item has nothing to do with the one before it.
     """
 
     seed: int = 42

@@ -137,7 +137,7 @@ def import_(
     ] = None,
     split: SplitOption = "test",
     partial: Annotated[
-        bool, typer.Option("--partial", help="Measure the users in the file, were they not all.")
+        bool, typer.Option("--partial", help="Measure only the users in the file, also where they are not all.")
     ] = False,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,

@@ -321,3 +321,14 @@ def test_semantic_rows_are_the_mean_of_the_items_texts(synthetic: Path, tmp_path
         row = tokenizer.convert_tokens_to_ids(token)
         torch.testing.assert_close(rows[row], torch.cat(texts).mean(dim=0), atol=1e-6, rtol=1e-4)
         assert not torch.allclose(rows[row], gaussian[row], atol=1e-3)
+
+
+def test_the_page_of_file_formats_has_every_column_and_every_count(synthetic: Path) -> None:
+    page = (ROOT / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1].strip(" `"): line for line in page.splitlines() if line.startswith("| `")}
+    for name in ("interactions", "users", "items", "reviews"):
+        for column in pl.read_parquet_schema(synthetic / f"{name}.parquet"):
+            assert f"`{column}`" in rows[f"{name}.parquet"], (name, column)
+    counts = page.partition("## Statistics of the data")[2]
+    for key in json.loads((synthetic / "statistics.json").read_text()):
+        assert f"`{key}`" in counts or (key.startswith("items_without_") and f"`_{key[14:]}`" in counts), key

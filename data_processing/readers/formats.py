@@ -25,21 +25,21 @@ class Columns(Config):
     """Names of the columns of a CSV or Parquet file (format ``table``).
 
     Attributes:
-        user: Column of the interaction table.
-        item: Column of the interaction table.
-        time: Column of the interaction table: numbers, or dates and times, in UTC where they name no zone.
-        time_unit: What numbers count since 1970; by default what most of them show by their size.
+        user: Users, in the interaction table.
+        item: Items, in the interaction table.
+        time: Times, in the interaction table: numbers, or dates and times, in UTC where they name no zone.
+        time_unit: Unit of numbers since 1970; by default told from the size of most of them.
         time_format: How texts write times, such as ``%d.%m.%Y %H:%M``; by default ISO 8601, or the order of day and
             month that the whole column allows.
-        text: Column of the interaction table with the review's text.
-        item_id: Column of the item table.
-        title: Column of the item table.
-        description: Column of the item table.
-        brand: Column of the item table.
-        categories: Column of the item table, from general to specific: a list, or a text.
-        category_separator: Stands between categories in a text.
-        delimiter: Stands between the values of a CSV line; by default what the first line shows. Where it is several
-            characters, quotes are a part of the values.
+        text: Texts of reviews, in the interaction table.
+        item_id: Item ids, in the item table.
+        title: Titles, in the item table.
+        description: Descriptions, in the item table.
+        brand: Brands, in the item table.
+        categories: Categories from general to specific, in the item table: a list, or a text.
+        category_separator: Separator of categories in a text.
+        delimiter: Separator of values in a CSV line, one to eight characters; by default told from the first line. With
+            several characters, quotes are a part of the values.
     """
 
     user: str = "user_id"

@@ -20,11 +20,11 @@ class SrpoSettings(Config):
 
     Attributes:
         catalog: Path of the ``index.json`` whose items are the possible answers.
-        reward_table: Rewards of 1, 2, ... H-1 matching levels; None means sqrt(L / H).
+        reward_table: Rewards of 1, 2, ... H-1 matching levels; by default sqrt(L / H) for L of H levels.
         near_miss: Reward where all levels are right and only the disambiguation token is wrong.
         pass_at: K of the pass@K bonus.
-        bonus_weight: What the bonus is multiplied by before it is added; 0 leaves plain GRPO.
-        epsilon: Added to standard deviations that divide.
+        bonus_weight: Factor of the pass@K bonus; 0 leaves plain GRPO.
+        epsilon: Added to every standard deviation that is divided by.
         rollout_timeout: Seconds without a new rollout after which the run ends.
         logged_groups: Groups of each step that are written to ``trainer.rollout_data_dir``, if that is set.
     """
