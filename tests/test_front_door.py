@@ -195,3 +195,10 @@ def test_a_recipe_is_a_path_or_the_name_of_its_kind(tmp_path: Path) -> None:
     assert find_recipe("sft", tmp_path / "own.yaml") == tmp_path / "own.yaml"
     with pytest.raises(GreamError, match="quickstart_alignment: no such file"):
         find_recipe("rl", "quickstart_alignment")
+
+
+@pytest.mark.slow
+def test_doctor_finds_both_frameworks_and_both_plugins(installed: Installed) -> None:
+    done = installed.call("gream", "doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("registered") == 2

@@ -25,15 +25,57 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 SCRIPTS = [path for path in sorted(ROOT.glob("scripts/**/*.sh")) if path.read_text().startswith("#!")]
 OURS = ("gream ", "llamafactory-gream ", "bash scripts/", "python -m eval ", "python -m data_processing ")
 OURS += ("python -m gream ", "python -m verl_srpo.report ", "python -m verl.trainer.main_ppo ")
+# What runs a command that a page shows: the first pattern that fits, with a test file and a text in it that proves it; or
+# what it needs and no test has, in a word that stands in the same section of the page.
+RUN_BY = (
+    (r"bash scripts/quickstart.sh --reviews", "dump"),
+    (r"bash scripts/quickstart.sh", "test_quickstart.py: quickstart.sh"),
+    (r"bash scripts/reproduce_beauty.sh .*(--tiny|--dry-run)", "test_reproduce.py: --tiny"),
+    (r"bash scripts/reproduce_", "GPU"),
+    (r"bash scripts/(install|pins).sh", "test_install.py: install.sh"),
+    (r"bash scripts/deploy.sh", "test_server_deploy.py: deploy.sh"),
+    (r"bash scripts/bench/gpu.sh", "test_gpu_script.py: gpu.sh"),
+    (r"bash scripts/test.sh", "test"),  # runs this very test
+    (r"gream doctor", 'test_front_door.py: "doctor"'),
+    (r"gream (--help|recipes|preflight|rl)", "test_front_door.py: --help"),
+    (r"gream data (enrich|chains) .*--base-url", "test_model_teacher.py: --base-url"),
+    (r"gream data embed .*language-model", "test_encoders.py: language-model"),
+    (r"gream data embed .*--ray", "test_encoders.py: --ray"),
+    (r"gream data .*--previous", "test_data_stages.py: --previous"),
+    (r"gream data model --base", "test_data_stages.py: base="),
+    (
+        r"gream data (quality|export)|gream data interactions .*published",
+        "test_published.py: interactions.format=published",
+    ),
+    (r"gream data sft .*chains=model", "test_reasoning.py: sft.chains=model"),
+    (r"gream data", "test_data_stages.py: synthetic_run"),
+    (r"(gream|llamafactory-gream) assemble", "test_assembly.py: assemble"),
+    (r"(gream|llamafactory-gream) (inspect|check)", 'test_llamafactory_plugin.py: "inspect"'),
+    (r"(gream|llamafactory-gream) train", 'test_llamafactory_plugin.py: "train"'),
+    (r"gream checkpoint", "test_checkpoints.py: checkpoint"),
+    (r"gream stage", "test_stage_processes.py: stage"),
+    (r"gream report|gream eval (baselines|table|report|rewards)", 'test_eval_cli.py: "report"'),
+    (r"(gream|python -m) eval sasrec", 'test_eval_sasrec.py: "sasrec"'),
+    (r"gream eval (direct|reasoning|sampled)", 'test_eval_modes.py: "sampled"'),
+    (r"gream eval compare", 'test_eval_compare.py: "compare"'),
+    (r"gream eval import", 'test_eval_lists.py: "import"'),
+    (r"gream eval remote", 'test_server_evaluate.py: "remote"'),
+    (r"gream recommend", 'test_recommend.py: "--user"'),
+    (r"gream serve", 'test_service.py: "serve"'),
+    (r"gream shop", 'test_shop.py: "--look"'),
+    (r"python -m verl.trainer.main_ppo .*(paper|nnodes)", "GPU"),
+    (r"python -m verl.trainer.main_ppo", "test_srpo_e2e.py: main_ppo"),
+    (r"python -m verl_srpo.report", "test_srpo_report.py: report"),
+)
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*|\$.+")
 
 
-def shown_commands(page: Path) -> Iterator[list[str]]:
+def shown_commands(page: str) -> Iterator[list[str]]:
     """Words of each command in a block or in running text, without variables before it and comments behind it.
 
     ``a|b`` in one word stands for two commands.
     """
-    text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
+    text = re.sub(r"\\\n\s*", "", page)
     lines = re.findall(r"^(?: {4,}|[$] )(.+)$", text, flags=re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
     for line in lines:
         command = re.sub(r"^(?:[A-Z_]+=\S* +)*", "", line.strip())
@@ -103,7 +145,7 @@ def help_of(script: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_of_a_page_exist_with_their_options(page: Path) -> None:
-    for words in shown_commands(page):
+    for words in shown_commands(page.read_text(encoding="utf-8")):
         try:
             if words[0] == "bash":
                 if not re.search("NAME|{", words[1]):
@@ -120,9 +162,21 @@ def test_commands_of_a_page_exist_with_their_options(page: Path) -> None:
             raise AssertionError(f"{page.name}: {shlex.join(words)}: {error!r}") from error
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_a_page_are_run_by_a_test_or_say_what_they_need(page: Path) -> None:
+    for section in re.split(r"^(?=#+ )", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        for words in shown_commands(section):
+            command = shlex.join(words).replace("'", "")
+            proof = next((proof for pattern, proof in RUN_BY if re.match(pattern, command)), None)
+            assert proof, f"{page.name}: {command}: say in RUN_BY what runs it"
+            test, _, text = proof.partition(": ")
+            shown = (ROOT / "tests" / test).read_text(encoding="utf-8") if text else section
+            assert (text or test) in shown, f"{page.name}: {command}: {proof}"
+
+
 def test_commands_are_found_at_all() -> None:
     """So that another layout of the pages does not leave the test above with nothing to look at."""
-    found = [shlex.join(words) for page in PAGES for words in shown_commands(page)]
+    found = [shlex.join(words) for page in PAGES for words in shown_commands(page.read_text(encoding="utf-8"))]
     for program in ("gream eval ", "gream data ", "python -m ", "llamafactory-gream ", "bash scripts/"):
         assert sum(command.startswith(program) for command in found) >= 3, program
 
