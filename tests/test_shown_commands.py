@@ -25,7 +25,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 SCRIPTS = [path for path in sorted(ROOT.glob("scripts/**/*.sh")) if path.read_text().startswith("#!")]
 OURS = ("gream ", "llamafactory-gream ", "bash scripts/", "python -m eval ", "python -m data_processing ")
 OURS += ("python -m gream ", "python -m verl_srpo.report ", "python -m verl.trainer.main_ppo ")
-# What runs a command that a page shows: the first pattern that fits, with a test file and a text in it that proves it; or
+# What runs a command that a page shows: the first pattern that fits, with a test file and a text in it as proof; or
 # what it needs and no test has, in a word that stands in the same section of the page.
 RUN_BY = (
     (r"bash scripts/quickstart.sh --reviews", "dump"),
