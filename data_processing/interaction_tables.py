@@ -66,13 +66,18 @@ def write_tables(
     """
     _write(sequences.select(_COLUMNS), out / "interactions.parquet")
     _write(users.to_frame("user_id").with_row_index("user").cast({"user": pl.Int32}), out / "users.parquet")
-    _write(items.frame.with_row_index("item").cast({"item": pl.Int32}), out / "items.parquet")
+    write_items(items, out)
     _write(texts, out / "reviews.parquet")
     write_json(out / "statistics.json", statistics)
     write_text(out / "statistics.md", render_statistics(statistics))
     counted = ", ".join(f"{statistics[name]:,} {name}" for name in ("users", "items", "interactions"))
     skipped = [f"{count:,} {reason} left out" for reason, count in statistics.get("rows_skipped", {}).items()]
     return Summary(", ".join(filter(None, (counted, items.says(), *skipped))), _warnings(statistics.get("ties")))
+
+
+def write_items(items: CleanItems, out: Path) -> None:
+    """Write ``items.parquet``, numbered from 0 in the order given."""
+    _write(items.frame.with_row_index("item").cast({"item": pl.Int32}), out / "items.parquet")
 
 
 def _write(frame: pl.DataFrame, path: Path) -> None:

@@ -20,7 +20,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from .interaction_tables import shape_of, source_files, write_tables
 from .readers import source_of
-from .readers.fields import has_text
+from .readers.fields import with_text
 from .readers.files import bounded
 from .readers.formats import Columns, Format, check_format
 from .readers.rows import OnBadRow, RowLog
@@ -88,10 +88,7 @@ def build_interactions(
         check_format(path, config.format)
     log = RowLog(config.on_bad_row)
     source = source_of(config.format, config.columns, log)
-    described = source.read_metadata(metadata)
-    if config.on_bad_row == "skip" and not (said := has_text(described)).all():
-        log.skipped["items without any text"] = int((~said).sum())
-        described = described.filter(said)
+    described = with_text(source.read_metadata(metadata), log)
     raw = source.read_reviews(reviews)
     item_core = config.item_core or config.core
     made = make_sequences(raw, described["item_id"], config.core, config.ties, seed, item_core=item_core)

@@ -6,6 +6,7 @@ the catalogue's texts and the training rows, so that it needs neither a download
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 from gream.dialogue import CHAT_TEMPLATE, Form
 from gream.engine import contract
 from gream.errors import GreamError
-from gream.files import read_jsonl
-from gream.hashing import sha256_of
+from gream.files import iterate_jsonl, read_jsonl
+from gream.hashing import Hashes
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.extension import add_id_tokens, texts_under, write_rows
 from gream.semantic_ids.vocabulary import TOKEN_PATTERN
+from gream.stage import Summary
+from gream.tasks import ITEM_TEXTS, USER_TEXTS
 
 from .config import ModelConfig, SftConfig
 from .tables import read_items
@@ -39,7 +42,7 @@ def build_model(
     enriched: Path,
     sft: Path,
     out: Path,
-) -> None:
+) -> Summary:
     """Write ``model/``: weights, tokenizer and chat template, semantic ids added as normal tokens.
 
     Args:
@@ -54,7 +57,7 @@ def build_model(
         out: Folder written to.
 
     Raises:
-        GreamError: ``base`` cannot be loaded.
+        GreamError: ``base`` cannot be loaded, or a text of an item or a user holds one of its tokens.
     """
     import transformers
 
@@ -63,6 +66,7 @@ def build_model(
         tokenizer, model = _tiny(config, seed, _texts(items, enriched, sft))
     else:
         tokenizer, model = _pretrained(base)
+    _refuse_added_tokens(tokenizer, sft)
     old_size = len(tokenizer)
     token_ids = add_id_tokens(tokenizer, catalog.tokens)
     # A base that was extended before has learned the tokens it knows.
@@ -83,13 +87,29 @@ def build_model(
         form=form,
         history=rows.history,
         prompts=contract.prompt_version(form),
-        rows=sha256_of(sft),
+        rows=Hashes(sft.parent).of(sft),
     )
     setattr(model.config, contract.KEY, agreed.model_dump(mode="json"))
     folder = out / "model"
     transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return Summary(
+        f"{sum(weight.numel() for weight in model.parameters()):,} parameters, {len(tokenizer):,} tokens, "
+        f"{len(new):,} of them new"
+    )
+
+
+def _refuse_added_tokens(tokenizer: Any, sft: Path) -> None:
+    """Hold up texts that this tokenizer reads as more than text; those of other vocabularies are gone already."""
+    token = re.compile("|".join(map(re.escape, tokenizer.get_added_vocab())) or r"(?!)")
+    for name, fields in (("items.jsonl", ITEM_TEXTS), ("users.jsonl", USER_TEXTS)):
+        for number, row in iterate_jsonl(sft / name, fields=dict.fromkeys(fields, str)):
+            if found := next(filter(None, (token.search(row[field]) for field in fields)), None):
+                raise GreamError(
+                    f"{sft / name}:{number}: holds {found[0]!r}, a token of its own in the model's vocabulary; take it "
+                    "out of the data, or take another base model"
+                )
 
 
 def _item_texts(items: Path, enriched: Path) -> Iterator[str]:

@@ -23,6 +23,7 @@ class Stage(StrEnum):
 
     synthesize = "synthesize"
     interactions = "interactions"
+    items = "items"
     export = "export"
     enrich = "enrich"
     chains = "chains"
@@ -63,7 +64,7 @@ class Request:
         recipe: The whole recipe; each stage depends on a part of it.
         run: Run folder.
         reviews: Of the stage ``interactions``.
-        metadata: Of the stage ``interactions``.
+        metadata: Of the stages ``interactions`` and ``items``.
         base: Pretrained model folder for the stage ``model``, if any.
         endpoint: Language model that teaches, if any.
         previous: Earlier run whose items keep their ids, if any.
@@ -85,6 +86,11 @@ class Request:
     def interactions(self) -> Path:
         """Sequences and their split."""
         return self.run / "interactions.parquet"
+
+    @property
+    def interactions_if_any(self) -> Path | None:
+        """The same; None in a run of items alone."""
+        return self.interactions if self.interactions.exists() or not self.items.exists() else None
 
     @property
     def items(self) -> Path:
@@ -146,6 +152,22 @@ def _interactions(request: Request) -> Plan:
     )
 
 
+def _items(request: Request) -> Plan:
+    from .catalogue import build_items
+
+    if request.interactions.exists():
+        raise GreamError(f"{request.run}: has interactions, and with them its items; take another run folder")
+    settings = request.recipe.interactions
+    read = settings.model_dump(mode="json", include={"format", "columns", "on_bad_row"})
+    return Plan(
+        build_items,
+        {"interactions": read},
+        {"metadata": request.metadata},
+        ["items.parquet"],
+        lambda out: build_items(settings, request.metadata, out),
+    )
+
+
 def _export(request: Request) -> Plan:
     from .export import export
 
@@ -176,12 +198,13 @@ def _enrich(request: Request) -> Plan:
     if endpoint is None:
         from .teacher.enrich import enrich
 
+        interactions = request.interactions_if_any
         return Plan(
             enrich,
             config,
-            {"interactions": request.interactions, "items": request.items},
+            {"items": request.items} | ({"interactions": interactions} if interactions else {}),
             outputs,
-            lambda out: enrich(recipe.rl, recipe.seed, request.interactions, request.items, out),
+            lambda out: enrich(recipe.rl, recipe.seed, interactions, request.items, out),
         )
 
     from .teacher.enrich_model import enrich_with_model
@@ -280,9 +303,11 @@ def _embed(request: Request) -> Plan:
 def _semantic_ids(request: Request) -> Plan:
     from .semantic_ids import build_semantic_ids
 
-    recipe, previous = request.recipe, request.previous
+    recipe, previous, interactions = request.recipe, request.previous, request.interactions_if_any
     embeddings = request.run / "embeddings.safetensors"
-    inputs = {"embeddings": embeddings, "items": request.items, "interactions": request.interactions}
+    inputs = {"embeddings": embeddings, "items": request.items}
+    if interactions:
+        inputs["interactions"] = interactions
     if previous:
         inputs |= {
             f"previous/{name}": previous / name for name in ("codebook.safetensors", "index.json", "items.parquet")
@@ -293,7 +318,7 @@ def _semantic_ids(request: Request) -> Plan:
         inputs,
         ["codebook.safetensors", "index.json", "quality.json", "quality.html"],
         lambda out: build_semantic_ids(
-            recipe.semantic_ids, recipe.seed, embeddings, request.items, request.interactions, previous, out
+            recipe.semantic_ids, recipe.seed, embeddings, request.items, interactions, previous, out
         ),
     )
 
@@ -405,6 +430,7 @@ def _teacher(recipe: DataRecipe, endpoint: Endpoint, wording: Any) -> dict[str, 
 _PLANS: Mapping[Stage, Callable[[Request], Plan]] = {
     Stage.synthesize: _synthesize,
     Stage.interactions: _interactions,
+    Stage.items: _items,
     Stage.export: _export,
     Stage.enrich: _enrich,
     Stage.chains: _chains,

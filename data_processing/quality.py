@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from gream.errors import GreamError
 from gream.files import write_json, write_text
 from gream.semantic_ids.published import index_codes, read_index
 from gream.semantic_ids.quality import id_quality
 from gream.semantic_ids.quality_page import quality_page
 
-from .tables import read_items, read_training_sequences
+from .tables import read_items, training_pairs
 
 
 def build_quality(
@@ -37,7 +36,7 @@ def build_quality(
     for path, part in ((items, catalogue), (embeddings, vectors)):
         if part is not None and len(part) != len(codes):
             raise GreamError(f"{index}: has {len(codes)} items, but {path} {len(part)}; take the run of the same data")
-    pairs = np.empty((0, 2), np.int64) if interactions is None else read_training_sequences(interactions).pairs()
+    pairs = training_pairs(interactions)
     if pairs.max(initial=-1) >= len(codes):
         raise GreamError(f"{index}: has {len(codes)} items, but {interactions} names item {pairs.max()}")
     report = id_quality(

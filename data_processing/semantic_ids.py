@@ -16,7 +16,7 @@ from gream.semantic_ids.quality_page import quality_page
 from gream.semantic_ids.vocabulary import level_token
 
 from .config import SemanticIdsConfig
-from .tables import read_item_ids, read_items, read_training_sequences
+from .tables import read_item_ids, read_items, training_pairs
 
 
 def build_semantic_ids(
@@ -24,7 +24,7 @@ def build_semantic_ids(
     seed: int,
     embeddings: Path,
     items: Path,
-    interactions: Path,
+    interactions: Path | None,
     previous: Path | None,
     out: Path,
 ) -> None:
@@ -35,7 +35,7 @@ def build_semantic_ids(
         seed: Of the codebook.
         embeddings: ``embeddings.safetensors``.
         items: ``items.parquet``.
-        interactions: ``interactions.parquet``.
+        interactions: ``interactions.parquet``, for the neighbours in the report; a run of items alone has none.
         previous: Run folder whose codebook encodes, and whose items keep their ids, in place of fitting one.
         out: Folder written to.
 
@@ -76,7 +76,7 @@ def build_semantic_ids(
         codebook,
         policy=config.collisions,
         categories=[item.category for item in read_items(items)],
-        pairs=read_training_sequences(interactions).pairs(),
+        pairs=training_pairs(interactions),
     )
     write_json(out / "quality.json", report)
     write_text(out / "quality.html", quality_page(report))

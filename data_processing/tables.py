@@ -189,6 +189,11 @@ def read_training_sequences(path: Path) -> Sequences:
     return _sequences(read_table(path, *_SEQUENCE, "split").filter(pl.col("split") == "train"))
 
 
+def training_pairs(path: Path | None) -> npt.NDArray[np.int64]:
+    """Items that follow each other in training, ``[p, 2]``; none where a run holds no interactions."""
+    return np.empty((0, 2), np.int64) if path is None else read_training_sequences(path).pairs()
+
+
 def read_training_reviews(path: Path) -> dict[tuple[int, int], str]:
     """Text by user and item from ``reviews.parquet``."""
     return {(user, item): text for user, item, text in read_table(path, "user", "item", "text").iter_rows()}

@@ -26,7 +26,7 @@ from gream.options import (
     with_groups,
 )
 
-from .options import Evaluated, Here, HistoryRuleOption, NameOption, RefitOption, SplitOption, UntiedOption
+from .options import AtOption, Evaluated, Here, HistoryRuleOption, NameOption, RefitOption, SplitOption, UntiedOption
 
 if TYPE_CHECKING:
     from .generative import Place
@@ -41,6 +41,7 @@ def baselines(
     history: HistoryRuleOption = "excluded",
     refit: RefitOption = False,
     untied: UntiedOption = False,
+    at: AtOption = None,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
     keep: KeepOption = False,
@@ -48,7 +49,7 @@ def baselines(
     """Popularity, co-occurrence, a Markov chain, and transitions with content, on the test split; seconds each."""
     from .stages import evaluate_baselines
 
-    protocol = _protocol(history, refit, untied)
+    protocol = _protocol(history, refit, untied, at)
     done = evaluate_baselines(run, protocol=protocol, seed=seed, command=_command(), overwrite=overwrite, keep=keep)
     for result in done:
         print(result, flush=True)
@@ -68,6 +69,7 @@ def sasrec(
     history: HistoryRuleOption = "excluded",
     refit: RefitOption = False,
     untied: UntiedOption = False,
+    at: AtOption = None,
     device: DeviceOption = Device.auto,
     seed: SeedOption = 0,
     overwrite: OverwriteOption = False,
@@ -87,7 +89,7 @@ def sasrec(
         device=resolve_device(device),
         seed=seed,
     )
-    protocol = _protocol(history, refit, untied)
+    protocol = _protocol(history, refit, untied, at)
     done = evaluate_sasrec(run, settings, protocol=protocol, command=_command(), overwrite=overwrite, keep=keep)
     print(done, flush=True)
 
@@ -132,9 +134,7 @@ def import_(
         Path, typer.Option(help="Lists made elsewhere: .csv, .tsv, .parquet, or a TREC run: .run, .trec, .txt.")
     ],
     name: NameOption,
-    at: Annotated[
-        list[int] | None, typer.Option(min=1, help="Cut-off beside 1, 5 and 10; repeat. Lists are cut to the last.")
-    ] = None,
+    at: AtOption = None,
     split: SplitOption = "test",
     partial: Annotated[
         bool, typer.Option("--partial", help="Measure only the users in the file, also where they are not all.")
@@ -145,12 +145,13 @@ def import_(
 ) -> None:
     """Measure lists made elsewhere: users and items by their names in the data."""
     from .lists import import_lists
+    from .metrics import cutoffs_with
 
     done = import_lists(
         run,
         lists,
         name,
-        at or [],
+        cutoffs_with(at),
         split,
         partial=partial,
         seed=seed,
@@ -211,11 +212,18 @@ def table(run: RunOption) -> None:
 
 
 @app.command()
-def report(run: RunOption, overwrite: OverwriteOption = False, keep: KeepOption = False) -> None:
+def report(
+    run: RunOption,
+    user_ids: Annotated[
+        bool, typer.Option("--user-ids", help="Name the users shown by their ids in the data, not by numbers.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+    keep: KeepOption = False,
+) -> None:
     """Write RUN/report.html: everything about a run on one page."""
     from .report.stage import write_report
 
-    print(write_report(run, overwrite=overwrite, keep=keep), flush=True)
+    print(write_report(run, user_ids=user_ids, overwrite=overwrite, keep=keep), flush=True)
 
 
 _HANDED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -281,10 +289,11 @@ def remote(
     )
 
 
-def _protocol(history: History, refit: bool, untied: bool) -> Protocol:
+def _protocol(history: History, refit: bool, untied: bool, at: list[int] | None) -> Protocol:
+    from .metrics import cutoffs_with
     from .protocol import Protocol
 
-    return Protocol(history, "train+valid" if refit else "train", untied)
+    return Protocol(history, "train+valid" if refit else "train", untied, cutoffs_with(at))
 
 
 def _serving(command: str, context: typer.Context) -> None:
@@ -311,9 +320,12 @@ def _evaluate(
     combine: Combine = Combine.probability,
     form: Form | None = None,
 ) -> None:
+    from .metrics import cutoffs_with
     from .stages import evaluate_model
 
+    cutoffs = cutoffs_with(what.at)
     settings = Settings(
+        k=cutoffs[-1],
         beams=what.beams,
         score=what.score,
         history=what.history,
@@ -334,6 +346,7 @@ def _evaluate(
         what.split,
         what.users,
         _command(),
+        cutoffs=cutoffs,
         overwrite=what.overwrite,
         keep=what.keep,
         index=what.index,

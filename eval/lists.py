@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 from gream.errors import GreamError
 from gream.provenance import code_of
 from gream.stage import StageResult, run_stage
-from gream.tables import read_table
+from gream.tables import read_numbers, read_table
 
-from .metrics import CUTOFFS, exposure_of, measure
+from .metrics import exposure_of, measure
 from .protocol import Cases, Split, held_out, read_interactions, training_matrix
 from .results import Result, outputs_of, predictions_table, versions_of, write_result
 from .stages import check_name
@@ -45,7 +44,7 @@ def import_lists(
     run: Path,
     path: Path,
     name: str,
-    at: Sequence[int],
+    cutoffs: Sequence[int],
     split: Split,
     *,
     partial: bool,
@@ -60,7 +59,7 @@ def import_lists(
         run: Run folder.
         path: See `read_entries`.
         name: Of the evaluation.
-        at: Cut-offs beside 1, 5 and 10. Lists have as many items as the largest; longer ones are cut.
+        cutoffs: Ascending. Lists have as many items as the largest; longer ones are cut.
         split: Whose item was to be predicted.
         partial: Measure the users in the file; by default all users of the split must be there.
         seed: Of the bootstrap.
@@ -73,13 +72,12 @@ def import_lists(
             split is missing, or the file cannot be read; names file and line.
     """
     check_name(name)
-    cutoffs = sorted({*CUTOFFS, *at})
     interactions, users, items = (run / f"{table}.parquet" for table in ("interactions", "users", "items"))
 
     def build(out: Path) -> None:
         table = read_interactions(interactions)
-        item_names = _names(items, "item", "item_id")
-        user_names = _names(users, "user", "user_id")
+        item_names = read_numbers(items, "item", "item_id")
+        user_names = read_numbers(users, "user", "user_id")
         lists = _lists(path, user_names, item_names)
         cases = _asked(path, lists, list(user_names), held_out(table, split), split, cutoffs[-1], partial)
         ranked = np.array([lists[user][: cutoffs[-1]] for user in cases.users.tolist()])
@@ -106,7 +104,7 @@ def import_lists(
     return run_stage(
         run,
         f"eval-{name}",
-        config={"mode": "imported", "at": cutoffs, "split": split, "partial": partial, "seed": seed},
+        config={"mode": "imported", "at": list(cutoffs), "split": split, "partial": partial, "seed": seed},
         inputs={"interactions": interactions, "users": users, "items": items, "lists": path},
         outputs=outputs_of(name),
         code=code_of(import_lists),
@@ -175,12 +173,6 @@ def _number(path: Path, line: int, value: object) -> float:
     if not np.isfinite(number):
         raise GreamError(f"{path}:{line}: '{str(value)[:40]}' is no number; rank or score is expected")
     return number
-
-
-def _names(path: Path, number: str, name: str) -> dict[str, int]:
-    """Numbers of users or items, from 0 on, by their names in the data."""
-    table = read_table(path, number, name).sort(number)
-    return dict(zip(table[name].cast(pl.String).to_list(), table[number].to_list(), strict=True))
 
 
 def _lists(path: Path, users: Mapping[str, int], items: Mapping[str, int]) -> dict[int, list[int]]:

@@ -33,6 +33,11 @@ def metric_names(cutoffs: Sequence[int] = CUTOFFS) -> tuple[str, ...]:
     )
 
 
+def cutoffs_with(more: Sequence[int] | None) -> tuple[int, ...]:
+    """The usual cut-offs and ``more``, ascending."""
+    return tuple(sorted({*CUTOFFS, *(more or ())}))
+
+
 METRICS = metric_names()
 # What tables show; the rest follows from it.
 SHOWN = METRICS[: METRICS.index("mrr") + 1]

@@ -25,6 +25,9 @@ from gream.options import (
 )
 
 NameOption = Annotated[str, typer.Option(help="Name of the evaluation: its folder under eval/.")]
+AtOption = Annotated[
+    list[int] | None, typer.Option(min=1, help="Cut-off beside 1, 5 and 10; repeat. Lists are as long as the largest.")
+]
 UsersOption = Annotated[int | None, typer.Option(help="Ask a random sample of that many users; all by default.")]
 SplitOption = Annotated[
     Literal["test", "valid", "test-untied", "valid-untied"],
@@ -53,6 +56,7 @@ class Evaluated:
     name: NameOption
     users: UsersOption = None
     split: SplitOption = "test"
+    at: AtOption = None
     beams: BeamsOption = 20
     score: ScoreOption = Score.vocabulary
     history: HistoryOption = None

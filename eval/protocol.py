@@ -29,16 +29,23 @@ class Protocol:
         fitted: Interactions that are counted or trained on for the test: the training part, or everything but the test
             item, with settings that were chosen before on validation.
         untied: Leave out test items that share their time with another interaction of the user.
+        cutoffs: Lengths at which lists are measured, ascending; they have as many items as the largest.
     """
 
     history: History = "excluded"
     fitted: Fitted = "train"
     untied: bool = False
+    cutoffs: tuple[int, ...] = (1, 5, 10)
 
     @property
     def split(self) -> Split:
         """The split that is tested."""
         return "test-untied" if self.untied else "test"
+
+    @property
+    def length(self) -> int:
+        """Of the lists."""
+        return self.cutoffs[-1]
 
     @property
     def suffix(self) -> str:
@@ -95,11 +102,11 @@ def read_interactions(path: Path) -> pl.DataFrame:
     Raises:
         GreamError: The file cannot be read or lacks a column.
     """
-    table = read_table(path, *_COLUMNS)
-    with path.open("rb") as stream:
-        noted = "tied" in pl.read_parquet_schema(stream)
-    tied = read_table(path, "tied")["tied"] if noted else pl.lit(None, pl.Boolean).alias("tied")
-    return table.with_columns(tied).sort("user", "position")
+    try:
+        table = read_table(path, *_COLUMNS, "tied")
+    except GreamError:  # made before ties were noted, or broken, which the next line says
+        table = read_table(path, *_COLUMNS).with_columns(pl.lit(None, pl.Boolean).alias("tied"))
+    return table.sort("user", "position")
 
 
 def held_out(interactions: pl.DataFrame, split: Split) -> Cases:

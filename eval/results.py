@@ -18,8 +18,6 @@ from pydantic import ValidationError
 
 from .protocol import Fitted, History, Split
 
-K = 10
-
 Mode = Literal[
     "popularity", "cooccurrence", "markov", "transitions", "sasrec", "direct", "reasoning", "sampled", "imported"
 ]

@@ -34,7 +34,7 @@ from .baselines.counted import (
 )
 from .baselines.transitions import Transitions, grid_lines
 from .generative import Place, collect_chunks, predict_in_chunks
-from .metrics import exposure_of, mean_with_interval, measure, pass_at_k
+from .metrics import CUTOFFS, exposure_of, mean_with_interval, measure, pass_at_k
 from .protocol import (
     COMMON,
     VALIDATION_USERS,
@@ -50,7 +50,6 @@ from .results import (
     BASELINES,
     Cost,
     Interval,
-    K,
     Mode,
     Result,
     outputs_of,
@@ -91,7 +90,8 @@ def evaluate_baselines(
     def ranker(baseline: Counted) -> _Ranker:
         def ranked(data: _Data, _: Path) -> _Ranked:
             began = time.monotonic()
-            ranking = rank_by(baseline, data.train, data.items, data.cases.histories, K, allow_history=allow)
+            length, histories = protocol.length, data.cases.histories
+            ranking = rank_by(baseline, data.train, data.items, histories, length, allow_history=allow)
             return ranking, time.monotonic() - began, {}
 
         return ranked
@@ -108,7 +108,7 @@ def evaluate_baselines(
         if protocol.fitted != "train":
             counts = Transitions(data.train, data.items, vectors)
         began = time.monotonic()
-        ranking = counts.rank(weights, data.cases.histories, K, allow_history=allow)
+        ranking = counts.rank(weights, data.cases.histories, protocol.length, allow_history=allow)
         seconds = time.monotonic() - began
         return ranking, seconds, dataclasses.asdict(weights) | {"validation_ndcg@10": gains[weights]}
 
@@ -175,7 +175,7 @@ def evaluate_sasrec(
             lambda batch: model.score_histories(batch).double().cpu().numpy(),
             popularity_of(data.train, data.items),
             data.cases.histories,
-            K,
+            protocol.length,
             allow_history=protocol.history == "allowed",
         )
         return (
@@ -251,7 +251,7 @@ def _evaluate_baseline(
             history=protocol.history,
             fitted=protocol.fitted,
             checkpoint=None,
-            **measure(items, data.cases.targets, catalogue=count, seed=seed),
+            **measure(items, data.cases.targets, catalogue=count, seed=seed, cutoffs=protocol.cutoffs),
             malformed_rate=None,
             seconds_per_user=seconds / len(items),
             exposure=exposure_of(items, data.train, data.cases.histories, count),
@@ -265,7 +265,7 @@ def _evaluate_baseline(
     return run_stage(
         run,
         f"eval-{name}",
-        config={"mode": mode, "k": K, "seed": seed} | dataclasses.asdict(protocol) | config,
+        config={"mode": mode, "seed": seed} | dataclasses.asdict(protocol) | config,
         inputs={"interactions": interactions, "ids": index, **more_inputs},
         outputs=outputs_of(name),
         code=code_of(evaluate_baselines),
@@ -286,6 +286,7 @@ def evaluate_model(
     users: int | None,
     command: str,
     *,
+    cutoffs: Sequence[int] = CUTOFFS,
     overwrite: bool,
     keep: bool = False,
     index: Path | None = None,
@@ -302,6 +303,7 @@ def evaluate_model(
         split: Whose item is to be predicted.
         users: Size of the sample of users; None asks all.
         command: What was typed, for the record.
+        cutoffs: Lengths at which lists are measured, ascending; ``settings.k`` is the largest.
         overwrite: Replace an evaluation of the same name made with another configuration or by other code.
         keep: Accept one that other code made.
         index: Ids that the model knows the run's items by; None for the run's own.
@@ -315,6 +317,8 @@ def evaluate_model(
             or unfit.
     """
     check_name(name)
+    if settings.combine == Combine.answers and cutoffs[-1] > max(settings.chains, CUTOFFS[-1]):
+        raise GreamError(f"--at {cutoffs[-1]}: sampled lists have an item per chain; raise --chains {settings.chains}")
     files = checkpoint_files(checkpoint)
     settings = settle(settings, checkpoint, own_prompt=template is None)
     interactions, ids_path = run / "interactions.parquet", index or run / "index.json"
@@ -355,7 +359,7 @@ def evaluate_model(
             split=split,
             history="excluded" if settings.exclude_history else "allowed",
             checkpoint=label,
-            **measure(items, cases.targets, catalogue=catalogue, seed=settings.seed),
+            **measure(items, cases.targets, catalogue=catalogue, seed=settings.seed, cutoffs=cutoffs),
             malformed_rate=None if mode == "direct" else malformed / settings.chains,
             seconds_per_user=seconds / processes.count,
             exposure=exposure_of(items, training_matrix(table, catalogue), cases.histories, catalogue),
@@ -365,7 +369,7 @@ def evaluate_model(
                 prompt_tokens=prompt_tokens,
                 written_tokens=written_tokens,
             ),
-            pass_at=_pass_at(items, cases, settings.seed) if mode == "sampled" else None,
+            pass_at=_pass_at(items, cases, settings.seed, cutoffs) if mode == "sampled" else None,
             seed=settings.seed,
             settings={key: value for key, value in asked.items() if key not in ("k", "seed")}
             | {
@@ -387,7 +391,7 @@ def evaluate_model(
     done = run_stage(
         run,
         f"eval-{name}",
-        config={"mode": mode, "split": split, "users": users, "checkpoint": label}
+        config={"mode": mode, "split": split, "users": users, "checkpoint": label, "at": list(cutoffs)}
         | dataclasses.asdict(settings)
         | place.recorded,
         inputs={"interactions": interactions, "ids": ids_path}
@@ -405,11 +409,11 @@ def evaluate_model(
     return done
 
 
-def _pass_at(answers: npt.NDArray[np.int64], cases: Cases, seed: int) -> dict[str, Interval]:
-    """Pass@K of ``[N, n]`` answers for the usual K up to n, with intervals over users."""
+def _pass_at(answers: npt.NDArray[np.int64], cases: Cases, seed: int, cutoffs: Sequence[int]) -> dict[str, Interval]:
+    """Pass@K of ``[N, n]`` answers for K up to n, with intervals over users."""
     n = answers.shape[1]
     hits = (answers == cases.targets[:, None]).sum(axis=1)
-    return {f"pass@{k}": mean_with_interval(pass_at_k(hits, n, k), seed) for k in (1, 5, 10) if k <= n}
+    return {f"pass@{k}": mean_with_interval(pass_at_k(hits, n, k), seed) for k in cutoffs if k <= n}
 
 
 def check_name(name: str) -> None:

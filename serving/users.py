@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from gream.errors import GreamError
 from gream.files import read_json
-from gream.tables import read_table
+from gream.tables import read_numbers, read_table
 from rapidfuzz import process
 
 # Share of interactions that repeat an item from which on lists may name what a user already has.
@@ -27,11 +27,10 @@ class Users:
         Raises:
             GreamError: A file cannot be read.
         """
-        names = read_table(run / "users.parquet", "user", "user_id").sort("user")["user_id"].to_list()
-        self._number = {name: number for number, name in enumerate(names)}
+        self._number = read_numbers(run / "users.parquet", "user", "user_id")
         rows = read_table(run / "interactions.parquet", "user", "item", "position").sort("user", "position")
         self._items = rows["item"].to_numpy()
-        self._starts = np.searchsorted(rows["user"].to_numpy(), np.arange(len(names) + 1))
+        self._starts = np.searchsorted(rows["user"].to_numpy(), np.arange(len(self._number) + 1))
 
     def history(self, user: str) -> tuple[int, ...]:
         """Item numbers of all that ``user`` has, validation and test item included, oldest first.

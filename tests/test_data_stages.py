@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import statistics
 from collections import defaultdict
@@ -293,6 +294,59 @@ def test_the_model_says_how_it_is_to_be_asked(synthetic: Path, tmp_path: Path) -
     )
     assert form_of(SftConfig(sequence=True)) is Form.question  # beside rows of questions
     assert form_of(SftConfig(sequence=True, next_item=0)) is Form.sequence
+
+
+def test_texts_that_the_base_reads_as_tokens_are_refused(synthetic: Path, tmp_path: Path) -> None:
+    """The tokenizer in use is asked, whatever its tokens are called."""
+    from transformers import AutoTokenizer
+
+    base = tmp_path / "base"
+    shutil.copytree(synthetic / "model", base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    word = json.loads((synthetic / "sft" / "items.jsonl").read_text().splitlines()[0])["title"].split()[0]
+    tokenizer.add_tokens([word])
+    tokenizer.save_pretrained(base)
+    done = call(command("model", synthetic, *SMALL, "--base", str(base), "--overwrite"))
+    assert done.returncode == 2, done.stderr
+    assert f"items.jsonl:1: holds '{word}', a token of its own" in done.stderr
+
+
+def test_texts_alone_get_ids(tmp_path: Path) -> None:
+    """A catalogue that nobody bought from: the same ids whatever the order of its rows."""
+    table = ("interactions.format=table", "interactions.columns.title=name", "interactions.columns.item_id=sku")
+    rows = [f"S{number:03d},{kind} {number % 7} of {kind[:2]}" for number in range(40) for kind in ("cup", "pot")][::2]
+    runs = [tmp_path / "one", tmp_path / "other"]
+    for run, ordered in zip(runs, (rows, rows[::-1]), strict=True):
+        path = tmp_path / f"{run.name}.csv"
+        path.write_text("\n".join(["sku,name", *ordered, ""]))
+        stage("items", run, "--metadata", str(path), *SMALL, *table)
+        for name in ("enrich", "embed", "semantic-ids"):
+            stage(name, run, *SMALL, *table, "embed.dimensions=4")
+    first, second = (Catalog.load(run / "index.json").ids for run in runs)
+    assert first == second and len(first) == len(rows)
+    assert (runs[0] / "preferences.jsonl").read_text() == ""
+    up_to_date = call(command("semantic-ids", runs[0], *SMALL, *table, "embed.dimensions=4"))
+    assert up_to_date.stdout.startswith("semantic-ids: up to date")
+
+
+def test_items_that_were_bought_are_not_replaced_by_items_alone(synthetic: Path) -> None:
+    before = hashes(synthetic)
+    done = call(command("items", synthetic, *SMALL, "--metadata", str(synthetic / "raw" / "meta.json.gz")))
+    assert done.returncode == 2 and "has interactions, and with them its items" in done.stderr
+    assert hashes(synthetic) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("enrich", r"texts of [\d,]+ items and [\d,]+ users ->"),
+        ("rl", r"[\d,]+ prompts to train on, [\d,]+ to validate with ->"),
+        ("model", r"[\d,]+ parameters, [\d,]+ tokens, \d+ of them new ->"),
+    ],
+)
+def test_a_stage_says_what_it_made(synthetic: Path, name: str, made: str) -> None:
+    done = call(command(name, synthetic, *SMALL))
+    assert re.match(rf"{name}: up to date, {made}", done.stdout), done.stdout
 
 
 def test_semantic_rows_are_the_mean_of_the_items_texts(synthetic: Path, tmp_path: Path) -> None:

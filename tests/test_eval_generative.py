@@ -47,6 +47,17 @@ def evaluate(
     return done
 
 
+def test_longer_lists_go_on_where_shorter_ones_end(run: Path) -> None:
+    evaluate(run, "usual", DIRECT)
+    evaluate(run, "longer", dataclasses.replace(DIRECT, k=14), cutoffs=(1, 5, 10, 14))
+    usual, longer = (next(one for one in read_results(run) if one.name == name) for name in ("usual", "longer"))
+    assert longer.k == 14 and "recall@14" in longer.metrics
+    assert all(longer.metrics[name].value == usual.metrics[name].value for name in usual.metrics)
+    assert [row[:10] for row in predictions(run, "longer")["items"].to_list()] == predictions(run, "usual")[
+        "items"
+    ].to_list()
+
+
 def predictions(run: Path, name: str) -> pl.DataFrame:
     return pl.read_parquet(run / "eval" / name / "predictions.parquet")
 

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from eval.compare import compare
 from eval.lists import import_lists
+from eval.metrics import CUTOFFS, cutoffs_with
 from eval.protocol import Cases, Protocol, held_out, read_interactions
 from eval.report.stage import write_report
 from eval.results import Result, read_results
@@ -65,7 +66,9 @@ def write(path: Path, lists: Lists) -> Path:
 
 
 def imported(run: Path, path: Path, name: str = "theirs", *, at: tuple[int, ...] = AT, partial: bool = False) -> Result:
-    import_lists(run, path, name, at, "test", partial=partial, seed=0, command="import", overwrite=True, keep=False)
+    import_lists(
+        run, path, name, cutoffs_with(at), "test", partial=partial, seed=0, command="import", overwrite=True, keep=False
+    )
     return next(result for result in read_results(run) if result.name == name)
 
 
@@ -90,6 +93,18 @@ def test_figures_are_those_of_ir_measures(run: Path, tmp_path: Path, kind: str) 
     for metric, measured in oracle.items():
         assert result.metrics[metric].value == pytest.approx(expected[measured], abs=1e-12), metric
     assert (result.mode, result.k, result.users, result.history) == ("imported", 50, len(lists), "allowed")
+
+
+def test_baselines_are_measured_at_longer_cutoffs_too(run: Path) -> None:
+    def popular(cutoffs: tuple[int, ...]) -> Result:
+        asked = Protocol(cutoffs=cutoffs)
+        list(evaluate_baselines(run, protocol=asked, seed=0, command="baselines", overwrite=True, keep=False))
+        return next(result for result in read_results(run) if result.name == "popularity")
+
+    usual, longer = popular(CUTOFFS), popular(AT)
+    assert (usual.k, longer.k) == (10, 50)
+    assert all(longer.metrics[name].value == usual.metrics[name].value for name in usual.metrics)
+    assert longer.metrics["recall@50"].value > longer.metrics["recall@10"].value
 
 
 def test_lists_enter_table_comparison_and_report(run: Path, tmp_path: Path) -> None:

@@ -120,6 +120,11 @@ def test_sampled_answers_are_one_item_per_chain_by_the_chains_probability(
         assert result.pass_at[f"pass@{k}"].value == pytest.approx(pass_at_k(hits, 12, k).mean())
 
 
+def test_sampled_lists_are_not_measured_beyond_their_end(run: Path) -> None:
+    with pytest.raises(GreamError, match="--at 20: sampled lists have an item per chain; raise --chains 12"):
+        evaluate(run, "x", dataclasses.replace(SAMPLED, combine=Combine.answers, chains=12), cutoffs=(1, 5, 10, 20))
+
+
 def test_several_greedy_chains_are_refused(run: Path) -> None:
     with pytest.raises(GreamError, match="--chains 4: 1 or more needed, and above 1 a --temperature above 0"):
         evaluate(run, "greedy", dataclasses.replace(SAMPLED, temperature=0.0))

@@ -146,7 +146,9 @@ def test_data_stays_text(full_run: Path) -> None:
     page = Page(render(full_run))
     shown = "".join(page.text)
     assert MALICIOUS in shown and "<b>Odd</b>" in shown and "likes <i>" in shown and "no <stages><answer>" in shown
-    assert "A<0>" in shown or "A<1>" in shown
+    assert "User 0" in shown and "A<" not in shown
+    write_report(full_run, user_ids=True, overwrite=True)
+    assert "A<0>" in "".join(Page((full_run / "report.html").read_text(encoding="utf-8")).text)
     assert "run <one>" in shown and "python <3>" in shown and f"python -m eval {MALICIOUS}" in shown
 
 
@@ -173,10 +175,10 @@ def test_every_part_of_a_full_run_is_shown(full_run: Path) -> None:
 
 
 def test_users_are_half_hits_half_misses_of_the_reasoned_evaluation(full_run: Path) -> None:
-    data = read_report_data(full_run)
+    data = read_report_data(full_run, user_ids=True)
     assert data.shown is not None and data.shown.name == "reasoning-srpo"  # not the better direct one
     assert [user.rank for user in data.users] == [3] * 5 + [0] * 5
-    assert read_report_data(full_run) == data
+    assert read_report_data(full_run, user_ids=True) == data
     cases = held_out(read_interactions(full_run / "interactions.parquet"), "test")
     history = {f"A<{user}>": items for user, items in zip(cases.users, cases.histories, strict=True)}
     for user in data.users:
@@ -195,7 +197,7 @@ def test_users_are_half_hits_half_misses_of_the_reasoned_evaluation(full_run: Pa
 def test_few_misses_are_made_up_for_by_hits(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     add_model(run, "direct-sft", 22, reasoned=False)
-    assert [user.rank for user in read_report_data(run).users] == [3] * 8 + [0] * 2
+    assert [user.rank for user in read_report_data(run, user_ids=False).users] == [3] * 8 + [0] * 2
     assert Page(render(run)).classes("stages") == 0
 
 

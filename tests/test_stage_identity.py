@@ -239,6 +239,23 @@ def test_hashes_are_remembered_by_size_times_and_inode(tmp_path: Path, monkeypat
     assert Hashes(tmp_path / "run").of(tmp_path / "run/model") != whole
 
 
+def test_a_build_that_says_what_it_read_reads_no_input_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gream import hashing
+
+    data = write(tmp_path / "r/sft/rows.jsonl", "one").parent
+    reads: list[Path] = []
+    read = hashing.sha256_of
+    monkeypatch.setattr(hashing, "_SETTLED_NS", -1)
+    monkeypatch.setattr(hashing, "sha256_of", lambda path: reads.append(path) or read(path))
+
+    def build(out: Path) -> None:
+        write(out / "out.txt", Hashes(tmp_path / "r").of(data))
+
+    run_stage(tmp_path / "r", "s", config={}, inputs={"rows": data}, outputs=["out.txt"], code={}, build=build)
+    assert reads.count(data / "rows.jsonl") == 1
+    assert (tmp_path / "r/out.txt").read_text() == read(data)
+
+
 def test_what_only_a_resumed_training_reads_is_not_hashed(tmp_path: Path) -> None:
     (tmp_path / ".stages").mkdir()
     model = tmp_path / "checkpoints"

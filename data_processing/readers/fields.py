@@ -9,6 +9,8 @@ import warnings
 
 import polars as pl
 
+from .rows import RowLog
+
 # What programs write where they have no value, in any case of letters.
 MISSING_WORDS = frozenset(
     (
@@ -97,10 +99,14 @@ def says_something(name: str) -> pl.Expr:
     return _kept(column)
 
 
-def has_text(metadata: pl.DataFrame) -> pl.Series:
-    """Where an item has a text in any field."""
-    names = ("title", "description", "brand", "category")
-    return metadata.select(pl.any_horizontal(*(says_something(name) for name in names))).to_series()
+def with_text(metadata: pl.DataFrame, log: RowLog) -> pl.DataFrame:
+    """The items that have a text in any field, the others counted; all where rows of no use are refused."""
+    if log.on_bad_row == "fail":
+        return metadata
+    said = metadata.filter(pl.any_horizontal(map(says_something, ("title", "description", "brand", "category"))))
+    if len(said) < len(metadata):
+        log.skipped["items without any text"] = len(metadata) - len(said)
+    return said
 
 
 def _kept(text: pl.Expr) -> pl.Expr:

@@ -12,6 +12,7 @@ from gream.dialogue import reasoning_prompt
 from gream.errors import GreamError
 from gream.files import Row
 from gream.semantic_ids.catalog import Catalog
+from gream.stage import Summary
 
 from ..config import RlConfig
 from ..tables import read_sequences, write_rows
@@ -26,7 +27,7 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-def build_rl(config: RlConfig, history: int, seed: int, interactions: Path, index: Path, out: Path) -> None:
+def build_rl(config: RlConfig, history: int, seed: int, interactions: Path, index: Path, out: Path) -> Summary:
     """Write ``rl/train.parquet`` and ``rl/val.parquet``.
 
     Args:
@@ -38,7 +39,7 @@ def build_rl(config: RlConfig, history: int, seed: int, interactions: Path, inde
         out: Folder written to.
 
     Raises:
-        GreamError: No sequence is long enough.
+        GreamError: No sequence is long enough, for training or for validation.
     """
     ids = ["".join(tokens) for tokens in Catalog.load(index).ids]
     sequences = read_sequences(interactions)
@@ -58,6 +59,10 @@ def build_rl(config: RlConfig, history: int, seed: int, interactions: Path, inde
     random_.shuffle(order)  # type: ignore[arg-type] # an array is as good as a list here
     # A validation prompt holds everything before the last two items: as many are needed as in training.
     long_enough = sequences.users[sequences.lengths - 2 >= config.min_history].tolist()
+    if not long_enough:
+        raise GreamError(
+            f"{interactions}: no validation item has {config.min_history} items before it; lower rl.min_history"
+        )
     users = sorted(random_.sample(long_enough, min(config.validation_users, len(long_enough))))
     asked = np.searchsorted(sequences.users, users)
 
@@ -81,3 +86,4 @@ def build_rl(config: RlConfig, history: int, seed: int, interactions: Path, inde
 
     write("train", "train", rows[order], positions[order])
     write("val", "valid", asked, sequences.lengths[asked] - 2)
+    return Summary(f"{len(rows):,} prompts to train on, {len(asked):,} to validate with")

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gream.files import write_json, write_jsonl
+from gream.stage import Summary
 
 from ..config import RlConfig, SftConfig, TeacherConfig
 from ..tables import Item
@@ -34,7 +35,7 @@ def write_chains(
     items: Path,
     folder: Path,
     out: Path,
-) -> None:
+) -> Summary:
     """Write ``chains.jsonl``: user, position, stages, and the numbers of the items that its history keeps.
 
     Args:
@@ -91,6 +92,10 @@ def write_chains(
     write_json(
         folder / "denoised.json",
         {"chains": len(rows), "by_its_marks": len(settled.answers) - unmarked, "by_similarity": unmarked},
+    )
+    return Summary(
+        f"{len(rows):,} chains for {settled.count:,} targets, "
+        f"{len(rows) - len(settled.answers):,} of them by the template teacher"
     )
 
 

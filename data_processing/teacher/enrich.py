@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from gream.files import write_jsonl
+from gream.stage import Summary
 
 from ..config import RlConfig
 from ..rows.reserve import without_reserved
@@ -53,9 +54,9 @@ class Material:
         return self.catalogue[self.sequences[user][-1]]
 
 
-def read_material(rl: RlConfig, seed: int, interactions: Path, items: Path) -> Material:
-    """Items and training sequences of a run."""
-    sequences = without_reserved(rl, seed, read_training_sequences(interactions))
+def read_material(rl: RlConfig, seed: int, interactions: Path | None, items: Path) -> Material:
+    """Items and training sequences of a run; a run of items alone has none."""
+    sequences = without_reserved(rl, seed, read_training_sequences(interactions)) if interactions else {}
     return Material(read_items(items), sequences)
 
 
@@ -68,8 +69,9 @@ def template_text(material: Material, subject: Subject) -> Mapping[str, str]:
     return {"intention": state_intention(material.wanted(subject.number))}
 
 
-def write_texts(material: Material, text_of: Callable[[Subject], Mapping[str, str]], out: Path) -> None:
+def write_texts(material: Material, text_of: Callable[[Subject], Mapping[str, str]], out: Path) -> Summary:
     """Write ``enriched.jsonl`` (item, description) and ``preferences.jsonl`` (user, preferences, intention)."""
+    users = material.users
     write_jsonl(
         out / "enriched.jsonl",
         ({"item": number, **text_of(Subject("description", number))} for number in range(len(material.catalogue))),
@@ -78,12 +80,13 @@ def write_texts(material: Material, text_of: Callable[[Subject], Mapping[str, st
         out / "preferences.jsonl",
         (
             {"user": user, **text_of(Subject("preference", user)), **text_of(Subject("intention", user))}
-            for user in material.users
+            for user in users
         ),
     )
+    return Summary(f"texts of {len(material.catalogue):,} items and {len(users):,} users")
 
 
-def enrich(rl: RlConfig, seed: int, interactions: Path, items: Path, out: Path) -> None:
+def enrich(rl: RlConfig, seed: int, interactions: Path | None, items: Path, out: Path) -> Summary:
     """Write both files with the template teacher."""
     material = read_material(rl, seed, interactions, items)
-    write_texts(material, lambda subject: template_text(material, subject), out)
+    return write_texts(material, lambda subject: template_text(material, subject), out)

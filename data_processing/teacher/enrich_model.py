@@ -15,6 +15,7 @@ from gream.dialogue import Message
 from gream.errors import GreamError
 from gream.files import write_json
 from gream.journal import Journal
+from gream.stage import Summary
 
 from ..config import RlConfig, TeacherConfig
 from ..tables import read_training_reviews
@@ -44,7 +45,7 @@ def enrich_with_model(
     reviews: Path,
     folder: Path,
     out: Path,
-) -> None:
+) -> Summary:
     """Write ``enriched.jsonl`` and ``preferences.jsonl`` with texts of a language model.
 
     Args:
@@ -63,7 +64,10 @@ def enrich_with_model(
     """
     material = read_material(rl, seed, interactions, items)
     settled = settle("enrich", config, endpoint, _questions(material, read_training_reviews(reviews)), folder)
-    write_texts(material, lambda subject: settled.answers.get(subject) or template_text(material, subject), out)
+    written = write_texts(
+        material, lambda subject: settled.answers.get(subject) or template_text(material, subject), out
+    )
+    return Summary(f"{written.made}, {len(settled.rejected):,} of {settled.count:,} by the template teacher")
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ class Settled(Generic[S]):
 
     answers: dict[S, Mapping[str, str]]
     rejected: list[S]
+
+    @property
+    def count(self) -> int:
+        """How many questions there were."""
+        return len(self.answers) + len(self.rejected)
 
 
 def settle(

@@ -74,7 +74,7 @@ class UserView:
     """One user's case.
 
     Attributes:
-        name: The user's id in the data.
+        name: The user's number, or id in the data where ids are asked for.
         history: What came before the target, oldest first.
         target: The item that followed.
         ranked: The list, best first, with scores.
@@ -119,15 +119,19 @@ class ReportData:
     users: tuple[UserView, ...]
 
 
-def report_inputs(run: Path) -> list[Path]:
+def report_inputs(run: Path, user_ids: bool) -> list[Path]:
     """Files of ``run`` that the report shows, as far as they are there."""
-    fixed = [STATISTICS, QUALITY, _ITEMS, _INTERACTIONS, _INDEX, _USERS, REWARDS, _SRPO_LOG, *_SFT_LOGS.values()]
-    files = [run / path for path in fixed]
+    fixed = [STATISTICS, QUALITY, _ITEMS, _INTERACTIONS, _INDEX, REWARDS, _SRPO_LOG, *_SFT_LOGS.values()]
+    files = [run / path for path in [*fixed, *([_USERS] if user_ids else [])]]
     return [path for path in files if path.exists()] + sorted((run / "eval").glob("*/*.*"))
 
 
-def read_report_data(run: Path) -> ReportData:
+def read_report_data(run: Path, user_ids: bool) -> ReportData:
     """Read all parts.
+
+    Args:
+        run: Run folder.
+        user_ids: Name users by their ids in the data.
 
     Raises:
         GreamError: A file that is there is broken; absent ones are no error.
@@ -142,7 +146,7 @@ def read_report_data(run: Path) -> ReportData:
         quality=_read_json(run / QUALITY),
         statistics=_read_json(run / STATISTICS),
         shown=shown,
-        users=() if shown is None else tuple(_choose_users(run, shown)),
+        users=() if shown is None else tuple(_choose_users(run, shown, user_ids)),
     )
 
 
@@ -185,7 +189,7 @@ def _most_telling(results: Sequence[Result]) -> Result | None:
     return None
 
 
-def _choose_users(run: Path, shown: Result) -> Iterator[UserView]:
+def _choose_users(run: Path, shown: Result, user_ids: bool) -> Iterator[UserView]:
     """Half of the users hits and half misses, as far as there are; drawn with a fixed seed, not picked."""
     predictions = read_table(run / outputs_of(shown.name)[0])
     items = np.array(predictions["items"].to_list(), dtype=np.int64)
@@ -201,7 +205,7 @@ def _choose_users(run: Path, shown: Result) -> Iterator[UserView]:
     place = {int(user): index for index, user in enumerate(cases.users)}
     catalog = Catalog.load(run / _INDEX)
     view = _item_views(run / _ITEMS, catalog)
-    names = _user_names(run / _USERS)
+    names = dict(read_table(run / _USERS, "user", "user_id").iter_rows()) if user_ids else {}
     for row in rows:
         one = predictions.row(row, named=True)
         chain = one["chain"]
@@ -210,7 +214,7 @@ def _choose_users(run: Path, shown: Result) -> Iterator[UserView]:
             stages = parse_reasoned_answer(chain + catalog.text(one["items"][0]) + ANSWER_CLOSE)
         rewritten = [catalog.item_in(text) for text in stages.history] if stages else []
         yield UserView(
-            name=names.get(one["user"], f"user {one['user']}"),
+            name=names.get(one["user"], f"User {one['user']}"),
             history=tuple(view(item) for item in cases.histories[place[one["user"]]]),
             target=view(one["target"]),
             ranked=tuple((view(item), score) for item, score in zip(one["items"], one["scores"], strict=True)),
@@ -232,9 +236,3 @@ def _item_views(path: Path, catalog: Catalog) -> Callable[[int], ItemView]:
         return ItemView(item, title, category, catalog.text(item))
 
     return view
-
-
-def _user_names(path: Path) -> dict[int, str]:
-    if not path.exists():
-        return {}
-    return dict(read_table(path, "user", "user_id").iter_rows())

@@ -106,6 +106,7 @@ def run_stage(
                 inputs={role: hashes.of(path) for role, path in inputs.items()},
                 code=dict(code),
             )
+            hashes.save()  # for builds that say what they read
             stage = _Stage(run, name, tuple(outputs), wanted, hashes, overwrite=overwrite, keep=keep)
             result = stage.up_to_date()
             if result is None:

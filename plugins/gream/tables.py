@@ -28,3 +28,18 @@ def read_table(path: Path, *columns: str) -> pl.DataFrame:
     except (OSError, pl.exceptions.PolarsError) as error:
         wanted = f"no table with the columns {', '.join(columns)}" if columns else "cannot be read as Parquet"
         raise GreamError(f"{path}: {wanted} ({(str(error).splitlines() or [''])[0]})") from None
+
+
+def read_numbers(path: Path, number: str, name: str) -> dict[str, int]:
+    """Numbers of users or items by their names in the data, in order of the numbers.
+
+    Args:
+        path: ``users.parquet`` or ``items.parquet``.
+        number: Column of the numbers.
+        name: Column of the names.
+
+    Raises:
+        GreamError: See `read_table`.
+    """
+    table = read_table(path, number, name).sort(number)
+    return dict(zip(map(str, table[name]), table[number].to_list(), strict=True))

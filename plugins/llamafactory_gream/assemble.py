@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gream.assembly import Assembled, Assembler
 from gream.errors import GreamError
 from gream.provenance import code_of
-from gream.stage import StageResult, run_stage
+from gream.stage import StageResult, Summary, run_stage
 from gream.tasks import Material, Record, read_records, reworded
 
 _FILES = ("alignment_records.jsonl", "items.jsonl", "users.jsonl")
@@ -41,7 +41,7 @@ def assemble(
     """
     data = run / "sft"
 
-    def build(out: Path) -> None:
+    def build(out: Path) -> Summary:
         from tqdm import tqdm
         from transformers import AutoTokenizer
 
@@ -49,14 +49,29 @@ def assemble(
         material, records = Material.load(data), read_records(data / _FILES[0])
         if not records:
             raise GreamError(f"{data / _FILES[0]}: holds no row; give a task of the section 'sft' some")
+        tokens, shorter = 0, 0
         with tqdm(total=passes * len(records), unit=" rows", dynamic_ncols=True) as progress:
 
             def cut() -> Iterator[Assembled]:
+                nonlocal tokens, shorter
                 for rows in assembled_passes(Assembler(tokenizer, material), material, records, passes):
                     progress.update(len(rows))
-                    yield rows.cut(cutoff_len)
+                    kept = rows.cut(cutoff_len)
+                    tokens += len(kept.tokens)
+                    shorter += int((np.diff(rows.starts) > cutoff_len).sum())
+                    yield kept
 
             write_rows(cut(), out / "assembled", train_on_prompt=train_on_prompt)
+        made = f"{passes * len(records):,} rows, {tokens:,} tokens, {shorter:,} rows cut to {cutoff_len}"
+        if not shorter:
+            return Summary(made)
+        return Summary(
+            made,
+            (
+                f"{shorter:,} rows lost their question or the end of their answer: raise --cutoff-len, or lower "
+                "sft.longest_row",
+            ),
+        )
 
     return run_stage(
         run,

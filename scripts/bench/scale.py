@@ -2,7 +2,8 @@
 
     PYTHONPATH=. python scripts/bench/scale.py --users 10000 100000 1000000 [--folder runs/scale]
 
-Ten reviews per user, an item for every five users, titles of words that some items share; Amazon 2018 format, gzip'd.
+Ten reviews per user, an item for every five users, thirty items of a kind, so that sequences are as long at any size;
+titles of words that some items share; Amazon 2018 format, gzip'd.
 """
 
 from __future__ import annotations
@@ -35,16 +36,17 @@ def generate(users: int, folder: Path) -> tuple[Path, Path]:
     """Write reviews and metadata of ``users`` users."""
     random = np.random.default_rng(42)
     items = max(users // 5, 300)
+    count = items // 30
     words = np.array([f"{first}{last}" for first in "bcdfglmnprst" for last in ("ara", "elo", "ino", "ost", "um")])
     paths = folder / "reviews.json.gz", folder / "meta.json.gz"
     # An item's kind decides its words, and a user keeps to few kinds, so that there is something to argue from.
-    kinds = random.integers(0, 200, items)
+    kinds = random.integers(0, count, items)
     by_kind = np.argsort(kinds, kind="stable")
-    ends = np.searchsorted(kinds[by_kind], np.arange(201))
+    ends = np.searchsorted(kinds[by_kind], np.arange(count + 1))
     with gzip.open(paths[0], "wb", 1) as stream:
         for start in range(0, users, _CHUNK // 10):
             own = np.repeat(np.arange(start, min(users, start + _CHUNK // 10)), 10)
-            kind = (own * 7 + random.integers(0, 4, len(own))) % 200
+            kind = (own * 7 + random.integers(0, 4, len(own))) % count
             place = (random.random(len(own)) ** 1.3 * (ends[kind + 1] - ends[kind])).astype(np.int64)
             frame = pl.DataFrame(
                 {

@@ -18,6 +18,7 @@ from gream.config import Config, parse_config
 from gream.dialogue import Form, direct_text, reasoning_prompt, render_prompt
 from gream.engine.settings import Mode, Settings
 from gream.errors import GreamError
+from gream.files import read_json
 
 KEY = "gream"
 
@@ -82,10 +83,7 @@ def read_contract(model: Path) -> Contract | None:
         GreamError: ``config.json`` cannot be read, or the contract in it is broken.
     """
     path = model / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise GreamError(f"{path}: cannot be read as a model's configuration ({error})") from None
+    config = read_json(path, remedy="name the folder of a whole model")
     raw = config.get(KEY) if isinstance(config, dict) else None
     if raw is None:
         return None
