@@ -26,7 +26,17 @@ from gream.options import (
     with_groups,
 )
 
-from .options import AtOption, Evaluated, Here, HistoryRuleOption, NameOption, RefitOption, SplitOption, UntiedOption
+from .options import (
+    AtOption,
+    Evaluated,
+    FuseOption,
+    Here,
+    HistoryRuleOption,
+    NameOption,
+    RefitOption,
+    SplitOption,
+    UntiedOption,
+)
 
 if TYPE_CHECKING:
     from .generative import Place
@@ -96,9 +106,9 @@ def sasrec(
 
 @app.command()
 @with_groups
-def direct(what: Evaluated, here: Here, form: FormOption = None) -> None:
+def direct(what: Evaluated, here: Here, form: FormOption = None, fuse: FuseOption = None) -> None:
     """Ask a model for the next item at once."""
-    _here(what, here, form=form)
+    _here(what, here, form=form, fuse=fuse)
 
 
 @app.command()
@@ -109,9 +119,10 @@ def reasoning(
     chain_tokens: ChainTokensOption = 512,
     temperature: TemperatureOption = 0.0,
     chains: ChainsOption = 1,
+    fuse: FuseOption = None,
 ) -> None:
     """Let a model reason, then ask it for items given its chain, or given several chains together."""
-    _here(what, here, chain_tokens=chain_tokens, temperature=temperature, chains=chains)
+    _here(what, here, chain_tokens=chain_tokens, temperature=temperature, chains=chains, fuse=fuse)
 
 
 @app.command()
@@ -177,7 +188,10 @@ def rewards(run: RunOption, seed: SeedOption = 0, overwrite: OverwriteOption = F
 @app.command()
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder of an evaluation, RUN/eval/NAME.")],
-    second: Annotated[Path, typer.Argument(help="Another one, of the same users.")],
+    second: Annotated[
+        Path | None,
+        typer.Argument(help="Another one, of the same users; without it FIRST is set against its run's best baseline."),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="File to write everything to as well, as JSON.")
     ] = None,
@@ -188,8 +202,11 @@ def compare(
     from gream.files import write_json
 
     from .compare import compare as compare_evaluations
+    from .compare import rival_of
     from .table import print_comparison
 
+    if second is None:
+        first, second = rival_of(first), first
     comparison = compare_evaluations(first, second, seed=seed)
     if json_file is not None:
         write_json(json_file, comparison.model_dump(mode="json"))
@@ -198,13 +215,15 @@ def compare(
 
 @app.command()
 def table(run: RunOption) -> None:
-    """Show every evaluation of a run."""
+    """Show every evaluation of a run, counted baselines among them: they are made where they are missing."""
     from gream.console import make_console
 
     from .results import read_results
     from .rewards import read_rewards
+    from .stages import with_baselines
     from .table import print_table
 
+    with_baselines(run, command=_command())
     results = read_results(run)
     if not results:
         raise GreamError(f"{run}: holds no eval/*/metrics.json; run 'python -m eval baselines' or 'direct' first")
@@ -222,7 +241,9 @@ def report(
 ) -> None:
     """Write RUN/report.html: everything about a run on one page."""
     from .report.stage import write_report
+    from .stages import with_baselines
 
+    with_baselines(run, command=_command())
     print(write_report(run, user_ids=user_ids, overwrite=overwrite, keep=keep), flush=True)
 
 
@@ -319,6 +340,7 @@ def _evaluate(
     chains: int = 1,
     combine: Combine = Combine.probability,
     form: Form | None = None,
+    fuse: str | None = None,
 ) -> None:
     from .metrics import cutoffs_with
     from .stages import evaluate_model
@@ -336,6 +358,7 @@ def _evaluate(
         combine=combine,
         form=form,
         exclude_history=what.exclude_history,
+        fuse=fuse,
     )
     result = evaluate_model(
         what.run,

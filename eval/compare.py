@@ -20,7 +20,7 @@ from gream.tables import read_table
 
 from .metrics import METRICS, RESAMPLES, ranks_of, values_by_rank
 from .protocol import held_out, read_interactions, training_matrix
-from .results import Interval, Result, outputs_of, read_result
+from .results import Interval, Result, best_baseline, outputs_of, read_result, read_results
 
 COMPARED = ("recall@10", "ndcg@10", "mrr")
 
@@ -131,6 +131,25 @@ def compare(first: Path, second: Path, *, seed: int) -> Comparison:
         ],
         seed=seed,
     )
+
+
+def rival_of(folder: Path) -> Path:
+    """Folder of the best baseline of the same run, by NDCG@10, that was asked as an evaluation was.
+
+    Args:
+        folder: Of the evaluation, ``RUN/eval/NAME``.
+
+    Raises:
+        GreamError: The folder holds no evaluation, or the run no such baseline.
+    """
+    result = _read(folder).result
+    rival = best_baseline(result, read_results(folder.resolve().parent.parent))
+    if rival is None:
+        raise GreamError(
+            f"{folder}: the run has no baseline on the {result.split} split with the history {result.history}; run "
+            "'gream eval baselines' so, or name a second folder"
+        )
+    return folder.parent / rival.name
 
 
 def _read(folder: Path) -> _Evaluation:

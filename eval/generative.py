@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from gream.decoding.choices import ServerEngine
 from gream.decoding.server_client import ServerSettings
-from gream.engine.engine import Answer, Engine
+from gream.engine.engine import Answer, Engine, Query
+from gream.engine.fusion import Candidates
 from gream.engine.model import Model
 from gream.engine.settings import Combine
 from gream.errors import GreamError
@@ -20,6 +22,7 @@ from gream.processes import Processes
 from gream.progress import progress_bar
 from gream.tables import read_table
 
+from .fusion import candidates_in, candidates_table
 from .protocol import Cases
 from .results import predictions_table
 
@@ -102,8 +105,10 @@ class OnServers:
         return ServedModel(checkpoint, self.engine, self.servers, out / "answers.jsonl")
 
 
-# What a chunk holds beside predictions: seconds that a user waited, tokens, chains without an answer, and the user's
-# share of the time that the chunk took.
+# What a chunk of fused lists holds beside predictions: the lists of the model and of the item scores alone.
+_ALONE = ("by_model", "by_scores")
+# And every chunk: seconds that a user waited, tokens, chains without an answer, and the user's share of the time that
+# the chunk took.
 _COSTS = ("latency", "prompt_tokens", "written_tokens", "malformed_chains", "seconds")
 
 
@@ -122,6 +127,33 @@ def predict_in_chunks(engine: Engine, cases: Cases, step: int, parts: Path, proc
     """
     asked = engine.settings
     length = asked.chains if asked.combine == Combine.answers else min(asked.k, len(engine.ids))
+
+    def table(some: Cases, queries: Sequence[Query], answers: Sequence[Answer], seconds: float) -> pl.DataFrame:
+        return _table(some, answers, length, [len(query.prompt) for query in queries], seconds)
+
+    _in_chunks(engine, cases, step, parts, processes, table)
+
+
+def weigh_in_chunks(
+    engine: Engine, cases: Cases, step: int, parts: Path, processes: Processes
+) -> tuple[list[Candidates], npt.NDArray[np.integer[Any]]]:
+    """What the lists of validation users are chosen from, and their targets; see `predict_in_chunks`."""
+    parts.mkdir(exist_ok=True)
+    _in_chunks(engine, cases, step, parts, processes, lambda some, _, answers, __: candidates_table(some, answers))
+    processes.wait()
+    table = _collected(cases, step, parts)
+    return candidates_in(table), table["target"].to_numpy()
+
+
+def _in_chunks(
+    engine: Engine,
+    cases: Cases,
+    step: int,
+    parts: Path,
+    processes: Processes,
+    table: Callable[[Cases, Sequence[Query], Sequence[Answer], float], pl.DataFrame],
+) -> None:
+    """Ask chunk by chunk; ``table`` makes a chunk's file of its cases, queries, answers and seconds per user."""
     chunks = processes.share(_chunks(cases, step, parts))
     queries = engine.queries(cases.histories, cases.users.tolist())
     sizes = [min(step, len(queries) - start) for start, _ in chunks]
@@ -136,17 +168,16 @@ def predict_in_chunks(engine: Engine, cases: Cases, step: int, parts: Path, proc
             answers = engine.answer(queries[rows], progress.update)
             seconds = (engine.decoder.seconds - before) / len(answers)
             some = Cases(cases.users[rows], cases.targets[rows], cases.histories[rows])
-            prompt_tokens = [len(query.prompt) for query in queries[rows]]
             with write_atomically(path) as temporary:
-                _table(some, answers, length, prompt_tokens, seconds).write_parquet(temporary)
+                table(some, queries[rows], answers, seconds).write_parquet(temporary)
 
 
 def _table(
     cases: Cases, answers: Sequence[Answer], length: int, prompt_tokens: Sequence[int], seconds: float
 ) -> pl.DataFrame:
-    """Predictions, lists of ``length`` items, and beside them the columns of ``_COSTS``."""
+    """Predictions, lists of ``length`` items, the columns of ``_COSTS``, and of fused lists those of ``_ALONE``."""
     lists = [_filled(answer, history, length) for answer, history in zip(answers, cases.histories, strict=True)]
-    return predictions_table(
+    predictions = predictions_table(
         cases.users,
         cases.targets,
         np.array([items for items, _ in lists]),
@@ -159,6 +190,14 @@ def _table(
         written_tokens=pl.Series([sum(len(chain.tokens) for chain in answer.chains) for answer in answers]),
         malformed_chains=pl.Series([sum(not chain.complete for chain in answer.chains) for answer in answers]),
         seconds=pl.lit(seconds),
+    )
+    fused = [answer.candidates for answer in answers if answer.candidates is not None]
+    if not fused:
+        return predictions
+    lists_of = ([own.by_model(length) for own in fused], [own.by_scores(length) for own in fused])
+    return predictions.with_columns(
+        pl.Series(name, [[*items.tolist(), *[-1] * (length - len(items))] for items in lists], dtype=pl.List(pl.Int32))
+        for name, lists in zip(_ALONE, lists_of, strict=True)
     )
 
 
@@ -174,17 +213,22 @@ def _chunks(cases: Cases, step: int, parts: Path) -> list[tuple[int, Path]]:
     return [(start, parts / f"{start:09d}.parquet") for start in range(0, len(cases.users), step)]
 
 
-def collect_chunks(cases: Cases, step: int, parts: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Predictions of all chunks, and what they cost (`_COSTS`), a row per user each.
+def collect_chunks(cases: Cases, step: int, parts: Path) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]:
+    """Predictions of all chunks, what they cost (`_COSTS`), and the parts of fused lists (`_ALONE`): a row per user.
 
     Raises:
         GreamError: A chunk is missing.
     """
+    table = _collected(cases, step, parts)
+    alone = table.select(_ALONE) if _ALONE[0] in table.columns else None
+    return table.drop(_COSTS).drop(_ALONE, strict=False), table.select(_COSTS), alone
+
+
+def _collected(cases: Cases, step: int, parts: Path) -> pl.DataFrame:
     paths = [path for _, path in _chunks(cases, step, parts)]
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise GreamError(
             f"{missing[0]}: not there, though its process is done; all processes must see the same run folder"
         )
-    table = pl.concat([read_table(path) for path in paths])
-    return table.drop(_COSTS), table.select(_COSTS)
+    return pl.concat([read_table(path) for path in paths])

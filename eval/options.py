@@ -39,6 +39,13 @@ UntiedOption = Annotated[
 HistoryRuleOption = Annotated[
     Literal["allowed", "excluded"], typer.Option(help="Whether lists may hold what the user already has.")
 ]
+FuseOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Add item scores, weighted by validation: 'transitions', or a .csv or .parquet file with the columns "
+        "user, item, score and split (valid or test)."
+    ),
+]
 RefitOption = Annotated[
     bool,
     typer.Option(

@@ -106,6 +106,7 @@ class Result(Config):
         exposure: How the lists spread over the catalogue; None in files of earlier versions.
         cost: None for baselines and in files of earlier versions.
         pass_at: ``pass@K`` of sampled answers; None for lists.
+        alone: Of fused lists, the metrics of what the model and the item scores rank alone, by name.
         seed: Seed of the sample of users, the bootstrap and sampled chains.
         settings: Every decoding setting by name.
         versions: Python and the packages that took part.
@@ -128,6 +129,7 @@ class Result(Config):
     exposure: Exposure | None = None
     cost: Cost | None = None
     pass_at: dict[str, Interval] | None = None
+    alone: dict[str, dict[str, Interval]] | None = None
     seed: int
     settings: dict[str, str | int | float | None]
     versions: dict[str, str]
@@ -188,6 +190,25 @@ def read_results(run: Path) -> list[Result]:
     return sorted(
         results, key=lambda result: (result.history == "allowed", result.fitted or "", _order(result), result.name)
     )
+
+
+def best_baseline(result: Result, results: Sequence[Result], mode: Mode | None = None) -> Result | None:
+    """The baseline of the best NDCG@10 that was asked as ``result`` was, fitted on the training part alone.
+
+    Args:
+        result: Of a model.
+        results: Of the same run.
+        mode: Only this baseline.
+    """
+    alike = [
+        other
+        for other in results
+        if other.mode in BASELINES
+        and mode in (None, other.mode)
+        and other.fitted != "train+valid"
+        and (other.split, other.history) == (result.split, result.history)
+    ]
+    return max(alike, key=lambda other: other.metrics["ndcg@10"].value, default=None)
 
 
 def _order(result: Result) -> int:

@@ -14,9 +14,10 @@ import polars as pl
 from gream.engine.checkpoint import checkpoint_files
 from gream.engine.contract import settle
 from gream.engine.engine import Engine
+from gream.engine.fusion import Fusion
 from gream.engine.settings import Combine, Settings
 from gream.errors import GreamError
-from gream.processes import join_processes
+from gream.processes import Processes, join_processes
 from gream.provenance import code_of
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult, run_stage
@@ -33,7 +34,17 @@ from .baselines.counted import (
     rank_histories,
 )
 from .baselines.transitions import Transitions, grid_lines
-from .generative import Place, collect_chunks, predict_in_chunks
+from .fusion import (
+    FUSION_USERS,
+    TRANSITIONS,
+    FileScores,
+    best_weight,
+    embeddings_of,
+    gains_by_weight,
+    transition_scores,
+    transitions_of,
+)
+from .generative import Place, collect_chunks, predict_in_chunks, weigh_in_chunks
 from .metrics import CUTOFFS, exposure_of, mean_with_interval, measure, pass_at_k
 from .protocol import (
     COMMON,
@@ -54,6 +65,7 @@ from .results import (
     Result,
     outputs_of,
     predictions_table,
+    read_results,
     versions_of,
     write_result,
 )
@@ -96,8 +108,7 @@ def evaluate_baselines(
 
         return ranked
 
-    path = run / "embeddings.safetensors"
-    embeddings = path if path.exists() else None
+    embeddings = embeddings_of(run)
 
     def by_transitions(data: _Data, _: Path) -> _Ranked:
         vectors = None if embeddings is None else load_file(str(embeddings))["embeddings"]
@@ -127,6 +138,34 @@ def evaluate_baselines(
             overwrite=overwrite,
             keep=keep,
         )
+
+
+def with_baselines(run: Path, *, command: str) -> None:
+    """Make the counted baselines that a run's models are read against, where they are missing.
+
+    They are those of the protocols in which models were asked for test items; no model, or no data beside the
+    evaluations, no baselines.
+
+    Args:
+        run: Run folder.
+        command: What was typed, for the record.
+
+    Raises:
+        GreamError: An input is broken.
+    """
+    if not all((run / name).exists() for name in ("interactions.parquet", "index.json")):
+        return
+    results = read_results(run)
+    asked = {
+        Protocol(result.history, "train", result.split == "test-untied")
+        for result in results
+        if result.mode not in BASELINES and result.split.startswith("test")
+    }
+    have = {result.name for result in results}
+    for protocol in sorted(asked, key=lambda protocol: protocol.suffix):
+        if f"transitions{protocol.suffix}" not in have:
+            for done in evaluate_baselines(run, protocol=protocol, seed=0, command=command, overwrite=False, keep=True):
+                print(done, flush=True)
 
 
 def evaluate_sasrec(
@@ -320,6 +359,11 @@ def evaluate_model(
     if settings.combine == Combine.answers and cutoffs[-1] > max(settings.chains, CUTOFFS[-1]):
         raise GreamError(f"--at {cutoffs[-1]}: sampled lists have an item per chain; raise --chains {settings.chains}")
     files = checkpoint_files(checkpoint)
+    if settings.fuse is not None and split.startswith("valid"):
+        raise GreamError("--fuse chooses its weight on the validation items: ask with --split test or test-untied")
+    fused_file = None if settings.fuse in (None, TRANSITIONS) else Path(settings.fuse)
+    if fused_file is not None:
+        settings = dataclasses.replace(settings, fuse=fused_file.name)
     settings = settle(settings, checkpoint, own_prompt=template is None)
     interactions, ids_path = run / "interactions.parquet", index or run / "index.json"
     label = _label_of(checkpoint, run)
@@ -329,22 +373,23 @@ def evaluate_model(
         table = read_interactions(interactions)
         return table, held_out(table, split).sample(users, settings.seed)
 
-    def predict(cases: Cases, out: Path) -> Engine:
+    def predict(table: pl.DataFrame, cases: Cases, out: Path) -> tuple[Engine, dict[str, str | int | float | None]]:
         model = place.model(checkpoint, out)
         engine = Engine.open(model, checkpoint, ids_path, settings, template)
+        weighed = _weigh(run, engine, table, fused_file, place.step or FUSION_USERS, out, processes)
         predict_in_chunks(engine, cases, place.step or len(cases.users), out / "parts", processes)
         processes.wait()
-        return engine
+        return engine, weighed
 
     def build(out: Path) -> None:
         table, cases = read()
         (out / "parts").mkdir(exist_ok=True)
         processes.from_leader(str(out))
-        engine = predict(cases, out)
+        engine, weighed = predict(table, cases, out)
         if engine.decoder.retries:
             causes = ", ".join(f"{count} after {cause}" for cause, count in sorted(engine.decoder.retries.items()))
             print(f"[eval-{name}] tried again: {causes}", flush=True)
-        predictions, costs = collect_chunks(cases, place.step or len(cases.users), out / "parts")
+        predictions, costs, alone = collect_chunks(cases, place.step or len(cases.users), out / "parts")
         items = np.array(predictions["items"].to_list(), dtype=np.int64)  # [N, k]
         catalogue = len(engine.ids)
         latency = np.percentile(costs["latency"].to_numpy(), (50, 95))
@@ -370,8 +415,10 @@ def evaluate_model(
                 written_tokens=written_tokens,
             ),
             pass_at=_pass_at(items, cases, settings.seed, cutoffs) if mode == "sampled" else None,
+            alone=None if alone is None else _alone(alone, cases, settings, catalogue, cutoffs),
             seed=settings.seed,
             settings={key: value for key, value in asked.items() if key not in ("k", "seed")}
+            | weighed
             | {
                 "index": ids_path.name,
                 "prompt": None if template is None else template.name,
@@ -386,7 +433,7 @@ def evaluate_model(
     if processes.rank > 0:
         folder = processes.from_leader(None)
         if folder is not None:
-            predict(read()[1], Path(folder))
+            predict(*read(), Path(folder))
         return None
     done = run_stage(
         run,
@@ -396,7 +443,8 @@ def evaluate_model(
         | place.recorded,
         inputs={"interactions": interactions, "ids": ids_path}
         | {f"checkpoint/{path.name}": path for path in files}
-        | ({} if template is None else {"prompt": template}),
+        | ({} if template is None else {"prompt": template})
+        | _fused_inputs(run, settings, fused_file),
         outputs=outputs_of(name),
         code=code_of(build),
         build=build,
@@ -407,6 +455,75 @@ def evaluate_model(
     if not done.ran:
         processes.from_leader(None)
     return done
+
+
+def _fused_inputs(run: Path, settings: Settings, file: Path | None) -> dict[str, Path]:
+    """What item scores are made of, beside the interactions."""
+    if settings.fuse is None:
+        return {}
+    if file is not None:
+        return {"fused": file, "users": run / "users.parquet", "items": run / "items.parquet"}
+    embeddings = embeddings_of(run)
+    return {} if embeddings is None else {"embeddings": embeddings}
+
+
+def _weigh(
+    run: Path, engine: Engine, table: pl.DataFrame, file: Path | None, step: int, out: Path, processes: Processes
+) -> dict[str, str | int | float | None]:
+    """Give the engine the item scores that its settings name, with the weight that validation chooses.
+
+    Args:
+        run: Run folder.
+        engine: The model; its ``fusion`` is set.
+        table: What `read_interactions` returns.
+        file: Of item scores; None for transitions.
+        step: Users per chunk.
+        out: Folder of what is unfinished.
+        processes: Who shares the work.
+
+    Returns:
+        What is to be recorded; nothing where nothing is fused.
+    """
+    settings = engine.settings
+    if settings.fuse is None:
+        return {}
+    counts, first = transitions_of(run, table, len(engine.ids))
+    recorded: dict[str, str | int | float | None] = {}
+    if file is not None:
+        scores = FileScores.load(file, run)
+        of_valid, of_test = scores.of("valid"), scores.of("test")
+    else:
+        valid = held_out(table, "valid").at_most(VALIDATION_USERS, settings.seed)
+        weights, _ = counts.choose(valid, allow_history=not settings.exclude_history)
+        of_valid = of_test = transition_scores(counts, weights)
+        recorded = {f"{TRANSITIONS}.{name}": value for name, value in dataclasses.asdict(weights).items()}
+    asked = held_out(table, "valid").at_most(FUSION_USERS, settings.seed)
+    engine.fusion = Fusion(of_valid, first, 0.0)
+    candidates, targets = weigh_in_chunks(engine, asked, step, out / "parts" / "valid", processes)
+    gains = gains_by_weight(candidates, targets)
+    weight = best_weight(gains)
+    engine.fusion = Fusion(of_test, first, weight)
+    if processes.rank == 0:
+        shown = "  ".join(f"{value:g} {gain:.4f}{'*' * (value == weight)}" for value, gain in gains.items())
+        print(f"weight of {settings.fuse}, NDCG@10 on {len(asked.users):,} validation users:  {shown}", flush=True)
+    return recorded | {"fuse_weight": weight, "validation_ndcg@10": gains[weight]}
+
+
+def _alone(
+    lists: pl.DataFrame, cases: Cases, settings: Settings, catalogue: int, cutoffs: Sequence[int]
+) -> dict[str, dict[str, Interval]]:
+    """What the parts of fused lists are worth alone."""
+    names = ("model", str(settings.fuse))
+    return {
+        name: measure(
+            np.array(column.to_list(), dtype=np.int64),
+            cases.targets,
+            catalogue=catalogue,
+            seed=settings.seed,
+            cutoffs=cutoffs,
+        )["metrics"]
+        for name, column in zip(names, lists, strict=True)
+    }
 
 
 def _pass_at(answers: npt.NDArray[np.int64], cases: Cases, seed: int, cutoffs: Sequence[int]) -> dict[str, Interval]:

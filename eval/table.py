@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -31,28 +31,30 @@ def print_table(results: Sequence[Result], rewards: RewardComparison | None, con
         table.add_column(_HEADS[name], justify="right", no_wrap=True)
     table.add_column("invalid\ndoubled", justify="right", no_wrap=True)
     table.add_column("s/user\nmalformed", justify="right", no_wrap=True)
-    best = {name: max(result.metrics[name].value for result in results) for name in SHOWN}
+    shown = [metrics for result in results for metrics in (result.metrics, *(result.alone or {}).values())]
+    best = {name: max(metrics[name].value for metrics in shown) for name in SHOWN}
     protocols = [_protocol(result) for result in results]
     for index, result in enumerate(results):
         if index and protocols[index] != protocols[index - 1]:
             table.add_section()
         if index == 0 or protocols[index] != protocols[index - 1]:
             table.add_row(Text(protocols[index], style="dim"))
-        cells = [_metric(result.metrics[name], result.metrics[name].value == best[name]) for name in SHOWN]
         table.add_row(
             _who(result),
-            *cells,
+            *_cells(result.metrics, best),
             _two_lines(f"{result.invalid_rate:.1%}", str(result.duplicates)),
             _two_lines(
                 _seconds(result.seconds_per_user),
                 "" if result.malformed_rate is None else f"{result.malformed_rate:.1%}",
             ),
         )
+        for name, metrics in (result.alone or {}).items():
+            table.add_row(_two_lines(f"  {name}", "  alone"), *_cells(metrics, best), "", "")
     console.print(table)
     console.print(
         "\nR Recall, N NDCG over the full catalogue; below each its 95 % bootstrap interval over users. "
         "With or without history: whether lists may name what the user already has; refit: validation items were "
-        "fitted on too. "
+        "fitted on too. Alone: what the parts of a fused list rank by themselves. "
         "Invalid: share of items that do not exist; doubled: lists that name an item twice; malformed: share of "
         "chains that never came to an answer.",
         style="dim",
@@ -127,6 +129,10 @@ def _who(result: Result) -> Text:
         details.append(result.split)
     details.append(f"{result.users:,}")
     return _two_lines(result.name, ", ".join(details))
+
+
+def _cells(metrics: Mapping[str, Interval], best: Mapping[str, float]) -> list[Text]:
+    return [_metric(metrics[name], metrics[name].value == best[name]) for name in SHOWN]
 
 
 def _metric(interval: Interval, best: bool) -> Text:

@@ -71,9 +71,10 @@ evaluate_both_modes() { # [OPTION of 'reasoning' ...], before and after SRPO
     else
         checkpoints+=("$run/checkpoints/srpo/global_step_N/actor/huggingface")
     fi
-    on_all_gpus eval direct --checkpoint "${checkpoints[0]}" --name direct-sft
-    on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-srpo
-    on_all_gpus eval reasoning --checkpoint "${checkpoints[0]}" --name reasoning-sft "$@"
-    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-srpo "$@"
+    # As the baselines are asked: no data set here has an item twice in a history.
+    on_all_gpus eval direct --checkpoint "${checkpoints[0]}" --name direct-sft --exclude-history
+    on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-srpo --exclude-history
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[0]}" --name reasoning-sft --exclude-history "$@"
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-srpo --exclude-history "$@"
     evaluate rewards
 }

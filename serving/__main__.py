@@ -56,6 +56,13 @@ class Recommending:
             help="Part of the catalogue that lists keep to: category=NAME, brand=NAME, or a file of items; repeat."
         ),
     ] = None
+    fuse: Annotated[
+        str | None,
+        typer.Option(
+            help="Evaluation of the run made with --fuse transitions: its item scores are added with its weights, and "
+            "the parts are shown."
+        ),
+    ] = None
     chain_tokens: ChainTokensOption = 512
     temperature: TemperatureOption = 0.0
     chains: ChainsOption = 1
@@ -89,12 +96,14 @@ class Recommending:
                 chains=self.chains,
                 form=self.form,
                 exclude_history=nothing_twice(self.run) if self.exclude_history is None else self.exclude_history,
+                fuse=self.fuse,
             ),
             device=self.device,
             batch_size=self.batch_size,
             only=self.only or (),
             index=self.index,
             template=self.prompt,
+            fused=self.fuse,
         )
 
 

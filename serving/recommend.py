@@ -5,14 +5,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 from gream.config import Config
 from gream.decoding.chain_text import Chain
 from gream.dialogue import ANSWER_CLOSE, parse_reasoned_answer
 from gream.engine.checkpoint import checkpoint_files, resolve_device
 from gream.engine.contract import settle
-from gream.engine.engine import Engine
+from gream.engine.engine import Answer, Engine
+from gream.engine.fusion import Fusion
 from gream.engine.settings import Device, Mode, Settings
 from gream.errors import GreamError
 from gream.files import Row, iterate_jsonl
@@ -40,16 +43,33 @@ class ItemOut(Config):
     semantic_id: tuple[str, ...]
 
 
+class Parts(Config):
+    """What a fused score is the sum of.
+
+    Attributes:
+        log_probability: Of the item's id.
+        item_score: Of the transitions that are added.
+        weight: What an item score counts for.
+    """
+
+    log_probability: float
+    item_score: float
+    weight: float
+
+
 class RankedItem(ItemOut):
     """A recommended item.
 
     Attributes:
         rank: From 1.
-        score: Log-probability of the item's id, given the chain in reasoning mode, averaged over several.
+        score: Log-probability of the item's id, given the chain in reasoning mode, averaged over several; with item
+            scores added where lists are fused.
+        parts: None where lists are the model's alone.
     """
 
     rank: int
     score: float
+    parts: Parts | None = None
 
 
 class Reasoning(Config):
@@ -113,6 +133,7 @@ class Recommender:
         modes: Sequence[Mode] = tuple(Mode),
         template: Path | None = None,
         only: frozenset[int] | None = None,
+        fusion: Fusion | None = None,
     ) -> None:
         """Load the model.
 
@@ -125,6 +146,7 @@ class Recommender:
             modes: Those whose settings are checked now, and not when the first history comes.
             template: Text file with the prompt of a model trained elsewhere.
             only: Items that lists may name; None for all.
+            fusion: Item scores that are added.
 
         Raises:
             GreamError: The folder is no checkpoint, its tokenizer lacks a token of the catalogue, or a setting is
@@ -141,7 +163,7 @@ class Recommender:
         for mode in modes:
             settle(self._settings_of(mode), checkpoint, own_prompt=template is None)
         self._model = LocalModel.load(checkpoint, resolve_device(device), batch_size)
-        self._checkpoint, self._template, self._only = checkpoint, template, only
+        self._checkpoint, self._template, self._only, self._fusion = checkpoint, template, only, fusion
         self._engines: dict[tuple[Mode, bool], Engine] = {}
         for mode in modes:
             self._engine(mode, settings.exclude_history)
@@ -153,7 +175,7 @@ class Recommender:
         if (mode, exclude_history) not in self._engines:
             settings = replace(self._settings_of(mode), exclude_history=exclude_history)
             self._engines[mode, exclude_history] = Engine.open(
-                self._model, self._checkpoint, self.items.index, settings, self._template, self._only
+                self._model, self._checkpoint, self.items.index, settings, self._template, self._only, self._fusion
             )
         return self._engines[mode, exclude_history]
 
@@ -187,12 +209,19 @@ class Recommender:
                 left_out=len(history) - len(engine.window(history)),
                 reasoning=None if answer.chain is None else self._reasoning(answer.chain, answer.items[0]),
                 items=tuple(
-                    RankedItem(rank=rank, score=score, **dict(shown(self.items[item])))
+                    RankedItem(rank=rank, score=score, parts=self._parts(answer, item), **dict(shown(self.items[item])))
                     for rank, (item, score) in enumerate(zip(answer.items[:k], answer.scores[:k], strict=True), start=1)
                 ),
             )
             for history, answer in zip(histories, answers, strict=True)
         ]
+
+    def _parts(self, answer: Answer, item: int) -> Parts | None:
+        if answer.candidates is None or self._fusion is None:
+            return None
+        at = int(np.flatnonzero(answer.candidates.items == item)[0])
+        log, score = float(answer.candidates.logs[at]), float(answer.candidates.scores[at])
+        return Parts(log_probability=log, item_score=score, weight=self._fusion.weight)
 
     def _reasoning(self, chain: Chain, best: int) -> Reasoning:
         # The grammar is that of a whole answer: the first item ends it.
@@ -222,6 +251,7 @@ class RunModel:
         only: Parts of the catalogue that lists may name, see `find_subset`; all of it where none is named.
         index: Ids that the model knows the run's items by; None for the run's own.
         template: Text file with the prompt of a model trained elsewhere.
+        fused: Evaluation of the run whose item scores and weights are added.
     """
 
     run: Path
@@ -232,6 +262,7 @@ class RunModel:
     only: Sequence[str] = ()
     index: Path | None = None
     template: Path | None = None
+    fused: str | None = None
 
     def items(self) -> Items:
         """The run's items, see `Items.load`."""
@@ -248,7 +279,16 @@ class RunModel:
             modes=modes,
             template=self.template,
             only=find_subset(self.run, items, self.only) if self.only else None,
+            fusion=None if self.fused is None else _fusion_of(self.run, self.fused),
         )
+
+
+def _fusion_of(run: Path, name: str) -> Fusion:
+    # By the name under which this folder itself goes: in the repository, or installed.
+    fusion: Fusion = import_module(f"{__name__.partition('.')[0].replace('serving', 'eval')}.fusion").fusion_of(
+        run, name
+    )
+    return fusion
 
 
 def shown(item: Item) -> ItemOut:

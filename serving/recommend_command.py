@@ -18,7 +18,7 @@ from rich.text import Text
 from tqdm import tqdm
 
 from .items import Items
-from .recommend import Asked, Recommendation, RunModel, find_history, read_users, recommend_all
+from .recommend import Asked, RankedItem, Recommendation, RunModel, find_history, read_users, recommend_all
 from .users import Users
 
 
@@ -95,16 +95,24 @@ def _print(user: Asked, found: Recommendation, console: Console) -> None:
     table.add_column("item", overflow="fold")
     table.add_column("id", no_wrap=True)
     table.add_column("semantic id", overflow="fold")
-    table.add_column("log p", justify="right", no_wrap=True)
-    table.add_column("p", justify="right", no_wrap=True)
+    fused = any(item.parts is not None for item in found.items)
+    for head in ("score", "log p", "item score") if fused else ("log p", "p"):
+        table.add_column(head, justify="right", no_wrap=True)
     for item in found.items:
         table.add_row(
             str(item.rank),
             Text(item.title),
             Text(item.item_id),
             Text("".join(item.semantic_id)),
-            f"{item.score:.3f}",
-            f"{math.exp(item.score):.1%}",
+            *_figures(item),
         )
     console.print(table)
     console.print()
+
+
+def _figures(item: RankedItem) -> tuple[str, ...]:
+    """An item's log-probability and probability, or its fused score and what it is the sum of."""
+    if item.parts is None:
+        return f"{item.score:.3f}", f"{math.exp(item.score):.1%}"
+    parts = item.parts
+    return f"{item.score:.3f}", f"{parts.log_probability:.3f}", f"{parts.weight:g} x {parts.item_score:.3f}"

@@ -47,9 +47,12 @@ def a_result(name: str, mode: str, value: float, malformed: float | None = None)
 
 def test_the_table_fits_a_hundred_columns() -> None:
     out = io.StringIO()
+    fewer = a_result("any", "direct", 0.1111).metrics
     results = [
         a_result("popularity", "popularity", 0.0213),
-        a_result("reasoning-after-srpo", "reasoning", 0.1457, 0.021),
+        a_result("reasoning-after-srpo", "reasoning", 0.1457, 0.021).model_copy(
+            update={"alone": {"model": fewer, "transitions": fewer}}
+        ),
     ]
     change = Interval(value=0.05, low=0.03, high=0.07)
     rewards = RewardComparison(prompts=200, before_step=0, after_step=9, before=change, after=change, difference=change)
@@ -60,6 +63,7 @@ def test_the_table_fits_a_hundred_columns() -> None:
     assert value_line.split() == ["reasoning-after-srpo", *["0.1457"] * 6, "0.0%", "0.021"]
     below = lines[lines.index(value_line) + 1]
     assert below.split() == ["reasoning,", "22,363", *[".136-.156"] * 6, "0", "2.1%"]
+    assert [line.split() for line in lines if line.startswith("  transitions")] == [["transitions", *["0.1111"] * 6]]
     assert "difference +0.0500 (95 % +0.0300 to +0.0700)" in " ".join(line.strip() for line in lines)
 
 

@@ -13,10 +13,11 @@ from eval_support import make_run
 from gream.errors import GreamError
 from rich.console import Console
 
-from eval.compare import Comparison, compare
+from eval.compare import Comparison, compare, rival_of
 from eval.metrics import measure
-from eval.protocol import held_out, read_interactions, training_matrix
-from eval.results import Result, predictions_table, write_result
+from eval.protocol import Protocol, held_out, read_interactions, training_matrix
+from eval.results import Result, predictions_table, read_results, write_result
+from eval.stages import evaluate_baselines
 from eval.table import print_comparison
 
 ITEMS = 30
@@ -119,6 +120,18 @@ def test_users_in_one_evaluation_only_take_no_part_and_are_counted(run: Path) ->
     assert "+0.5000" in shown
     raw = json.dumps(comparison.model_dump(mode="json"))
     assert Comparison.model_validate_json(raw) == comparison
+
+
+def test_without_a_second_one_it_is_the_best_baseline_that_was_asked_alike(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", users=12)
+    asked = evaluation(run, "asked", np.full(12, 2))
+    with pytest.raises(GreamError, match="no baseline on the test split with the history excluded"):
+        rival_of(asked)
+    for protocol in (Protocol(), Protocol(history="allowed"), Protocol(fitted="train+valid")):
+        list(evaluate_baselines(run, protocol=protocol, seed=0, command="", overwrite=False))
+    alike = [result for result in read_results(run) if (result.history, result.fitted) == ("excluded", "train")]
+    best = max(alike, key=lambda result: result.metrics["ndcg@10"].value)
+    assert rival_of(asked) == run / "eval" / best.name
 
 
 def test_what_cannot_be_compared_is_named(run: Path, tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ from test_eval_cli import a_result
 
 from eval.protocol import held_out, read_interactions
 from eval.report.data import read_report_data
+from eval.report.page import render_page
 from eval.report.stage import write_report
 from eval.results import predictions_table, write_result
 from eval.rewards import compare_rewards
-from eval.stages import evaluate_baselines
+from eval.stages import evaluate_baselines, with_baselines
 
 VOID = {"meta", "wbr", "br", "img", "link", "input", "hr"}
 
@@ -127,6 +128,21 @@ def full_run(tmp_path: Path) -> Path:
 def render(run: Path) -> str:
     write_report(run, overwrite=False)
     return (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_first_tile_says_how_far_a_model_is_from_transitions(full_run: Path) -> None:
+    with_baselines(full_run, command="")
+    data = read_report_data(full_run)
+    values = {result.name: result.metrics["ndcg@10"].value for result in data.results}
+    assert {"popularity", "cooccurrence", "markov", "transitions"} <= set(values)
+    page = Page(render_page(data))
+    first = page.text[page.text.index("NDCG@10, direct-sft ahead of transitions") :]
+    assert first[1] == f"{values['direct-sft'] / values['transitions'] - 1:+.0%}"
+    # They are made once, and asked as the models were.
+    assert next(result for result in data.results if result.name == "transitions").history == "excluded"
+    before = (full_run / "eval" / "transitions" / "metrics.json").stat().st_mtime_ns
+    with_baselines(full_run, command="")
+    assert (full_run / "eval" / "transitions" / "metrics.json").stat().st_mtime_ns == before
 
 
 def test_the_page_is_well_formed_and_loads_nothing(full_run: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from gream.engine.fusion import top_k
 
 # Users whose scores over the whole catalogue are held at once.
 _USERS_AT_ONCE = 1024
@@ -85,17 +86,6 @@ def steps(train: npt.NDArray[np.int64], items: int) -> sp.csr_array:
     same_user = train[0, 1:] == train[0, :-1]
     before, after = train[1, :-1][same_user], train[1, 1:][same_user]
     return sp.csr_array((np.ones(len(before)), (before, after)), shape=(items, items))
-
-
-def top_k(scores: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.int64]:
-    """Columns of the ``k`` largest values of each row, largest first, ties to the lower column: int64 ``[N, k]``."""
-    kth = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k, None]  # the k-th largest
-    above, level = scores > kth, scores == kth
-    room = k - above.sum(axis=1, keepdims=True)
-    chosen = above | (level & (level.cumsum(axis=1) <= room))  # exactly k per row
-    columns = np.nonzero(chosen)[1].reshape(-1, k)  # ascending within a row
-    order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1)
 
 
 def rank_histories(

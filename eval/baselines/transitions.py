@@ -126,10 +126,19 @@ class Transitions:
         """
 
         def score(batch: Histories) -> npt.NDArray[np.float64]:
-            [(_, scores)] = self._scores(batch, [weights])
-            return scores.astype(np.float64)
+            return self.score(batch, weights).astype(np.float64)
 
         return rank_histories(score, self._popularity, histories, k, allow_history=allow_history)
+
+    def score(self, histories: Histories, weights: Weights) -> npt.NDArray[np.float32]:
+        """Scores of all items after each of B histories, float32 ``[B, items]``.
+
+        Args:
+            histories: Lists of items, oldest first.
+            weights: How the parts are added.
+        """
+        [(_, scores)] = self._scores(histories, [weights])
+        return scores
 
     def _scores(
         self, histories: Histories, settings: Sequence[Weights]

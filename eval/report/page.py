@@ -13,7 +13,7 @@ from gream.page.svg import bar_chart, histogram, interval_bar, line_chart, numbe
 from markupsafe import Markup
 
 from ..metrics import SHOWN
-from ..results import BASELINES, Interval, Result
+from ..results import BASELINES, Interval, Result, best_baseline
 from .data import Curve, ReportData
 
 # Share of targets from which on ties are named; as the stage 'interactions' warns.
@@ -67,16 +67,15 @@ def render_page(data: ReportData) -> str:
 def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
     tiles: list[tuple[str, str, str]] = []
     models = [result for result in data.results if result.mode not in BASELINES and result.split == "test"]
-    baselines = [result for result in data.results if result.mode in BASELINES and result.split == "test"]
     if models:
         best = max(models, key=lambda result: result.metrics["ndcg@10"].value)
+        nearest, strongest = (best_baseline(best, data.results, mode) for mode in ("transitions", None))
+        if nearest is not None:
+            tiles.append(_against(best, nearest))
+        if strongest is not None and strongest != nearest:
+            tiles.append(_against(best, strongest))
         for metric in ("recall@10", "ndcg@10"):
             tiles.append((f"{_HEADS[metric]}, {best.name}", _fixed(best.metrics[metric].value), _range(best, metric)))
-        if baselines:
-            rival = max(baselines, key=lambda result: result.metrics["ndcg@10"].value)
-            ours, theirs = best.metrics["ndcg@10"].value, rival.metrics["ndcg@10"].value
-            figure = f"{ours / theirs - 1:+.0%}" if theirs else "n/a"
-            tiles.append(("NDCG@10 against the best baseline", figure, f"{rival.name}: {_fixed(theirs)}"))
     if data.rewards is not None:
         change = data.rewards.difference
         tiles.append(
@@ -99,6 +98,13 @@ def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
             )
         )
     return tiles
+
+
+def _against(result: Result, rival: Result) -> tuple[str, str, str]:
+    ours, theirs = result.metrics["ndcg@10"].value, rival.metrics["ndcg@10"].value
+    figure = f"{ours / theirs - 1:+.0%}" if theirs else "n/a"
+    stands = "ahead of" if ours > theirs else "behind" if ours < theirs else "level with"
+    return f"NDCG@10, {result.name} {stands} {rival.name}", figure, f"{_fixed(ours)} to {_fixed(theirs)}"
 
 
 def _range(result: Result, metric: str) -> str:

@@ -30,10 +30,13 @@ class BeamResult:
         items: int64 ``[B, k]``, distinct within a row; -1 where what was excluded leaves fewer.
         scores: float32 ``[B, k]``, log-probability of the item's id after the prompt: the sum over its
             tokens, without any token that ends the answer; -inf where there is no item.
+        included: float32 ``[B, F]``, that of the items that were asked about, in their order; -inf behind a row's last
+            one, and where an item was excluded.
     """
 
     items: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
+    included: npt.NDArray[np.float32]
 
 
 class TrieBeamSearch:
@@ -81,7 +84,10 @@ class TrieBeamSearch:
 
     @torch.inference_mode()
     def search(
-        self, prompts: Sequence[Sequence[int]] | Encoded, exclude: Sequence[Collection[int]] | None = None
+        self,
+        prompts: Sequence[Sequence[int]] | Encoded,
+        exclude: Sequence[Collection[int]] | None = None,
+        include: Sequence[Sequence[int]] | None = None,
     ) -> BeamResult:
         """The best items after each prompt.
 
@@ -93,6 +99,8 @@ class TrieBeamSearch:
                 and chains by `ChainWriter.write`; it is used up.
             exclude: For each prompt, items that its list shall not hold. The search is that over a catalogue
                 without them: no beam is spent on a prefix that only they have.
+            include: For each prompt, items whose scores are wanted wherever they stand. What leads to them is kept
+                beside the beams.
 
         Raises:
             GreamError: A prompt is empty or too long, all items are excluded, or the model computes logits that are
@@ -103,6 +111,8 @@ class TrieBeamSearch:
         device = self._lm.device
         batch = len(encoded.lengths)
         excluded = None if exclude is None else self._excluded(exclude)
+        wanted = self._wanted([()] * batch if include is None else include)  # [B, F, depth + 1]
+        included = torch.full(wanted.shape[:2], -torch.inf, device=device)
         hidden = encoded.hidden[:, None]  # [B, W, d], W = 1
         node = torch.zeros(batch, 1, dtype=torch.int64, device=device)  # [B, W]
         score = torch.zeros(batch, 1, device=device)  # [B, W]
@@ -113,12 +123,21 @@ class TrieBeamSearch:
             token, child, legal = self.children(node)  # [B, W, C] each
             ends, inner = self._open(child, excluded)
             total = self._scores(hidden, score, token, legal & (ends | inner))
-            items, item_scores = self._collect(items, item_scores, child, total.masked_fill(~ends, -torch.inf))
+            item_ends = total.masked_fill(~ends, -torch.inf)
+            items, item_scores = self._collect(items, item_scores, child, item_ends)
             inside = total.masked_fill(~inner, -torch.inf).flatten(1)
-            width = min(self._beams, int((inside > -torch.inf).sum(1).max()))
+            leads = child.flatten(1)[:, None] == wanted[:, :, depth, None]  # [B, F, W * C]
+            leads &= legal.flatten(1)[:, None]
+            arrived = leads & (wanted[:, :, depth + 1, None] < 0)
+            included = included.maximum(torch.where(arrived, item_ends.flatten(1)[:, None], -torch.inf).amax(2))
+            kept = leads.any(1) & (inside > -torch.inf)  # [B, W * C]
+            room = self._beams + kept.sum(1, keepdim=True)
+            width = min(int(room.max()), int((inside > -torch.inf).sum(1).max()))
             if width == 0:
                 break
-            score, best = (part[:, :width] for part in inside.sort(descending=True, stable=True))
+            best = inside.masked_fill(kept, torch.inf).sort(descending=True, stable=True).indices[:, :width]
+            # A row has as many beams whatever the others include.
+            score = inside.gather(1, best).masked_fill(torch.arange(width, device=device) >= room, -torch.inf)
             parent = best // token.shape[2]
             # [B, W, S]: what the parent consists of, and the token itself.
             ancestry = ancestry.gather(1, parent[..., None].expand(-1, -1, ancestry.shape[2]))
@@ -127,7 +146,15 @@ class TrieBeamSearch:
             node = torch.where(score > -torch.inf, child.flatten(1).gather(1, best), self._leaf)
             hidden = self._lm.branch(encoded, token.flatten(1).gather(1, best), ancestry, depth)
         items = items.masked_fill(item_scores == -torch.inf, -1)
-        return BeamResult(items.cpu().numpy(), item_scores.cpu().numpy())
+        return BeamResult(items.cpu().numpy(), item_scores.cpu().numpy(), included.cpu().numpy())
+
+    def _wanted(self, include: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Nodes on the way to the items that each row includes, ``[B, F, depth + 1]``; -1 behind an item's own."""
+        most = max(map(len, include))
+        nodes = np.full((len(include), most, self._trie.depth + 1), -1, dtype=np.int64)
+        for row, items in enumerate(include):
+            nodes[row, : len(items), :-1] = self._trie.paths(items)
+        return torch.from_numpy(nodes).to(self._lm.device)
 
     def _excluded(self, exclude: Sequence[Collection[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """What `PrefixTrie.excluding` says for each row, its nodes as ``row * nodes + node``."""

@@ -14,6 +14,7 @@ from gream.decoding.chain_text import Chain
 from gream.decoding.combine import combine_chains
 from gream.engine.checkpoint import catalogue_token_ids, load_tokenizer
 from gream.engine.contract import read_contract, settle
+from gream.engine.fusion import Candidates, Fusion, top_k
 from gream.engine.model import Decoded, Decoder, Model
 from gream.engine.prompt import PromptTemplate, encode_prompts, prompt_text
 from gream.engine.settings import Combine, Settings
@@ -42,10 +43,12 @@ class Answer:
 
     Attributes:
         items: Best first, as many as were asked for, or what is left of the catalogue; sampled answers may repeat.
-        scores: Log-probability of each item's id, given the chain in reasoning mode.
+        scores: Log-probability of each item's id, given the chain in reasoning mode; with item scores added where they
+            are fused.
         chain: The chain that speaks most for the first item; None in direct mode.
         chains: All chains.
         seconds: From handing over the query, with others, until its list was there.
+        candidates: What the list was chosen from, where item scores are fused.
     """
 
     items: list[int]
@@ -53,6 +56,7 @@ class Answer:
     chain: Chain | None
     chains: tuple[Chain, ...]
     seconds: float
+    candidates: Candidates | None = None
 
 
 class Engine:
@@ -62,10 +66,17 @@ class Engine:
         ids: The ids that the model knows items by.
         settings: How it is asked.
         decoder: The model, asked in that way.
+        fusion: Item scores that are added, where the settings name some.
     """
 
     def __init__(
-        self, model: Model, tokenizer: Any, ids: ItemIds, settings: Settings, template: PromptTemplate | None = None
+        self,
+        model: Model,
+        tokenizer: Any,
+        ids: ItemIds,
+        settings: Settings,
+        template: PromptTemplate | None = None,
+        fusion: Fusion | None = None,
     ) -> None:
         """Prepare the search.
 
@@ -75,6 +86,7 @@ class Engine:
             ids: The ids that it knows items by.
             settings: How to ask; window and form are named (`gream.engine.contract.settle`).
             template: Prompt of a model trained elsewhere; None for this project's own.
+            fusion: Item scores to be added.
 
         Raises:
             GreamError: The tokenizer lacks a token of the ids, or the settings are impossible.
@@ -82,6 +94,7 @@ class Engine:
         trie = PrefixTrie.build(catalogue_token_ids(ids.ids, tokenizer))
         self.ids = ids
         self.settings = settings
+        self.fusion = fusion
         self.decoder: Decoder = model.decoder(tokenizer, trie, settings)
         self._tokenizer = tokenizer
         self._template = template
@@ -95,6 +108,7 @@ class Engine:
         settings: Settings,
         template: Path | None = None,
         only: Collection[int] | None = None,
+        fusion: Fusion | None = None,
     ) -> Engine:
         """The engine of a model's folder, its contract obeyed.
 
@@ -105,6 +119,7 @@ class Engine:
             settings: How to ask; see `gream.engine.contract.settle`.
             template: Text file with the prompt of a model trained elsewhere.
             only: Items that lists may name, of which the trie then is; None for all.
+            fusion: Item scores to be added.
 
         Raises:
             GreamError: A file cannot be read, the catalogue is another than the model's, or see above.
@@ -116,7 +131,7 @@ class Engine:
         prompt = None if template is None else PromptTemplate.load(template)
         if only is not None:
             ids = ids.only(only)
-        return Engine(model, load_tokenizer(checkpoint), ids, settings, prompt)
+        return Engine(model, load_tokenizer(checkpoint), ids, settings, prompt, fusion)
 
     def window(self, history: Sequence[int]) -> Sequence[int]:
         """The part of a history that the prompt shows."""
@@ -154,13 +169,72 @@ class Engine:
             GreamError: All items are excluded, or the model or its servers fail.
         """
         excluded = [self.settings.excluded(query.history) for query in queries]
+        scored = None if self.fusion is None else self._scored(self.fusion, queries, excluded)
         decoded = self.decoder.decode(
             [query.prompt for query in queries],
             [query.key for query in queries],
             [self.ids.had_only_by(items) for items in excluded],
             done,
+            None if scored is None else [included for _, included, _ in scored],
         )
-        return [self._answer(found, own) for found, own in zip(decoded, excluded, strict=True)]
+        if self.fusion is None or scored is None:
+            return [self._answer(found, own) for found, own in zip(decoded, excluded, strict=True)]
+        return [
+            self._fused(self.fusion, found, own, *side)
+            for found, own, side in zip(decoded, excluded, scored, strict=True)
+        ]
+
+    def _scored(
+        self, fusion: Fusion, queries: Sequence[Query], excluded: Sequence[Collection[int]]
+    ) -> list[tuple[npt.NDArray[np.floating[Any]], list[int], list[int]]]:
+        """For each query its item scores ``[items]``, and the ids and items of the highest, as many as beams."""
+        scores = fusion.scores(queries)
+        legal = np.zeros(scores.shape[1], dtype=bool)
+        legal[[item for items in self.ids.items for item in items]] = True
+        scores[:, ~legal] = -np.inf
+        for row, items in enumerate(excluded):
+            scores[row, list(items)] = -np.inf
+        best = fusion.first[top_k(scores[:, fusion.first], min(self.settings.list_length, scores.shape[1]))]
+        sides = []
+        for row, items in zip(scores, best.tolist(), strict=True):
+            kept = [item for item in items if row[item] > -np.inf]
+            sides.append((row, list(dict.fromkeys(map(self.ids.number, kept))), kept))
+        return sides
+
+    def _fused(
+        self,
+        fusion: Fusion,
+        found: Decoded,
+        excluded: Collection[int],
+        scores: npt.NDArray[np.floating[Any]],
+        included: Sequence[int],
+        brought: Sequence[int],
+    ) -> Answer:
+        assert found.included is not None  # noqa: S101 - it was asked for
+        ids, own = merged(found, self.settings)
+        logs = {number: float(log) for number, log in zip(ids.tolist(), own.tolist(), strict=True) if number >= 0}
+        found_ids = frozenset(logs)
+        chains = len(found.ids)
+        asked = np.logaddexp.reduce(found.included[:, : len(included)].astype(np.float64), axis=0) - np.log(chains)
+        logs.update(zip(included, asked.tolist(), strict=True))
+        items = [(item, number) for number in logs for item in self.ids.items[number] if item not in excluded]
+        places = {item: place for place, item in enumerate(brought)}
+        candidates = Candidates(
+            items=np.array([item for item, _ in items], dtype=np.int64),
+            logs=np.array([logs[number] for _, number in items], dtype=np.float64),
+            scores=scores[[item for item, _ in items]].astype(np.float64),
+            found=np.array([number in found_ids for _, number in items], dtype=bool),
+            place=np.array([places.get(item, -1) for item, _ in items], dtype=np.int64),
+        )
+        best = candidates.best(fusion.weight, self.settings.k)
+        return Answer(
+            candidates.items[best].tolist(),
+            candidates.fused(fusion.weight)[best].tolist(),
+            self._spoken_for(found, self.ids.number(int(candidates.items[best[0]]))),
+            found.chains,
+            found.seconds,
+            candidates,
+        )
 
     def _answer(self, found: Decoded, excluded: Collection[int]) -> Answer:
         ids, scores = merged(found, self.settings)
@@ -172,12 +246,16 @@ class Engine:
             for item in self.ids.items[number]
             if item not in excluded
         ][: len(found.chains) if self.settings.combine == Combine.answers else self.settings.k]
-        shown = None
-        if found.chains:
-            said = np.where(found.ids == ids[0], found.scores, -np.inf).max(axis=1)
-            shown = found.chains[int(said.argmax())]
         items, their_scores = [item for item, _ in pairs], [score for _, score in pairs]
-        return Answer(items, their_scores, shown, found.chains, found.seconds)
+        return Answer(items, their_scores, self._spoken_for(found, ids[0]), found.chains, found.seconds)
+
+    @staticmethod
+    def _spoken_for(found: Decoded, number: int) -> Chain | None:
+        """The chain after which an id is likeliest; None where there are none."""
+        if not found.chains:
+            return None
+        said = np.where(found.ids == number, found.scores, -np.inf).max(axis=1)
+        return found.chains[int(said.argmax())]
 
 
 def merged(found: Decoded, settings: Settings) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

@@ -66,30 +66,42 @@ class LocalDecoder:
         keys: Sequence[int],
         excluded: Sequence[Collection[int]],
         done: Callable[[int], object],
+        included: Sequence[Sequence[int]] | None = None,
     ) -> list[Decoded]:
         """See `gream.engine.model.Decoder`."""
         decoded: dict[int, Decoded] = {}
         for batch in batches_by_length(prompts, self._prompts_per_batch):
             began = time.monotonic()
             some = self._batch(
-                [prompts[at] for at in batch], [keys[at] for at in batch], [excluded[at] for at in batch]
+                [prompts[at] for at in batch],
+                [keys[at] for at in batch],
+                [excluded[at] for at in batch],
+                None if included is None else [included[at] for at in batch],
             )
             seconds = time.monotonic() - began
             self.seconds += seconds
-            decoded.update((at, Decoded(*each, seconds)) for at, each in zip(batch, some, strict=True))
+            decoded.update(
+                (at, Decoded(chains, ids, scores, seconds, wanted))
+                for at, (chains, ids, scores, wanted) in zip(batch, some, strict=True)
+            )
             done(len(batch))
         return [decoded[at] for at in range(len(prompts))]
 
     def _batch(
-        self, prompts: Sequence[Sequence[int]], keys: Sequence[int], excluded: Sequence[Collection[int]]
-    ) -> list[tuple[Any, Any, Any]]:
-        """Chains, ids and scores of each prompt."""
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[int],
+        excluded: Sequence[Collection[int]],
+        included: Sequence[Sequence[int]] | None,
+    ) -> list[tuple[Any, Any, Any, Any]]:
+        """Chains, ids and scores of each prompt, and scores of what it includes."""
         each = self._chains
         read: Sequence[Sequence[int]] | Encoded = prompts
         chains: list[Chain] = []
         if self._writer is not None:
             chains, read = self._writer.write(prompts, keys, per_prompt=each)
         out = [ids for ids in excluded for _ in range(each)] if any(excluded) else None
-        found = self._search.search(read, out)
+        wanted = None if included is None else [ids for ids in included for _ in range(each)]
+        found = self._search.search(read, out, wanted)
         rows = [slice(start, start + each) for start in range(0, len(prompts) * each, each)]
-        return [(tuple(chains[own]), found.items[own], found.scores[own]) for own in rows]
+        return [(tuple(chains[own]), found.items[own], found.scores[own], found.included[own]) for own in rows]

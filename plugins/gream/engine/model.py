@@ -24,12 +24,14 @@ class Decoded:
         ids: int64 ``[m, w]``, numbers of ids of the trie, best first; -1 where what was excluded leaves fewer.
         scores: float32 ``[m, w]``, log-probability of the id; -inf where there is none.
         seconds: From handing over the prompt, with others, until its lists were there.
+        included: float32 ``[m, F]``, that of the ids that were asked about, in their order.
     """
 
     chains: tuple[Chain, ...]
     ids: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
     seconds: float
+    included: npt.NDArray[np.float32] | None = None
 
 
 class Decoder(Protocol):
@@ -49,6 +51,7 @@ class Decoder(Protocol):
         keys: Sequence[int],
         excluded: Sequence[Collection[int]],
         done: Callable[[int], object],
+        included: Sequence[Sequence[int]] | None = None,
     ) -> list[Decoded]:
         """Chains and lists of each prompt, in order.
 
@@ -57,9 +60,10 @@ class Decoder(Protocol):
             keys: A number for each prompt, which with the seed determines what is drawn, and in no way the batch.
             excluded: Ids that the lists of each prompt shall not hold.
             done: Told how many more prompts are done.
+            included: Ids whose log-probability is wanted for each prompt, wherever they stand.
 
         Raises:
-            GreamError: All ids are excluded, or the model or its servers fail.
+            GreamError: All ids are excluded, the model or its servers fail, or servers are asked about ``included``.
         """
 
 

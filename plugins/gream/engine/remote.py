@@ -24,6 +24,7 @@ from gream.decoding.server_protocol import PROTOCOLS, Draw, Logs
 from gream.engine.checkpoint import positions
 from gream.engine.model import Decoded
 from gream.engine.settings import Combine, Settings
+from gream.errors import GreamError
 from gream.journal import Journal
 from gream.semantic_ids.trie import PrefixTrie
 
@@ -84,8 +85,11 @@ class ServedDecoder:
         keys: Sequence[int],
         excluded: Sequence[Collection[int]],
         done: Callable[[int], object],
+        included: Sequence[Sequence[int]] | None = None,
     ) -> list[Decoded]:
         """See `gream.engine.model.Decoder`; as many prompts at a time as requests may be in flight."""
+        if included is not None:
+            raise GreamError("item scores are fused in process only: ask the model here, not on servers")
         with Journal(self._journal) as journal:
             asyncio.run(self._ask_all(journal, list(zip(prompts, keys, excluded, strict=True)), done))
             self.seconds = _seconds_of(journal)

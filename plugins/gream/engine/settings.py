@@ -54,6 +54,7 @@ class Settings:
         combine: What becomes of several chains.
         form: Of the direct prompt; None for the one that the model's contract says.
         exclude_history: Whether lists leave out all items of the user's history.
+        fuse: Item scores that are added (`gream.engine.fusion`), by name; None for none.
     """
 
     k: int = 10
@@ -67,6 +68,7 @@ class Settings:
     combine: Combine = Combine.probability
     form: Form | None = None
     exclude_history: bool = False
+    fuse: str | None = None
 
     def __post_init__(self) -> None:
         if self.history is not None and self.history < 1:
@@ -78,6 +80,8 @@ class Settings:
             )
         if self.combine == Combine.answers and self.chains < 2:
             raise GreamError(f"--chains {self.chains}: sampled answers come from 2 chains or more")
+        if self.combine == Combine.answers and self.fuse is not None:
+            raise GreamError(f"--fuse {self.fuse}: sampled answers are no list to add item scores to")
 
     @property
     def mode(self) -> Mode:
@@ -93,7 +97,7 @@ class Settings:
     def list_length(self) -> int:
         """Items to search for after each prompt or chain."""
         # Lists to be combined are as long as the beam is wide, so that few items are missing from some.
-        combined = self.chains > 1 and self.combine == Combine.probability
+        combined = (self.chains > 1 or self.fuse is not None) and self.combine == Combine.probability
         return max(self.k, self.beams) if combined else self.k
 
     def excluded(self, history: Sequence[int]) -> frozenset[int]:

@@ -62,6 +62,10 @@ class ItemIds:
         """The id of ``item`` as text."""
         return "".join(self.of_items[item])
 
+    def number(self, item: int) -> int:
+        """Number of the distinct id of ``item``, which is among those known."""
+        return self._number[self.of_items[item]]
+
     def items_in(self, text: str) -> tuple[int, ...]:
         """The items whose id the semantic-id tokens in ``text`` form; none where it is no id."""
         number = self._number.get(tuple(find_tokens(text)))

@@ -104,6 +104,19 @@ class PrefixTrie:
             raise GreamError(f"all {len(ends)} items of the catalogue are excluded; nothing is left to recommend")
         return ends, barren
 
+    def paths(self, items: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Nodes on the way to each of F items, int64 ``[F, depth]``: its own last, and -1 behind it."""
+        node = self._node_of_item[np.asarray(items, dtype=np.int64)]
+        upward = [node]
+        while (node := self._parent[node]).any():
+            upward.append(node)
+        paths = np.full((len(items), self.depth), -1, dtype=np.int64)
+        length = (np.stack(upward) > 0).sum(axis=0)  # [F]
+        for step, node in enumerate(upward):
+            row = np.flatnonzero(node)
+            paths[row, length[row] - 1 - step] = node[row]
+        return paths
+
     def _above(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """All nodes on the way to ``nodes``, each as often as it is passed."""
         passed = []
