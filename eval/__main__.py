@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from importlib import import_module
@@ -109,6 +110,25 @@ def sasrec(
 def direct(what: Evaluated, here: Here, form: FormOption = None, fuse: FuseOption = None) -> None:
     """Ask a model for the next item at once."""
     _here(what, here, form=form, fuse=fuse)
+
+
+@app.command()
+@with_groups
+def select(what: Evaluated, here: Here, form: FormOption = None) -> None:
+    """Ask every checkpoint below --checkpoint for validation items (NAME-STEP); the last line names the best one."""
+    from gream.checkpoints import checkpoints_in
+
+    from .results import outputs_of, read_result
+
+    what = dataclasses.replace(what, split="valid-untied" if what.split.endswith("untied") else "valid")
+    found = []
+    for step, folder in checkpoints_in(what.checkpoint):
+        name = f"{what.name}-{step}"
+        _here(dataclasses.replace(what, checkpoint=folder, name=name), here, form=form)
+        metrics = read_result(what.run / outputs_of(name)[1]).metrics
+        found.append((metrics["ndcg@10"].value, folder))
+        print(f"{name}: Recall@10 {metrics['recall@10'].value:.4f}, NDCG@10 {metrics['ndcg@10'].value:.4f}", flush=True)
+    print(max(found, key=lambda pair: pair[0])[1])
 
 
 @app.command()

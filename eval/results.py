@@ -106,7 +106,7 @@ class Result(Config):
         exposure: How the lists spread over the catalogue; None in files of earlier versions.
         cost: None for baselines and in files of earlier versions.
         pass_at: ``pass@K`` of sampled answers; None for lists.
-        alone: Of fused lists, the metrics of what the model and the item scores rank alone, by name.
+        alone: What the model and the item scores of fused lists rank alone: metrics, by name of the part.
         seed: Seed of the sample of users, the bootstrap and sampled chains.
         settings: Every decoding setting by name.
         versions: Python and the packages that took part.

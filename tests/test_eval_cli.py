@@ -12,7 +12,7 @@ from eval_support import make_checkpoint, make_run
 from gream.dialogue import Form
 from rich.console import Console
 
-from eval.results import Interval, Result
+from eval.results import Interval, Result, read_results
 from eval.rewards import RewardComparison
 from eval.table import print_table
 
@@ -87,7 +87,18 @@ def test_a_mistake_is_one_line_and_status_2(arguments: list[str], message: str) 
 def test_a_run_is_evaluated_shown_and_reported_from_the_command_line(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", users=6)
     checkpoint = make_checkpoint(run, form=Form.question)
-    direct = ["direct", "--run", str(run), "--checkpoint", str(checkpoint), "--name", "sft", "--device", "cpu"]
+    direct = [
+        "direct",
+        "--run",
+        str(run),
+        "--checkpoint",
+        str(checkpoint),
+        "--name",
+        "sft",
+        "--device",
+        "cpu",
+        "--exclude-history",
+    ]
     for arguments in (["baselines", "--run", str(run)], direct, ["report", "--run", str(run)]):
         done = python_eval(*arguments)
         assert done.returncode == 0, done.stderr
@@ -103,3 +114,19 @@ def test_a_run_is_evaluated_shown_and_reported_from_the_command_line(tmp_path: P
     ]
     page = (run / "report.html").read_text(encoding="utf-8")
     assert f"--checkpoint {checkpoint} --name sft" in page
+
+
+def test_the_checkpoint_of_the_best_validation_figure_is_named_last(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for step in (5, 10):
+        make_checkpoint(run, f"alignment/checkpoint-{step}")
+    asked = ["--run", str(run), "--checkpoint", str(run / "checkpoints" / "alignment"), "--name", "valid"]
+    done = python_eval("select", *asked, "--form", "question", "--history", "3", "--exclude-history", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    values = {result.name: result.metrics["ndcg@10"].value for result in read_results(run)}
+    assert all(result.split == "valid" for result in read_results(run))
+    best = "checkpoint-5" if values["valid-5"] >= values["valid-10"] else "checkpoint-10"
+    assert done.stdout.splitlines()[-1] == str(run / "checkpoints" / "alignment" / best)
+    assert "valid-10: Recall@10 0." in done.stdout
+    nothing = python_eval("select", "--run", str(run), "--checkpoint", str(tmp_path), "--name", "x")
+    assert nothing.returncode == 2 and "holds no checkpoint-N" in nothing.stderr

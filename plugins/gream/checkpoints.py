@@ -39,6 +39,22 @@ def last_checkpoint(run: Path) -> Path:
     raise GreamError(f"{run}: no trained model under checkpoints/; train one, or name one with --checkpoint")
 
 
+def checkpoints_in(folder: Path) -> list[tuple[int, Path]]:
+    """The checkpoints that training left in a folder, ``checkpoint-N`` with weights, by step.
+
+    Raises:
+        GreamError: There is none.
+    """
+    found = {
+        int(step): path
+        for path in folder.glob("checkpoint-*")
+        if (step := path.name.removeprefix("checkpoint-")).isdigit() and (path / "config.json").exists()
+    }
+    if not found:
+        raise GreamError(f"{folder}: holds no checkpoint-N; name the output folder of a training that kept some")
+    return sorted(found.items())
+
+
 def _models(folder: Path) -> dict[int, Path]:
     """Models of the complete checkpoints, by step."""
     return {
