@@ -76,7 +76,17 @@ def sasrec(
     negatives: Annotated[
         int, typer.Option(min=1, help="Items drawn for the loss in place of the catalogue; all of them make it exact.")
     ] = 2048,
+    loss: Annotated[
+        Literal["corrected", "sampled"],
+        typer.Option(help="Negatives shared and weighted to the catalogue, or each prediction's own and unweighted."),
+    ] = "corrected",
+    layers: Annotated[int, typer.Option(min=1, help="Blocks of attention.")] = 2,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 2,
+    positions: Annotated[
+        Literal["oldest", "newest"], typer.Option(help="Item of a history from which positions are counted.")
+    ] = "oldest",
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs; validation ends training earlier.")] = 200,
+    patience: Annotated[int, typer.Option(min=1, help="Epochs without a better validation NDCG@10.")] = 10,
     history: HistoryRuleOption = "excluded",
     refit: RefitOption = False,
     untied: UntiedOption = False,
@@ -96,7 +106,12 @@ def sasrec(
         hidden=hidden,
         dropout=dropout,
         negatives=negatives,
+        loss=loss,
+        layers=layers,
+        heads=heads,
+        positions=positions,
         epochs=epochs,
+        patience=patience,
         device=resolve_device(device),
         seed=seed,
     )

@@ -23,8 +23,9 @@ from safetensors.numpy import load_file
 
 from .baselines.counted import popularity_of
 from .baselines.transitions import Transitions, Weights
+from .metrics import CUTOFFS
 from .protocol import Cases, read_interactions, training_matrix
-from .results import K, outputs_of, read_result
+from .results import outputs_of, read_result
 
 TRANSITIONS = "transitions"
 # Validation users whom the model is asked about, at most, to choose the weight.
@@ -96,7 +97,7 @@ def gains_by_weight(
     gains = dict.fromkeys(weights, 0.0)
     for own, target in zip(candidates, targets.tolist(), strict=True):
         for weight in weights:
-            place = np.flatnonzero(own.items[own.best(weight, K)] == target)
+            place = np.flatnonzero(own.items[own.best(weight, CUTOFFS[-1])] == target)
             gains[weight] += float(1 / np.log2(place[0] + 2)) if len(place) else 0.0
     return {weight: gain / len(candidates) for weight, gain in gains.items()}
 

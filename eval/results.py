@@ -188,7 +188,13 @@ def read_results(run: Path) -> list[Result]:
     """
     results = [read_result(path) for path in (run / "eval").glob("*/metrics.json")]
     return sorted(
-        results, key=lambda result: (result.history == "allowed", result.fitted or "", _order(result), result.name)
+        results,
+        key=lambda result: (
+            result.history == "allowed",
+            result.fitted == "train+valid",
+            _order(result),
+            result.name,
+        ),
     )
 
 

@@ -87,18 +87,8 @@ def test_a_mistake_is_one_line_and_status_2(arguments: list[str], message: str) 
 def test_a_run_is_evaluated_shown_and_reported_from_the_command_line(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", users=6)
     checkpoint = make_checkpoint(run, form=Form.question)
-    direct = [
-        "direct",
-        "--run",
-        str(run),
-        "--checkpoint",
-        str(checkpoint),
-        "--name",
-        "sft",
-        "--device",
-        "cpu",
-        "--exclude-history",
-    ]
+    direct = ["direct", "--run", str(run), "--checkpoint", str(checkpoint), "--name", "sft", "--device", "cpu"]
+    direct.append("--exclude-history")
     for arguments in (["baselines", "--run", str(run)], direct, ["report", "--run", str(run)]):
         done = python_eval(*arguments)
         assert done.returncode == 0, done.stderr

@@ -126,7 +126,8 @@ def test_the_sampled_loss_estimates_the_exact_one() -> None:
     states, wanted = torch.randn(50, 16) * 20, torch.arange(50)
 
     def loss(negatives: int, seed: int) -> float:
-        return sasrec._loss(model, states, wanted, negatives, np.random.default_rng(seed)).item()
+        settings = dataclasses.replace(SMALL, negatives=negatives)
+        return sasrec._loss(model, states, wanted, settings, np.random.default_rng(seed)).item()
 
     exact = loss(400, 0)
     direct = torch.nn.functional.cross_entropy(states @ model.item.weight[:400].T, wanted)
@@ -134,6 +135,37 @@ def test_the_sampled_loss_estimates_the_exact_one() -> None:
     drawn = [loss(100, seed) for seed in range(60)]
     assert np.mean(drawn) == pytest.approx(exact, rel=0.01)
     assert np.std(drawn) > 0
+
+
+def test_own_negatives_are_those_of_each_prediction_without_weights() -> None:
+    torch.manual_seed(0)
+    settings = dataclasses.replace(SMALL, hidden=16, negatives=5, loss="sampled")
+    model = SasRec(30, settings).eval()
+    states, wanted = torch.randn(7, 16) * 20, torch.arange(7)
+    found = sasrec._loss(model, states, wanted, settings, np.random.default_rng(3))
+    drawn = np.random.default_rng(3).integers(30, size=(7, 5))
+    losses = []
+    for state, target, others in zip(states, wanted, drawn, strict=True):
+        scores = model.item.weight @ state
+        rest = [scores[other] for other in others.tolist() if other != int(target)]
+        losses.append(torch.stack([scores[target], *rest]).logsumexp(0) - scores[target])
+    torch.testing.assert_close(found, torch.stack(losses).mean())
+
+
+def test_positions_from_the_newest_item_shift_with_the_history() -> None:
+    torch.manual_seed(0)
+    model = SasRec(ITEMS, dataclasses.replace(SMALL, positions="newest")).eval()
+    sequences = [[1, 2, 3, 4, 5], [9], [7, 8]]
+    together = model.score_histories(sequences)
+    for row, sequence in enumerate(sequences):
+        torch.testing.assert_close(model.score_histories([sequence])[0], together[row])
+    # What stands at the newest place has the first position, whatever comes before it.
+    places = model.position.weight.clone()
+    with torch.no_grad():
+        model.position.weight[1:] = 0
+        changed = model.score_histories([[9]])
+        model.position.weight.copy_(places)
+    torch.testing.assert_close(changed[0], together[1])
 
 
 def test_what_cannot_be_trained_is_named(run: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def render(run: Path) -> str:
 
 def test_the_first_tile_says_how_far_a_model_is_from_transitions(full_run: Path) -> None:
     with_baselines(full_run, command="")
-    data = read_report_data(full_run)
+    data = read_report_data(full_run, user_ids=False)
     values = {result.name: result.metrics["ndcg@10"].value for result in data.results}
     assert {"popularity", "cooccurrence", "markov", "transitions"} <= set(values)
     page = Page(render_page(data))

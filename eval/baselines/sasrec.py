@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,6 +33,10 @@ _POOL = 32
 _USERS_AT_ONCE = 128
 
 
+Loss = Literal["corrected", "sampled"]
+Positions = Literal["oldest", "newest"]
+
+
 @dataclass(frozen=True)
 class SasRecSettings:
     """Size of the model and how it is trained; the defaults are tuned for catalogues like Amazon's Beauty.
@@ -45,6 +50,9 @@ class SasRecSettings:
         batch: Sequences per step.
         negatives: Items from which the denominator of the softmax is estimated; as many as the catalogue holds make it
             exact.
+        loss: "corrected": all predictions of a step share their negatives, which are weighted to the catalogue's size;
+            "sampled": each prediction has its own, unweighted, as in eSASRec (arXiv 2508.06450).
+        positions: Counted from the "oldest" item of a history, or from the "newest".
         rate: Adam's learning rate.
         epochs: Most epochs.
         patience: Epochs without a better validation NDCG@10 after which training ends.
@@ -59,6 +67,8 @@ class SasRecSettings:
     length: int = 50
     batch: int = 128
     negatives: int = 2048
+    loss: Loss = "corrected"
+    positions: Positions = "oldest"
     rate: float = 1e-3
     epochs: int = 200
     patience: int = 10
@@ -73,6 +83,7 @@ class SasRec(nn.Module):
         """Make a model with random weights; item ``items`` is padding."""
         super().__init__()
         self._length = settings.length
+        self._newest = settings.positions == "newest"
         self.items = items
         self.item = nn.Embedding(items + 1, settings.hidden, padding_idx=items)
         self.position = nn.Embedding(settings.length, settings.hidden)
@@ -106,7 +117,10 @@ class SasRec(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """States ``[B, T, d]`` of item sequences ``[B, T]``; those at padding mean nothing."""
         T = ids.shape[1]  # noqa: N806 - the name of the dimension
-        states = self.item(ids) + self.position.weight[:T]
+        place = torch.arange(T, device=ids.device).expand_as(ids)
+        if self._newest:
+            place = ((ids != self.items).sum(1, keepdim=True) - 1 - place).clamp(min=0)
+        states = self.item(ids) + self.position(place)
         # Padding follows what is real, so that the causal mask alone keeps real positions from it.
         causal = nn.Transformer.generate_square_subsequent_mask(T, device=ids.device)
         return self.blocks(self.dropout(self.norm(states)), mask=causal, is_causal=True)
@@ -225,7 +239,7 @@ def _train_epoch(
         inputs = model.pad([windows[index][:-1] for index in batch])
         wanted = torch.tensor([item for index in batch for item in windows[index][1:]], device=inputs.device)
         states = model(inputs)[inputs != model.item.padding_idx]  # [M, d]
-        loss = _loss(model, states, wanted, settings.negatives, random)
+        loss = _loss(model, states, wanted, settings, random)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -244,20 +258,25 @@ def _batches(lengths: Sequence[int], size: int, random: np.random.Generator) -> 
     return [batches[index] for index in random.permutation(len(batches))]
 
 
-def _loss(model: SasRec, states: Tensor, wanted: Tensor, negatives: int, random: np.random.Generator) -> Tensor:
+def _loss(
+    model: SasRec, states: Tensor, wanted: Tensor, settings: SasRecSettings, random: np.random.Generator
+) -> Tensor:
     """Mean cross-entropy of the ``[M]`` wanted items after ``[M, d]`` states.
 
-    With fewer negatives than items, the sum over all other items is estimated by that over ``negatives`` of them, drawn
-    without replacement and weighted to the catalogue's size.
+    With fewer negatives than items, the sum over all other items is estimated by that over ``negatives`` of them,
+    drawn without replacement and weighted to the catalogue's size; or each state has its own, unweighted.
     """
-    items = model.items
+    items, negatives = model.items, settings.negatives
     if negatives >= items:
         return nn.functional.cross_entropy(model.scores(states), wanted)
-    drawn = torch.from_numpy(random.choice(items, size=negatives, replace=False)).to(wanted.device)  # [n]
-    logits = states @ model.item(drawn).T + math.log(items / negatives)  # [M, n]
-    logits = logits.masked_fill(drawn == wanted[:, None], -torch.inf)
     own = (states * model.item(wanted)).sum(1, keepdim=True)  # [M, 1]
-    logits = torch.cat([own, logits], dim=1)
+    if settings.loss == "sampled":
+        drawn = torch.from_numpy(random.integers(items, size=(len(wanted), negatives))).to(wanted.device)  # [M, n]
+        logits = torch.bmm(model.item(drawn), states[..., None])[..., 0]
+    else:
+        drawn = torch.from_numpy(random.choice(items, size=negatives, replace=False)).to(wanted.device)  # [n]
+        logits = states @ model.item(drawn).T + math.log(items / negatives)  # [M, n]
+    logits = torch.cat([own, logits.masked_fill(drawn == wanted[:, None], -torch.inf)], dim=1)
     return nn.functional.cross_entropy(logits, torch.zeros_like(wanted))
 
 
