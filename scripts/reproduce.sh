@@ -73,6 +73,9 @@ if [ -z "$tiny" ]; then
     sft_settings=("gradient_accumulation_steps=$((32 / gpus))")
     steps=150
     rl_settings=("run_folder=$run" "trainer.total_training_steps=$steps" "trainer.n_gpus_per_node=$gpus")
+    # One holds no 16 bytes per parameter beside a step, and its machine has few CPUs for Ray to count (one_gpu.yaml).
+    [ "$gpus" != 1 ] || rl_settings+=(actor_rollout_ref.actor.fsdp_config.offload_policy=true
+        transfer_queue.backend.SimpleStorage.num_data_storage_units=1 ray_kwargs.ray_init.num_cpus=16)
     reasoning=(--chain-tokens 1560)
     sasrec=()
     trainer=(env FORCE_TORCHRUN=1 "NPROC_PER_NODE=$gpus")

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gream.config import load_config
+from gream.footprint import GB, QWEN3
 from gream.recipes import find_recipe
 from safetensors.numpy import save_file
 
 from data_processing.config import DataRecipe
-from data_processing.preflight import checks, cost
-from data_processing.preflight.cost import GB, PAPER, Counts, Rows
+from data_processing.preflight import checks, cost, machine
+from data_processing.preflight.cost import PAPER, Counts, Rows
+from data_processing.preflight.jobs import Job, Tuning, read_tuning
 
 BEAUTY = Counts(users=22_363, items=12_101, interactions=198_502, targets=71_486)
-
-
-def test_memory_is_the_larger_of_zero2_and_fsdp2_beside_the_engine() -> None:
-    # Eight GPUs, 4 billion parameters: 8 + 7 + 10 GB of SFT, 8 + 20 of the update, 8 / (0.95 - 0.6) beside the engine.
-    assert cost.gpu_bytes(8, 4 * GB, 0.6) == pytest.approx(28 * GB)
-    # One GPU holds everything: 8 + 56 + 10, 64 + 20, and 64 GB in 35 % of the memory.
-    assert cost.gpu_bytes(1, 4 * GB, 0.6) == pytest.approx(64 / 0.35 * GB)
-    assert cost.gpu_bytes(1, 4 * GB, 0.0) == pytest.approx(84 * GB)
 
 
 def test_disk_holds_the_checkpoints_kept_and_one_being_written() -> None:
@@ -63,13 +58,16 @@ def test_durations(seconds: float, said: str) -> None:
 
 def test_a_base_model_is_counted_and_a_torn_one_is_named(tmp_path: Path) -> None:
     assert "no config.json and *.safetensors" in checks.check_base(tmp_path).said
-    (tmp_path / "config.json").write_text("{}")
+    config = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     for name, rows in (("a", 1000), ("b", 500)):
         save_file({"weight": np.zeros((rows, 2000), dtype=np.float16)}, tmp_path / f"{name}.safetensors")
     assert "tokenizer.json: cannot be read" in checks.check_base(tmp_path).said
     (tmp_path / "tokenizer.json").write_text("{}")
     assert "no ChatML markers" in checks.check_base(tmp_path).said
     (tmp_path / "tokenizer.json").write_text("<|im_start|>")
+    assert checks.check_base(tmp_path).said.endswith("config.json: names no vocab_size; take a decoder such as Qwen3")
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 1000}))
     good = checks.check_base(tmp_path)
     assert good.good and good.said.endswith("3.0 million parameters")
     whole = (tmp_path / "b.safetensors").read_bytes()
@@ -98,3 +96,90 @@ def test_counts_are_the_runs_own_once_it_has_counted(tmp_path: Path) -> None:
     (tmp_path / "sft" / "statistics.json").write_text(json.dumps(rows))
     assert checks.counted(tmp_path) == Counts(5, 4, 30, 3)
     assert checks.counted_rows(tmp_path) == Rows(9, 3, 6)
+
+
+TUNING = Tuning(rows=8, cutoff=2560, liger=True, deepspeed=True, offload=False)
+JOB = Job(
+    PAPER, rollout="vllm", attention="sdpa", fused=True, offload=False, offload_between=False, tokens=8192,
+    engine_share=0.6, tensor_parallel=1, length=2328, storage_units=8, cpus=None,
+)  # fmt: skip
+
+
+def problems(card: int, gpus: int, model: str, job: Job = JOB, tuning: Tuning = TUNING) -> list[str]:
+    return machine.memory_problems(card * GB, gpus, QWEN3[model], [tuning], job)
+
+
+def test_eight_cards_of_48_gb_hold_the_paper() -> None:
+    assert problems(48, 8, "4B") == []
+    assert problems(80, 8, "4B", replace(JOB, tokens=24_576)) == []
+
+
+@pytest.mark.parametrize(
+    ("card", "gpus", "model", "job", "tuning", "mended_by"),
+    [
+        # Each is fitting once what it names is done, and says how much of what.
+        (24, 1, "1.7B", JOB, TUNING, "deepspeed.zero_optimization.offload_optimizer.device=cpu"),
+        (48, 1, "1.7B", JOB, replace(TUNING, rows=256), "lower per_device_train_batch_size"),
+        (80, 1, "4B", replace(JOB, tokens=16_384), TUNING, "tokens_per_gpu.sdpa="),
+        (
+            48,
+            8,
+            "4B",
+            replace(JOB, tokens=24_576, fused=False),
+            TUNING,
+            "actor_rollout_ref.model.use_fused_kernels=true",
+        ),
+        (48, 1, "4B", JOB, TUNING, "actor_rollout_ref.actor.fsdp_config.offload_policy=true"),
+        (48, 1, "1.7B", JOB, TUNING, "actor_rollout_ref.rollout.gpu_memory_utilization=0."),
+        (48, 8, "4B", replace(JOB, engine_share=0.2), TUNING, "actor_rollout_ref.rollout.gpu_memory_utilization=0."),
+        (16, 1, "4B", JOB, TUNING, "a smaller base model"),
+    ],
+)
+def test_what_does_not_fit_names_what_mends_it(
+    card: int, gpus: int, model: str, job: Job, tuning: Tuning, mended_by: str
+) -> None:
+    assert any(mended_by in problem for problem in problems(card, gpus, model, job, tuning)), problems(
+        card, gpus, model, job, tuning
+    )
+
+
+def test_the_numbers_that_refusals_name_fit() -> None:
+    [update] = [said for said in problems(80, 1, "4B", replace(JOB, tokens=16_384)) if "an update" in said]
+    tokens = int(update.rpartition("=")[2])
+    lowered = problems(80, 1, "4B", replace(JOB, tokens=tokens))
+    assert not any("an update" in said for said in lowered)
+    assert any("an update" in said for said in problems(80, 1, "4B", replace(JOB, tokens=tokens + 1024)))
+    [engine] = problems(48, 1, "1.7B")
+    share = float(engine.rpartition("=")[2])
+    assert problems(48, 1, "1.7B", replace(JOB, engine_share=share)) == []
+
+
+def test_packages_are_asked_for_by_what_the_recipes_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"vllm", "deepspeed", "liger_kernel"}
+    monkeypatch.setattr(machine, "find_spec", lambda name: name if name in there else None)
+    assert machine.check_packages([TUNING], JOB).good
+    flash = machine.check_packages([TUNING], replace(JOB, attention="flash_attention_2"))
+    assert not flash.good and flash.said.endswith("attention=sdpa")
+    there.clear()
+    said = machine.check_packages([replace(TUNING, deepspeed=False)], JOB).said
+    assert "vllm" in said and "liger_kernel" in said and "deepspeed" not in said
+    assert "bash scripts/install.sh --gpu" in said
+
+
+def test_the_papers_sft_is_read() -> None:
+    for name in ("paper_alignment", "paper_reasoning"):
+        assert read_tuning(find_recipe("sft", Path(name))) == TUNING
+    assert read_tuning(find_recipe("sft", Path("quickstart_alignment"))) == Tuning(32, 512, False, False, False)
+
+
+def test_a_machine_with_few_slots_or_little_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PHYS_PAGES": 200 * GB // 4096, "SC_PAGE_SIZE": 4096}[name])
+    few = machine.check_machine(8, QWEN3["4B"], JOB)
+    assert not few.good and few.said.endswith("161 needed; 12 slots of Ray, 34 needed: ray_kwargs.ray_init.num_cpus=34")
+    assert machine.check_machine(8, QWEN3["4B"], replace(JOB, cpus=34)).good
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PHYS_PAGES": 80 * GB // 4096, "SC_PAGE_SIZE": 4096}[name])
+    offloading = replace(JOB, storage_units=1, offload=True)
+    little = machine.check_machine(1, QWEN3["4B"], offloading)
+    assert not little.good and "84 needed" in little.said and "offload_policy=false" in little.said
+    assert machine.check_machine(1, QWEN3["1.7B"], offloading).good

