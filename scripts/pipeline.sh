@@ -76,5 +76,8 @@ evaluate_both_modes() { # [OPTION of 'reasoning' ...], before and after SRPO
     on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-srpo --exclude-history
     on_all_gpus eval reasoning --checkpoint "${checkpoints[0]}" --name reasoning-sft --exclude-history "$@"
     on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-srpo --exclude-history "$@"
+    # With the counted transitions: worth what it is ahead of them, and of the model alone.
+    on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-fused --exclude-history --fuse transitions
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-fused --exclude-history --fuse transitions "$@"
     evaluate rewards
 }

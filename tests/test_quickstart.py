@@ -13,7 +13,8 @@ import polars as pl
 import pytest
 from data_support import ROOT, hashes, insist_on_full_lists
 
-EVALUATIONS = ("direct-sft", "direct-srpo", "reasoning-sft", "reasoning-srpo")
+FUSED = ("direct-fused", "reasoning-fused")
+EVALUATIONS = ("direct-sft", "direct-srpo", "reasoning-sft", "reasoning-srpo", *FUSED)
 STEPS = 22
 
 
@@ -43,6 +44,15 @@ def test_direct_recommendations_beat_both_baselines(finished: Path) -> None:
     recall = metrics(finished, "direct-sft")["metrics"]["recall@10"]["value"]
     assert recall >= 2 * metrics(finished, "popularity")["metrics"]["recall@10"]["value"]
     assert recall > metrics(finished, "cooccurrence")["metrics"]["recall@10"]["value"]
+
+
+@pytest.mark.e2e
+def test_fused_with_transitions_lists_are_ahead_of_the_model_alone(finished: Path) -> None:
+    transitions = metrics(finished, "transitions")["metrics"]
+    for name in FUSED:
+        fused = metrics(finished, name)
+        assert fused["metrics"]["ndcg@10"]["value"] > fused["alone"]["model"]["ndcg@10"]["value"]
+        assert fused["alone"]["transitions"] == transitions
 
 
 @pytest.mark.e2e
