@@ -186,6 +186,9 @@ class SftConfig(Config):
         curriculum: See `CurriculumConfig`.
         reasoning_rows: Reasoning rows to aim at: every example is repeated in other words until their number is about
             this; 0 writes each once.
+        refit: Rows of the validation items too, for a model that is trained anew for the test, with settings that
+            validation chose before. Ids, embeddings and what is said of users stay those of the training part;
+            ``search`` and ``preference``, which say it, must be 0.
     """
 
     history: PositiveInt = 20
@@ -207,6 +210,13 @@ class SftConfig(Config):
     longest_row: PositiveInt = 2560
     longest_chain: PositiveInt = 400
     curriculum: CurriculumConfig = CurriculumConfig()
+    refit: bool = False
+
+    @model_validator(mode="after")
+    def _refit_says_nothing_of_users(self) -> SftConfig:
+        if self.refit and (self.search or self.preference):
+            raise ValueError("refit needs search and preference at 0: their texts know nothing of validation items")
+        return self
 
 
 class RlConfig(Config):

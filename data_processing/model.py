@@ -88,6 +88,7 @@ def build_model(
         history=rows.history,
         prompts=contract.prompt_version(form),
         rows=Hashes(sft.parent).of(sft),
+        fitted="train+valid" if rows.refit else "train",
     )
     setattr(model.config, contract.KEY, agreed.model_dump(mode="json"))
     folder = out / "model"

@@ -184,9 +184,10 @@ def read_sequences(path: Path) -> Sequences:
     return _sequences(read_table(path, *_SEQUENCE))
 
 
-def read_training_sequences(path: Path) -> Sequences:
-    """Chronological sequence of each user without the validation and the test item."""
-    return _sequences(read_table(path, *_SEQUENCE, "split").filter(pl.col("split") == "train"))
+def read_training_sequences(path: Path, *, refit: bool = False) -> Sequences:
+    """Chronological sequence of each user without the validation and the test item; of a refit, with the former."""
+    splits = ["train", "valid"] if refit else ["train"]
+    return _sequences(read_table(path, *_SEQUENCE, "split").filter(pl.col("split").is_in(splits)))
 
 
 def training_pairs(path: Path | None) -> npt.NDArray[np.int64]:

@@ -92,8 +92,8 @@ class Result(Config):
         mode: How items were found.
         split: Whose item was to be predicted.
         history: Whether lists may hold what the user already has.
-        fitted: Interactions that a baseline counted or was trained on, see `eval.protocol.Protocol`; None for a model,
-            whose rows say it.
+        fitted: Interactions that were counted or trained on, see `eval.protocol.Protocol`; None for a model that does
+            not say it.
         checkpoint: The model, relative to the run folder where it lies in it; None for baselines.
         users: Users asked.
         k: Items per list.
@@ -199,7 +199,7 @@ def read_results(run: Path) -> list[Result]:
 
 
 def best_baseline(result: Result, results: Sequence[Result], mode: Mode | None = None) -> Result | None:
-    """The baseline of the best NDCG@10 that was asked as ``result`` was, fitted on the training part alone.
+    """The baseline of the best NDCG@10 that was asked and fitted as ``result`` was.
 
     Args:
         result: Of a model.
@@ -211,8 +211,8 @@ def best_baseline(result: Result, results: Sequence[Result], mode: Mode | None =
         for other in results
         if other.mode in BASELINES
         and mode in (None, other.mode)
-        and other.fitted != "train+valid"
-        and (other.split, other.history) == (result.split, result.history)
+        and (other.split, other.history, other.fitted or "train")
+        == (result.split, result.history, result.fitted or "train")
     ]
     return max(alike, key=lambda other: other.metrics["ndcg@10"].value, default=None)
 

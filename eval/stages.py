@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from gream.engine.checkpoint import checkpoint_files
-from gream.engine.contract import settle
+from gream.engine.contract import read_contract, settle
 from gream.engine.engine import Engine
 from gream.engine.fusion import Fusion
 from gream.engine.settings import Combine, Settings
@@ -157,7 +157,7 @@ def with_baselines(run: Path, *, command: str) -> None:
         return
     results = read_results(run)
     asked = {
-        Protocol(result.history, "train", result.split == "test-untied")
+        Protocol(result.history, result.fitted or "train", result.split == "test-untied")
         for result in results
         if result.mode not in BASELINES and result.split.startswith("test")
     }
@@ -359,6 +359,13 @@ def evaluate_model(
     if settings.combine == Combine.answers and cutoffs[-1] > max(settings.chains, CUTOFFS[-1]):
         raise GreamError(f"--at {cutoffs[-1]}: sampled lists have an item per chain; raise --chains {settings.chains}")
     files = checkpoint_files(checkpoint)
+    contract = read_contract(checkpoint)
+    fitted = None if contract is None else contract.fitted
+    if fitted == "train+valid" and (split.startswith("valid") or settings.fuse is not None):
+        raise GreamError(
+            f"{checkpoint}: was trained on the validation items too (sft.refit): it can neither be asked for them nor "
+            "choose a weight by them; ask with --split test, without --fuse"
+        )
     if settings.fuse is not None and split.startswith("valid"):
         raise GreamError("--fuse chooses its weight on the validation items: ask with --split test or test-untied")
     fused_file = None if settings.fuse in (None, TRANSITIONS) else Path(settings.fuse)
@@ -403,6 +410,7 @@ def evaluate_model(
             mode=mode,
             split=split,
             history="excluded" if settings.exclude_history else "allowed",
+            fitted=fitted,
             checkpoint=label,
             **measure(items, cases.targets, catalogue=catalogue, seed=settings.seed, cutoffs=cutoffs),
             malformed_rate=None if mode == "direct" else malformed / settings.chains,

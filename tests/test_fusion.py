@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,8 +26,8 @@ from eval.baselines.transitions import Transitions, grid
 from eval.fusion import WEIGHTS, FileScores, gains_by_weight
 from eval.generative import InProcess
 from eval.protocol import held_out, read_interactions, training_matrix
-from eval.results import Result, read_results
-from eval.stages import evaluate_baselines, evaluate_model
+from eval.results import Result, best_baseline, read_results
+from eval.stages import evaluate_baselines, evaluate_model, with_baselines
 from serving.recommend import RunModel
 
 VOCABULARY = 60
@@ -229,3 +230,20 @@ def test_the_weight_is_that_of_the_best_lists() -> None:
     )
     gains = gains_by_weight([candidates], np.array([7]))
     assert {weight for weight, gain in gains.items() if gain == 1.0} == {weight for weight in WEIGHTS if weight > 1.5}
+
+
+def test_a_refitted_model_is_asked_for_test_items_alone_and_read_against_refitted_lists(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", users=6)
+    checkpoint = make_checkpoint(run, form=Form.question)
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["gream"]["fitted"] = "train+valid"
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    plain = dataclasses.replace(DIRECT, fuse=None)
+    result = evaluate(run, "refitted", plain)
+    assert result.fitted == "train+valid"
+    with_baselines(run, command="")
+    rival = best_baseline(result, read_results(run))
+    assert rival is not None and rival.name.endswith("-refit")
+    for asked, split in ((plain, "valid"), (DIRECT, "test")):
+        with pytest.raises(GreamError, match="was trained on the validation items too"):
+            evaluate(run, "other", asked, split)

@@ -13,6 +13,7 @@ import pytest
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.vocabulary import level_token
+from gream.tasks import read_records
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,35 @@ def test_rows_are_written_in_order_whatever_their_number(tmp_path: Path) -> None
     for count in (0, 1, 9000):
         write_rows(tmp_path / "t.parquet", ({"a": number} for number in range(count)), {"a": pl.Int64})
         assert pl.read_parquet(tmp_path / "t.parquet")["a"].to_list() == list(range(count))
+
+
+def test_a_refit_has_rows_of_the_validation_items_and_none_of_the_test_items(tmp_path: Path) -> None:
+    users, items = 9, 90
+    own = np.random.default_rng(0).permutation(items).reshape(users, 10)
+    pl.DataFrame(
+        {
+            "user": np.repeat(np.arange(users), 10),
+            "item": own.reshape(-1),
+            "position": list(range(10)) * users,
+            "split": (["train"] * 8 + ["valid", "test"]) * users,
+        }
+    ).write_parquet(tmp_path / "interactions.parquet")
+    texts = {"item_id": [f"i{item}" for item in range(items)], "title": [f"Title {item}" for item in range(items)]}
+    columns = {"item": range(items), **texts, "description": [""] * items, "brand": ["B"] * items}
+    pl.DataFrame(columns | {"categories": [["Things"]] * items}).write_parquet(tmp_path / "items.parquet")
+    index = tmp_path / "index.json"
+    Catalog([[level_token(0, item // 10), level_token(1, item % 10)] for item in range(items)]).save(index)
+    enrich(RlConfig(), 1, tmp_path / "interactions.parquet", tmp_path / "items.parquet", tmp_path)
+    paths = {name: tmp_path / f"{name}.jsonl" for name in ("enriched", "preferences")}
+    paths |= {name: tmp_path / f"{name}.parquet" for name in ("interactions", "items")}
+    for refit, shown in ((False, 8), (True, 9)):
+        rows = SftConfig(refit=refit, sequence=True, id_to_text=0, text_to_id=0, search=0, preference=0)
+        build_sft(rows, RlConfig(), 1, **paths, index=index, chains=None, out=tmp_path)  # type: ignore[arg-type]
+        records = read_records(tmp_path / "sft" / "alignment_records.jsonl")
+        named = {item for record in records for item in (*record["history"], record["item"]) if item >= 0}
+        assert named == set(own[:, :shown].reshape(-1).tolist())
+    with pytest.raises(ValueError, match="refit needs search and preference at 0"):
+        SftConfig(refit=True)
 
 
 def _peak(work: Callable[[], object]) -> int:

@@ -68,7 +68,7 @@ def build_sft(
     folder.mkdir(exist_ok=True)
     catalog = Catalog.load(index)
     catalogue = read_items(items)
-    sequences = without_reserved(rl, seed, read_training_sequences(interactions))
+    sequences = without_reserved(rl, seed, read_training_sequences(interactions, refit=config.refit))
     random_ = random.Random(seed)
     if not len(sequences.targets(1)[0]):
         raise GreamError(

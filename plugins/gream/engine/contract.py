@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import PositiveInt
 
@@ -32,6 +33,7 @@ class Contract(Config):
         history: Most recent items in a prompt.
         prompts: Version of the prompts' wording, see `prompt_version`.
         rows: Digest of the training rows; None where they are not known.
+        fitted: Interactions whose items are among them: those of the training part, or all but the test items.
     """
 
     ids: str
@@ -39,6 +41,7 @@ class Contract(Config):
     history: PositiveInt
     prompts: str
     rows: str | None = None
+    fitted: Literal["train", "train+valid"] = "train"
 
     def check_ids(self, ids: Sequence[Sequence[str]], model: Path, source: Path) -> None:
         """Refuse items that are not those of the model.
