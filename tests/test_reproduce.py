@@ -154,3 +154,20 @@ def test_wrong_options_are_one_clear_line(arguments: tuple[str, ...], said: str)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--data and --name are needed"),
+        (("--data", "."), "--data and --name are needed"),
+        (("--data", ".", "--name", "a/b"), "--name 'a/b': letters"),
+        (("--data", "docs", "--name", "x"), "docs: 0 files named *.inter.json*, one needed"),
+        (("--datum",), "unknown option '--datum'"),
+    ],
+)
+def test_what_is_learned_from_nothing_is_looked_for_first(arguments: tuple[str, ...], said: str) -> None:
+    script = ["bash", str(ROOT / "scripts" / "from_nothing.sh"), *arguments]
+    done = subprocess.run(script, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1 and said in done.stderr
