@@ -321,7 +321,7 @@ def remote(
     ] = None,
     in_flight: Annotated[int, typer.Option(min=1, help="Requests at once, over all servers.")] = 256,
     timeout: Annotated[float, typer.Option(help="Seconds until a request counts as failed.")] = 300.0,
-    patience: Annotated[float, typer.Option(min=0.0, help="Seconds for which a failing request is tried again.")] = 180,
+    patience: Annotated[float, typer.Option(min=0.0, help="Seconds for which a failing request is tried again.")] = 600,
 ) -> None:
     """Evaluate a model that runs on SGLang or vLLM servers."""
     import os

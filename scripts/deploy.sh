@@ -2,34 +2,44 @@
 # Start inference servers for a model, one per tensor-parallel group, and keep them until a signal comes or one ends.
 # When all are healthy their addresses are printed, ready for 'gream eval remote'.
 #
-# usage: bash scripts/deploy.sh MODEL NAME GPUS [--engine sglang|vllm] [--tp N] [--port N] [--python PYTHON] [-- FLAGS]
+# usage: bash scripts/deploy.sh MODEL NAME GPUS [--engine sglang|vllm] [--catalogue NAME=INDEX] [--tp N] [--port N]
+#                               [--python PYTHON] [-- FLAGS]
 #
 #   MODEL             checkpoint folder in Hugging Face format
 #   NAME              names the logs: logs/deploy/NAME-PORT.log
-#   GPUS              devices, e.g. 0,1,2,3
+#   GPUS              devices, e.g. 0,1,2,3; or cpu, for one server without any (slow: for tests)
 #   --engine ENGINE   sglang (default) or vllm
+#   --catalogue NAME=INDEX   index.json of a run, which SGLang's beam search is to be kept to; repeat
 #   --tp N            GPUs per server, 1 by default: four GPUs and --tp 2 make two servers, on PORT and PORT + 1
 #   --port N          port of the first server, 30000 by default
-#   --python PYTHON   interpreter of the environment that the engine is installed in
+#   --python PYTHON   interpreter of the environment that the engine is installed in; for SGLang by default that of
+#                     'scripts/install.sh --sglang'
 #   -- FLAGS          for the engine, e.g. -- --dtype float32
 #
 # example: bash scripts/deploy.sh runs/beauty/checkpoints/reasoning beauty 0,1 --engine vllm --python ~/vllm/bin/python
 set -euo pipefail
 
 show_help() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"; exit; } # the lines above
-usage="usage: bash scripts/deploy.sh MODEL NAME GPUS [--engine sglang|vllm] [--tp N] [--port N] [--python PYTHON]"
+usage="usage: bash scripts/deploy.sh MODEL NAME GPUS [--engine sglang|vllm] [--catalogue NAME=INDEX] [--tp N] [--port N]"
 fail() { echo "error: $*" >&2; exit 2; }
 positional=()
 flags=()
 engine=sglang
 tp=1
 port=30000
-python=python
+python=
+catalogues=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --engine | --tp | --port | --python)
             [ $# -ge 2 ] || fail "$1 needs a value; $usage"
             printf -v "${1#--}" '%s' "$2"
+            shift 2
+            ;;
+        --catalogue)
+            [[ ${2:-} == ?*=?* ]] || fail "--catalogue '${2:-}': NAME=INDEX expected; $usage"
+            [ -f "${2#*=}" ] || fail "--catalogue $2: ${2#*=} is not there; name the index.json of a run"
+            catalogues+=("${2%%=*}=$(realpath "${2#*=}")")
             shift 2
             ;;
         -h | --help) show_help ;;
@@ -40,6 +50,10 @@ while [ $# -gt 0 ]; do
 done
 [ ${#positional[@]} -eq 3 ] || fail "$usage"
 model=${positional[0]} name=${positional[1]}
+if [ -z "$python" ]; then
+    own=$(dirname "$0")/../.venv-sglang/bin/python
+    if [ "$engine" = sglang ] && [ -x "$own" ]; then python=$own; else python=python; fi
+fi
 IFS=, read -ra gpus <<< "${positional[2]}"
 [ -f "$model/config.json" ] || fail "$model: no config.json; name a folder in Hugging Face format"
 [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || fail "NAME '$name': letters, digits, '-', '_' and '.' only"
@@ -47,7 +61,7 @@ IFS=, read -ra gpus <<< "${positional[2]}"
 [[ $tp =~ ^[1-9][0-9]*$ ]] || fail "--tp $tp: a number of GPUs per server"
 [[ $port =~ ^[1-9][0-9]*$ ]] || fail "--port $port: a number"
 for gpu in "${gpus[@]}"; do
-    [[ $gpu =~ ^[0-9]+$ ]] || fail "GPUS '${positional[2]}': device numbers and commas, e.g. 0,1,2,3"
+    [[ $gpu =~ ^[0-9]+$ || ${positional[2]} == cpu ]] || fail "GPUS '${positional[2]}': device numbers and commas, e.g. 0,1,2,3, or cpu"
 done
 [ $((${#gpus[@]} % tp)) -eq 0 ] || fail "${#gpus[@]} GPUs cannot be divided into groups of $tp"
 command -v "$python" > /dev/null || fail "--python $python: not found"
@@ -57,6 +71,23 @@ patience=${GREAM_DEPLOY_PATIENCE:-900}
 grace=${GREAM_DEPLOY_GRACE:-20}
 logs=logs/deploy
 mkdir -p "$logs"
+
+# What the engines need where there is no GPU. SGLang: no more than so many tokens of keys and values, or it takes 15 GB.
+sglang_on_cpu=(--device cpu --dtype float32 --attention-backend torch_native --sampling-backend pytorch
+    --disable-cuda-graph --disable-overlap-schedule --sleep-on-idle --max-total-tokens 65536)
+vllm_on_cpu=(--dtype float32 --enforce-eager --no-enable-chunked-prefill)
+if [ "${positional[2]}" = cpu ]; then
+    gpus=("")
+    export SGLANG_USE_CPU_ENGINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    case "$engine" in
+        sglang) flags=("${sglang_on_cpu[@]}" "${flags[@]}") ;;
+        vllm) flags=("${vllm_on_cpu[@]}" "${flags[@]}") ;;
+    esac
+fi
+[ ${#catalogues[@]} -eq 0 ] || [ "$engine" = sglang ] || fail "--catalogue: for --engine sglang"
+GREAM_CATALOGUES=$(IFS=:; echo "${catalogues[*]}")
+export GREAM_CATALOGUES
+export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}" # nothing is downloaded behind the user's back
 
 command_of() { # PORT, as an array in $command
     # Nothing of the model's generation_config takes part in decoding, and ids are chosen by log-probabilities of single

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Install both frameworks and the plugins into a folder of their own. Run again, it does nothing; interrupted, it goes on.
 #
-# usage: [PYTHON=INTERPRETER] [VENV=FOLDER] bash scripts/install.sh [--gpu] [--dev]
+# usage: [PYTHON=INTERPRETER] [VENV=FOLDER] bash scripts/install.sh [--gpu | --sglang] [--dev]
 #
 #   --gpu    for NVIDIA GPUs, into .venv-gpu: CUDA builds, vLLM, DeepSpeed and Liger, 8.6 GB
+#   --sglang SGLang and its plugin, into .venv-sglang; without a GPU with a stand-in for its kernels (tests/sglang_cpu),
+#            which is for tests, 3.4 GB
 #   --dev    the test tools as well
 #   PYTHON   interpreter, 3.11 or 3.12; the first one found by default
 #   VENV     folder of the environment, .venv by default; a folder holds one set of packages for good
@@ -21,13 +23,16 @@ for argument in "$@"; do
     case "$argument" in
         -h | --help) show_help ;;
         --gpu) set=gpu ;;
+        --sglang) if nvidia-smi -L > /dev/null 2>&1; then set=sglang; else set=sglang-cpu; fi ;;
         --dev) dev=yes ;;
-        *) fail "unknown option '$argument'; usage: bash scripts/install.sh [--gpu] [--dev]" ;;
+        *) fail "unknown option '$argument'; usage: bash scripts/install.sh [--gpu | --sglang] [--dev]" ;;
     esac
 done
 case "$set" in # folder, and GB of disk that it needs
     cpu) venv=${VENV:-.venv} room=3 ;;
     gpu) venv=${VENV:-.venv-gpu} room=10 ;;
+    sglang) venv=${VENV:-.venv-sglang} room=12 ;;
+    sglang-cpu) venv=${VENV:-.venv-sglang} room=4 ;;
 esac
 cd "$(dirname "$0")/.."
 files=("requirements/$set.txt" ${dev:+requirements/dev.txt})
@@ -95,7 +100,7 @@ for file in "${files[@]}"; do
     step "$file ($(grep -c '^[^ #]' "$file") packages, by $([ "${tool[0]}" = uv ] && echo uv || echo pip))"
     try "${tool[@]}" --quiet --no-deps --require-hashes -r "$file"
 done
-if [ "$set" = cpu ]; then
+if [[ $set == *cpu ]]; then
     # By version, without a hash, and by pip, which knows where this machine's builds are (requirements/cpu.in).
     torch=$(grep '^torch==' requirements/cpu.in)
     step "$torch"
@@ -104,6 +109,10 @@ if [ "$set" = cpu ]; then
         # torchaudio's wheels hold CUDA libraries that a CPU build of torch cannot load; without them it works in Python.
         rm -f "$venv"/lib/python3.*/site-packages/torchaudio/lib/*.so
     fi
+fi
+if [ "$set" = sglang-cpu ]; then
+    step "no GPU: a stand-in for SGLang's kernels, for tests (tests/sglang_cpu)"
+    try "${pip[@]}" install --quiet --no-deps --no-build-isolation ./tests/sglang_cpu
 fi
 step "gream"
 try "${pip[@]}" install --quiet --no-deps --no-build-isolation -e .

@@ -5,7 +5,7 @@
 # usage: bash scripts/pins.sh [--upgrade] [SET ...]
 #
 #   --upgrade   the newest releases that fit together
-#   SET         cpu, dev, docs, gpu, sglang, vllm-cpu; all by default. dev and vllm-cpu build on cpu
+#   SET         cpu, dev, docs, gpu, sglang, sglang-cpu, vllm-cpu; all by default. dev and vllm-cpu build on cpu
 #
 # example: bash scripts/pins.sh --upgrade gpu
 set -euo pipefail
@@ -13,7 +13,7 @@ show_help() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "
 fail() { echo "error: $*" >&2; exit 2; }
 cd "$(dirname "$0")/.."
 
-all=(cpu dev docs gpu sglang vllm-cpu)
+all=(cpu dev docs gpu sglang sglang-cpu vllm-cpu)
 chosen=()
 upgrade=()
 for argument in "$@"; do
@@ -54,6 +54,7 @@ for name in "${all[@]}"; do # cpu is first
         docs) pins docs ;;
         gpu) pins gpu "${frameworks[@]}" --constraints requirements/dev.txt ;; # which is installed on top of it as well
         sglang) pins sglang ;;
+        sglang-cpu) pins sglang-cpu --excludes requirements/sglang-cpu.excludes ;;
         vllm-cpu) on_top_of_cpu vllm-cpu "${cuda[@]}" ;;
     esac
 done

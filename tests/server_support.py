@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from aiohttp import web
+from gream.engine.contract import ids_digest
 from loopback import LoopbackServer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -30,6 +31,7 @@ class StubModel:
     """Next-token log-probabilities and generation, computed with nothing of what is tested."""
 
     def __init__(self, folder: Path) -> None:
+        self.catalogue: Sequence[Sequence[str]] = ()  # the ids that SGLang's own beam search can be kept to
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self.vocabulary: int = self._model.config.vocab_size
@@ -84,6 +86,25 @@ class StubModel:
             tokens = torch.tensor([[token]])
         return written, "length"
 
+    def best_items(self, prompt: Sequence[int], ids: dict[int, list[int]], beams: int) -> list[tuple[float, int]]:
+        """Score and item of the best of ``ids``, the tokens of each item: a plain beam search, step by step."""
+        beam, found = [(0.0, ())], []  # type: list[tuple[float, tuple[int, ...]]], list[tuple[float, int]]
+        while beam:
+            logs, longer = self.next_logs([[*prompt, *path] for _, path in beam]), []
+            for (score, path), row in zip(beam, logs, strict=True):
+                after = {tuple(tokens[: len(path) + 1]) for tokens in ids.values() if len(tokens) > len(path)}
+                for way in sorted(way for way in after if way[:-1] == path):
+                    total = score + float(row[way[-1]])
+                    found += [(total, item) for item, tokens in ids.items() if tuple(tokens) == way]
+                    if any(len(tokens) > len(way) and tuple(tokens[: len(way)]) == way for tokens in ids.values()):
+                        longer.append((total, way))
+            beam = sorted(longer, reverse=True)[:beams]
+        return sorted(found, reverse=True)
+
+    def tokens_of(self, ids: Sequence[Sequence[str]]) -> dict[int, list[int]]:
+        """Token ids of each item's id."""
+        return {item: self._tokenizer.convert_tokens_to_ids(list(tokens)) for item, tokens in enumerate(ids)}
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -93,12 +114,14 @@ class Fault:
         status: Answered with this and an error message.
         drop: The connection is closed without an answer.
         cut: The body is no whole JSON.
+        abort: The answer is what SGLang gives to a request that was aborted.
         until: Nothing is sent before this is so.
     """
 
     status: int = 0
     drop: bool = False
     cut: bool = False
+    abort: bool = False
     until: Callable[[], bool] = lambda: True
 
 
@@ -118,6 +141,15 @@ def sglang_answer(model: StubModel, body: dict[str, Any]) -> Any:
         rows = [[log, token, None] for token, log in read]
         return {"text": "", "output_ids": [], "meta_info": {"input_token_logprobs": rows, "completion_tokens": 0}}
     wanted = body.get("token_ids_logprob")
+    if "beam_width" in settings[0]:
+        [one] = settings
+        asked = one["custom_params"]["gream"]
+        ids = model.tokens_of(model.catalogue)
+        assert asked["catalogue"] == ids_digest(model.catalogue) and asked["score"] == "vocabulary" and not many
+        ids = {item: ids[item] for item in set(asked.get("only", ids)) - set(asked.get("exclude", ()))}
+        found = model.best_items(body["input_ids"], ids, one["beam_width"])[: one["n"]]
+        beams = [{"meta_info": {"finish_reason": {"items": [item]}, "sequence_score": score}} for score, item in found]
+        return {"text": "", "output_ids": [], "meta_info": {"finish_reason": {"type": "stop"}, "beam_results": beams}}
     if settings[0]["max_new_tokens"] == 0:
         assert body["return_logprob"] and many and len(wanted) == len(prompts) == len(settings)
         logs = model.next_logs(prompts)
@@ -136,7 +168,12 @@ def sglang_answer(model: StubModel, body: dict[str, Any]) -> Any:
         one["temperature"],
         one.get("sampling_seed", 0),
     )
-    return {"text": "", "output_ids": tokens, "meta_info": {"finish_reason": {"type": reason}}}
+    meta: dict[str, Any] = {"finish_reason": {"type": reason}}
+    if body.get("return_logprob"):
+        assert one["temperature"] == 1  # else they would be those after temperature
+        logs = model.logs_behind([*prompts[0], *tokens], len(prompts[0]))
+        meta["output_token_logprobs"] = [[log, token, None] for log, token in zip(logs, tokens, strict=True)]
+    return {"text": "", "output_ids": tokens, "meta_info": meta}
 
 
 def vllm_answer(model: StubModel, body: dict[str, Any]) -> Any:
@@ -180,6 +217,7 @@ class StubServer(LoopbackServer):
         self.model = model
         self.faults = faults
         self.requests: list[dict[str, Any]] = []
+        self.deterministic = True
         self.most_in_flight = 0
         self.keys: set[str] = set()
         self._in_flight = 0
@@ -200,11 +238,22 @@ class StubServer(LoopbackServer):
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post("/generate", lambda request: self._answer(request, sglang_answer))
         app.router.add_post("/inference/v1/generate", lambda request: self._answer(request, vllm_answer))
-        app.router.add_get("/health", lambda request: web.Response())
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/server_info", self._info)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
         self.port = listener.getsockname()[1]
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _info(self, request: web.Request) -> web.Response:
+        """``GET /server_info`` of SGLang 0.5.23; the key "gream" is the plugin's."""
+        info: dict[str, Any] = {"enable_deterministic_inference": self.deterministic}
+        if catalogue := getattr(self.model, "catalogue", ()):
+            info["gream"] = {"shop": ids_digest(catalogue)}
+        return web.json_response(info)
 
     async def _answer(self, request: web.Request, answer: Callable[[StubModel, dict[str, Any]], Any]) -> web.Response:
         fault = self.faults(len(self.requests))
@@ -222,6 +271,9 @@ class StubServer(LoopbackServer):
                 assert request.transport is not None
                 request.transport.close()
                 return web.Response()
+            if fault is not None and fault.abort:
+                reason = {"type": "abort", "message": "Abort in waiting queue"}
+                return web.json_response({"text": "", "output_ids": [], "meta_info": {"finish_reason": reason}})
             found = await asyncio.get_running_loop().run_in_executor(self._compute, answer, self.model, body)
         finally:
             self._in_flight -= 1

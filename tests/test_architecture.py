@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "plugins/gream": set[str](),
     "plugins/llamafactory_gream": {"gream"},
     "plugins/verl_srpo": {"gream"},
+    "plugins/sglang_gream": {"gream"},
     "data_processing": {"gream"},
     "eval": {"gream"},
     "serving": {"gream"},
@@ -26,7 +27,12 @@ INSTALLED = {
 }
 OURS = {Path(folder).name for folder in MAY_IMPORT} | set(INSTALLED)
 # Frameworks that one folder is about; none of the others may load them, lazily or not.
-FRAMEWORKS = {"llamafactory": "llamafactory_gream", "verl": "verl_srpo", "transfer_queue": "verl_srpo"}
+FRAMEWORKS = {
+    "llamafactory": "llamafactory_gream",
+    "verl": "verl_srpo",
+    "transfer_queue": "verl_srpo",
+    "sglang": "sglang_gream",
+}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -75,6 +75,18 @@ def test_gpus_have_a_torch_with_hashes(machine: Machine) -> None:
     assert any(line.startswith("torch==2.13.0") for line in (ROOT / "requirements" / "gpu.txt").open())
 
 
+def test_sglang_gets_a_stand_in_for_its_kernels_where_there_is_no_gpu(machine: Machine) -> None:
+    assert machine.install("--sglang").returncode == 0
+    assert "requirements/sglang-cpu.txt" in machine.installs[0]
+    assert [line.split()[-1] for line in machine.installs[1:]] == ["torch==2.13.0", "./tests/sglang_cpu", "."]
+    driver = machine.folder / "nvidia-smi"
+    driver.write_text("#!/bin/sh\n")
+    driver.chmod(0o755)
+    assert machine.install("--sglang", venv="other", PATH=f"{machine.folder}:/usr/bin:/bin").returncode == 0
+    assert "requirements/sglang.txt" in machine.installs[0]
+    assert not any("torch==" in line or "sglang_cpu" in line for line in machine.installs)
+
+
 @pytest.mark.parametrize(("first", "second"), [("", "--gpu"), ("--gpu", "")])
 def test_a_folder_holds_one_set(machine: Machine, first: str, second: str) -> None:
     # Interrupted at its first package, it is that set's already.
@@ -167,7 +179,7 @@ def test_what_markers_leave_out_is_not_looked_for() -> None:
     assert "colorama" not in subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
 
 
-@pytest.mark.parametrize("name", ["cpu", "dev", "docs", "gpu", "sglang", "vllm-cpu"])
+@pytest.mark.parametrize("name", ["cpu", "dev", "docs", "gpu", "sglang", "sglang-cpu", "vllm-cpu"])
 def test_every_pin_has_its_hashes_and_names_no_index(name: str) -> None:
     short = (ROOT / "requirements" / f"{name}.in").read_text()
     assert "==" in short
@@ -181,4 +193,4 @@ def test_pins_of_an_unknown_set_are_refused() -> None:
     done = subprocess.run(
         ["bash", str(ROOT / "scripts" / "pins.sh"), "tpu"], capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 2 and "unknown set 'tpu': cpu dev docs gpu sglang vllm-cpu" in done.stderr
+    assert done.returncode == 2 and "unknown set 'tpu': cpu dev docs gpu sglang sglang-cpu vllm-cpu" in done.stderr

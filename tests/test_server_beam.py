@@ -25,6 +25,7 @@ from gream.semantic_ids.trie import PrefixTrie
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_support import StubModel, StubServer
+from sglang_gream.search import EMPTY, DeviceTrie, Search
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 MODEL = make_model(64)
@@ -59,6 +60,54 @@ def test_the_search_is_the_one_in_process(
     here = TrieBeamSearch(MODEL, trie, k=k, beams=beams, score=score).search([prompt], [exclude])
     items, scores = asyncio.run(ServerBeamSearch(trie, k, beams, score).search(prompt, logs_of_model, exclude))
     # The scores of this model lie far apart; where two do not, either order is right.
+    np.testing.assert_allclose(scores, here.scores[0], atol=1e-4)
+    swapped = items != here.items[0]
+    assert not swapped.any() or np.isclose(np.diff(np.sort(scores)), 0, atol=1e-4).any()
+
+
+def native_search(
+    trie: PrefixTrie, prompt: list[int], k: int, beams: int, score: Score, exclude: set[int]
+) -> tuple[list[int], list[float]]:
+    """What SGLang makes of `sglang_gream.search`: it extends beams as told, and sorts what has ended."""
+    search = Search(DeviceTrie(trie, "cpu"), beams=beams, k=k, score=score, excluded=exclude)
+    paths, scores = [prompt], torch.zeros(1)
+    found: list[tuple[float, list[int]]] = []
+    for _ in range(trie.depth):
+        with torch.no_grad():
+            step = search.step(scores, MODEL(torch.tensor(paths)).logits[:, -1])
+        last = zip(step.last_scores.tolist(), step.last_parents.tolist(), step.last_tokens.tolist(), strict=True)
+        found += [(score, [*paths[parent], token]) for score, parent, token in last if score > EMPTY / 2]
+        nexts = zip(step.parents.tolist(), step.tokens.tolist(), strict=True)
+        paths, scores = [[*paths[parent], token] for parent, token in nexts], step.scores
+        assert len(paths) == beams
+    found.sort(key=lambda each: -each[0])
+    items = []
+    for _, path in found[:k]:
+        node: int | None = 0
+        for token in path[len(prompt) :]:
+            assert node is not None
+            node = trie.child(node, token)
+        assert node is not None
+        items.append(int(trie.item[node]))
+    return items, [score for score, _ in found[:k]]
+
+
+@settings(max_examples=40)
+@given(
+    st.sets(st.lists(st.integers(0, 63), min_size=1, max_size=4).map(tuple), min_size=1, max_size=25),
+    st.lists(st.integers(0, 63), min_size=1, max_size=6),
+    st.integers(2, 12),
+    st.sampled_from(list(Score)),
+    st.sets(st.integers(0, 23), max_size=12),
+)
+def test_the_search_inside_sglang_is_the_one_in_process(
+    ids: set[tuple[int, ...]], prompt: list[int], beams: int, score: Any, excluded: set[int]
+) -> None:
+    trie = PrefixTrie.build(sorted(ids))
+    exclude = excluded & set(range(len(ids) - 1))  # the last item is left
+    k = min(beams, 5, len(ids))
+    here = TrieBeamSearch(MODEL, trie, k=k, beams=beams, score=score).search([prompt], [exclude])
+    items, scores = native_search(trie, prompt, k, beams, score, exclude)
     np.testing.assert_allclose(scores, here.scores[0], atol=1e-4)
     swapped = items != here.items[0]
     assert not swapped.any() or np.isclose(np.diff(np.sort(scores)), 0, atol=1e-4).any()
@@ -149,7 +198,7 @@ class _Answers:
     def __init__(self, answer: Any) -> None:
         self._answer = answer
 
-    async def post(self, path: str, body: Any) -> Any:
+    async def post(self, path: str, body: Any, unfinished: Any = None) -> Any:
         return self._answer
 
 
@@ -200,11 +249,16 @@ def test_an_answer_without_what_was_asked_for_is_one_line(engine: ServerEngine, 
         (ServerEngine.vllm, {"content": [{"logprob": -1.0}, {"logprob": math.nan}]}, "not numbers"),
     ],
 )
-def test_a_chain_without_its_log_probabilities_is_one_line(engine: ServerEngine, held: Any, message: str) -> None:
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_a_chain_without_its_log_probabilities_is_one_line(
+    engine: ServerEngine, held: Any, message: str, temperature: float
+) -> None:
+    if engine == "sglang" and temperature == 1:  # told with the chain, so without its prompt
+        held = {"output_token_logprobs": held.get("input_token_logprobs", [])[1:]}
     here = {"output_ids": [5, 6], "meta_info": held}
     client: Any = _Answers(here if engine == "sglang" else {"choices": [{"token_ids": [5, 6], "logprobs": held}]})
     with pytest.raises(GreamError, match=message):
-        asyncio.run(PROTOCOLS[engine]().write(client, [1], 4, 2, Draw(1.0, 0), scored=True))
+        asyncio.run(PROTOCOLS[engine]().write(client, [1], 4, 2, Draw(temperature, 0), scored=True))
 
 
 @given(st.lists(st.floats(-20, 0), max_size=8), st.lists(st.sampled_from(PIECES), max_size=6))

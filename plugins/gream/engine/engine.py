@@ -95,7 +95,7 @@ class Engine:
         self.ids = ids
         self.settings = settings
         self.fusion = fusion
-        self.decoder: Decoder = model.decoder(tokenizer, trie, settings)
+        self.decoder: Decoder = model.decoder(tokenizer, ids, trie, settings)
         self._tokenizer = tokenizer
         self._template = template
         self._room, self._limit = settings.room(trie.depth), model.limit

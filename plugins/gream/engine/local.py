@@ -15,6 +15,7 @@ from gream.decoding.language_model import Encoded, batches_by_length
 from gream.engine.checkpoint import load_weights
 from gream.engine.model import Decoded
 from gream.engine.settings import Settings
+from gream.semantic_ids.item_ids import ItemIds
 from gream.semantic_ids.trie import PrefixTrie
 
 
@@ -41,7 +42,7 @@ class LocalModel:
         """Read the weights of a folder in Hugging Face format onto "cpu" or "cuda"."""
         return LocalModel(load_weights(checkpoint, device), batch_size)
 
-    def decoder(self, tokenizer: Any, trie: PrefixTrie, settings: Settings) -> LocalDecoder:
+    def decoder(self, tokenizer: Any, ids: ItemIds, trie: PrefixTrie, settings: Settings) -> LocalDecoder:
         """See `gream.engine.model.Model`."""
         return LocalDecoder(self._model, self._batch_size, tokenizer, trie, settings)
 

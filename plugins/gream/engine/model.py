@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from gream.decoding.chain_text import Chain
 from gream.engine.settings import Settings
+from gream.semantic_ids.item_ids import ItemIds
 from gream.semantic_ids.trie import PrefixTrie
 
 
@@ -76,8 +77,8 @@ class Model(Protocol):
 
     limit: int
 
-    def decoder(self, tokenizer: Any, trie: PrefixTrie, settings: Settings) -> Decoder:
-        """The model, asked for ids of ``trie`` as ``settings`` say.
+    def decoder(self, tokenizer: Any, ids: ItemIds, trie: PrefixTrie, settings: Settings) -> Decoder:
+        """The model, asked for ``ids``, whose trie is ``trie``, as ``settings`` say.
 
         Raises:
             GreamError: The settings are impossible, or model and tokenizer are not suited.

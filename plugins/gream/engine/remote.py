@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -18,15 +19,23 @@ import numpy as np
 
 from gream.decoding.chain_text import Chain, ChainText
 from gream.decoding.choices import ServerEngine
+from gream.decoding.native_beam import FEWEST_BEAMS, NativeBeamSearch
 from gream.decoding.server_beam import ServerBeamSearch
-from gream.decoding.server_client import ServerClient, ServerSettings
+from gream.decoding.server_client import RefusedError, ServerClient, ServerSettings
 from gream.decoding.server_protocol import PROTOCOLS, Draw, Logs
 from gream.engine.checkpoint import positions
+from gream.engine.contract import ids_digest
 from gream.engine.model import Decoded
 from gream.engine.settings import Combine, Settings
 from gream.errors import GreamError
 from gream.journal import Journal
+from gream.semantic_ids.item_ids import ItemIds
 from gream.semantic_ids.trie import PrefixTrie
+
+# SGLang takes prompts of up to so many tokens less than the model has positions.
+SGLANG_RESERVE = 6
+# A run that so many prompts are refused in does not go on: what is wrong with them is wrong with all.
+MOST_REFUSED = 20
 
 
 class ServedModel:
@@ -36,7 +45,9 @@ class ServedModel:
         limit: Tokens that it can hold.
     """
 
-    def __init__(self, checkpoint: Path, engine: ServerEngine, servers: ServerSettings, journal: Path) -> None:
+    def __init__(
+        self, checkpoint: Path, engine: ServerEngine, servers: ServerSettings, journal: Path, *, native: bool = True
+    ) -> None:
         """Take the servers.
 
         Args:
@@ -44,13 +55,16 @@ class ServedModel:
             engine: What runs there.
             servers: Where.
             journal: File of what was answered; an earlier start's is gone on with.
+            native: Whether the servers' own beam search is used where they hold the catalogue.
         """
-        self.limit = positions(checkpoint)
-        self._engine, self._servers, self._journal = engine, servers, journal
+        self.limit = positions(checkpoint) - (SGLANG_RESERVE if engine == ServerEngine.sglang else 0)
+        self._engine, self._servers, self._journal, self._native = engine, servers, journal, native
 
-    def decoder(self, tokenizer: Any, trie: PrefixTrie, settings: Settings) -> ServedDecoder:
+    def decoder(self, tokenizer: Any, ids: ItemIds, trie: PrefixTrie, settings: Settings) -> ServedDecoder:
         """See `gream.engine.model.Model`."""
-        return ServedDecoder(self._engine, self._servers, self._journal, tokenizer, trie, settings)
+        return ServedDecoder(
+            self._engine, self._servers, self._journal, tokenizer, ids, trie, settings, native=self._native
+        )
 
 
 class ServedDecoder:
@@ -59,6 +73,7 @@ class ServedDecoder:
     Attributes:
         seconds: Wall time of asking, over all starts.
         requests: Answered requests of this start.
+        native: Whether the servers' own beam search makes the lists; known once something was asked.
         retries: Further tries of this start, by cause.
     """
 
@@ -68,15 +83,22 @@ class ServedDecoder:
         servers: ServerSettings,
         journal: Path,
         tokenizer: Any,
+        ids: ItemIds,
         trie: PrefixTrie,
         settings: Settings,
+        *,
+        native: bool,
     ) -> None:
         self.seconds = 0.0
         self.requests = 0
+        self.native = native and settings.beams >= FEWEST_BEAMS
         self.retries: Counter[str] = Counter()
         self._servers, self._journal, self._settings = servers, journal, settings
         self._protocol = PROTOCOLS[engine]()
         self._search = ServerBeamSearch(trie, k=settings.list_length, beams=settings.beams, score=settings.score)
+        self._native_search = NativeBeamSearch(
+            ids, ids_digest(ids.of_items), k=self._search.k, beams=settings.beams, score=settings.score
+        )
         self._text = None if settings.chain_tokens is None else ChainText(tokenizer)
 
     def decode(
@@ -102,12 +124,19 @@ class ServedDecoder:
         done: Callable[[int], object],
     ) -> None:
         waiting = iter(work)
+        refused: list[str] = []
         async with ServerClient(self._servers) as client:
+            await self._meet(client)
             session = _Session(client, journal)
 
             async def ask() -> None:
                 for prompt, key, excluded in waiting:  # one iterator for all: each takes the next as soon as it is free
-                    await self._ask(session, prompt, key, excluded)
+                    try:
+                        await self._ask(session, prompt, key, excluded)
+                    except RefusedError as error:
+                        refused.append(f"{key}: {error}")
+                        if len(refused) == MOST_REFUSED:
+                            break
                     done(1)
 
             workers = [asyncio.create_task(ask()) for _ in range(min(self._servers.in_flight, len(work)))]
@@ -119,6 +148,26 @@ class ServedDecoder:
                 await asyncio.gather(*workers, return_exceptions=True)
             self.requests += client.requests
             self.retries += client.retries
+        if refused:
+            raise GreamError(
+                f"{len(refused)} of {len(work)} prompts were refused, first that of {refused[0]}; "
+                "what else was answered is kept"
+            )
+
+    async def _meet(self, client: ServerClient) -> None:
+        """Ask the servers what they can do, and say what follows from it."""
+        can = await self._protocol.abilities(client)
+        if self.native:
+            self.native = self._native_search.catalogue in can.catalogues
+            how = "by their own beam search" if self.native else "by a beam search here: they do not hold its trie"
+            print(f"lists: over servers, {how}", file=sys.stderr, flush=True)
+        if self._settings.temperature and not can.seeded:
+            print(
+                "warning: what these servers draw depends on what else they are asked; chains can be drawn again where "
+                "all are started with --enable-deterministic-inference",
+                file=sys.stderr,
+                flush=True,
+            )
 
     async def _ask(self, session: _Session, prompt: Sequence[int], key: int, excluded: Collection[int]) -> None:
         """Everything about one prompt that the journal does not hold yet; it holds it afterwards."""
@@ -126,9 +175,13 @@ class ServedDecoder:
             await self._list(session, f"{key}", prompt, excluded)
         else:
             numbers = range(self._settings.chains)
-            await asyncio.gather(
-                *(self._reasoned(session, self._text, prompt, key, number, excluded) for number in numbers)
+            # To the end, also where one fails: what is answered is kept.
+            ended = await asyncio.gather(
+                *(self._reasoned(session, self._text, prompt, key, number, excluded) for number in numbers),
+                return_exceptions=True,
             )
+            for problem in filter(None, ended):
+                raise problem
 
     async def _reasoned(
         self,
@@ -160,7 +213,10 @@ class ServedDecoder:
             return await self._protocol.next_logs(session.client, prefixes, tokens)
 
         async def search() -> dict[str, Any]:
-            items, scores = await self._search.search(prefix, next_logs, excluded)
+            if self.native:
+                items, scores = await self._native_search.search(session.client, prefix, excluded)
+            else:
+                items, scores = await self._search.search(prefix, next_logs, excluded)
             return {"items": items.tolist(), "scores": scores.tolist()}
 
         await session.once(key, search)

@@ -1,10 +1,11 @@
 """What the service and the evaluation over servers carry, each beside the same model in this process.
 
-    PYTHONPATH=. python scripts/bench/serving.py service --run RUN --checkpoint FOLDER [--clients 1,8,32] [--seconds 10]
-    PYTHONPATH=. python scripts/bench/serving.py remote  --run RUN --checkpoint FOLDER --engine vllm --endpoint URL
+    PYTHONPATH=. python scripts/bench/servers.py service --run RUN --checkpoint FOLDER [--clients 1,8,32] [--seconds 10]
+    PYTHONPATH=. python scripts/bench/servers.py remote  --run RUN --checkpoint FOLDER --engine vllm --endpoint URL
 
 ``service`` starts ``python -m eval serve`` on the loopback and asks it with some clients that each wait for their
-answer, then asks with more than it lets wait. ``remote`` evaluates a sample of users over servers that run already.
+answer, then asks with more than it lets wait. ``remote`` evaluates a sample of users over servers that run already;
+over SGLang that holds the catalogue, by its own beam search and by the one over here.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def main() -> None:
     parser.add_argument("--endpoint", action="append", default=[])
     parser.add_argument("--in-flight", default="16,256")
     parser.add_argument("--users", type=int, default=100)
+    parser.add_argument("--modes", default=",".join(Mode))
+    parser.add_argument("--stepwise-users", type=int, default=None, help="fewer for the beam search over here")
     arguments = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     service(arguments) if arguments.what == "service" else remote(arguments)
@@ -156,34 +159,43 @@ async def load(url: str, bodies: list[dict[str, object]], clients: int, seconds:
 def remote(arguments: argparse.Namespace) -> None:
     """Evaluate over running servers."""
     cases = cases_of(arguments.run, arguments.users)
-    users = len(cases.users)
 
-    def asked(model: Model, mode: Mode) -> tuple[Engine, list[Answer], float]:
+    def asked(model: Model, mode: Mode, users: int) -> tuple[Engine, list[Answer], float]:
         settings = Settings(chain_tokens=CHAIN_TOKENS if mode is Mode.reasoning else None)
         engine = Engine.open(model, arguments.checkpoint, arguments.run / "index.json", settings)
-        queries = engine.queries(cases.histories)
+        queries = engine.queries(cases.histories[:users])
         began = time.monotonic()
         return engine, engine.answer(queries), time.monotonic() - began
 
     local = LocalModel.load(arguments.checkpoint, "cpu", 32)
-    for mode in Mode:
-        _, expected, seconds = asked(local, mode)
-        alone = users / seconds
-        print(f"in process, batch 32     {mode:9s} {alone:7.1f} users/s")
-        for in_flight in map(int, arguments.in_flight.split(",")):
+    searches = (True, False) if arguments.engine == ServerEngine.sglang else (False,)
+    for mode in map(Mode, arguments.modes.split(",")):
+        _, expected, seconds = asked(local, mode, len(cases.users))
+        alone = len(expected) / seconds
+        print(f"in process, batch 32       {mode:9s} {alone:7.1f} users/s, {len(expected)} users", flush=True)
+        for in_flight, native in itertools.product(map(int, arguments.in_flight.split(",")), searches):
             with tempfile.TemporaryDirectory() as folder:
                 servers = ServerSettings(tuple(arguments.endpoint), in_flight=in_flight)
                 journal = Path(folder) / "journal.jsonl"
-                engine, found, seconds = asked(
-                    ServedModel(arguments.checkpoint, arguments.engine, servers, journal), mode
-                )
+                model = ServedModel(arguments.checkpoint, arguments.engine, servers, journal, native=native)
+                users = len(expected) if native else arguments.stepwise_users or len(expected)
+                engine, found, seconds = asked(model, mode, users)
             assert isinstance(engine.decoder, ServedDecoder)  # noqa: S101 - the model's
-            same = sum(ours.items == theirs.items for ours, theirs in zip(found, expected, strict=True))
-            scores = np.array([each.scores for each in found]) - np.array([each.scores for each in expected])
+            assert engine.decoder.native == native  # noqa: S101 - a server without the catalogue is no comparison
+            pairs = list(zip(found, expected[:users], strict=True))
+            same = sum(ours.items == theirs.items for ours, theirs in pairs)
+            chains = sum(ours.chain == theirs.chain for ours, theirs in pairs)
+            apart = max(
+                abs(score - there)
+                for ours, theirs in pairs
+                for score, there in zip(sorted(ours.scores), sorted(theirs.scores), strict=True)
+            )
             print(
-                f"{arguments.engine}, {in_flight:3d} in flight     {mode:9s} {users / seconds:7.1f} users/s, "
-                f"{engine.decoder.requests / seconds:.0f} requests/s = {users / seconds / alone:.2f} x in process; "
-                f"{same} of {users} lists equal, scores differ by at most {np.abs(scores).max():.1e}"
+                f"{arguments.engine}, {'native' if native else 'stepwise'}, {in_flight:3d} in flight {mode:9s} "
+                f"{users / seconds:7.1f} users/s, {engine.decoder.requests / seconds:.1f} requests/s, "
+                f"{engine.decoder.requests / users:.1f} requests per user, {users / seconds / alone:.2f} x in process; "
+                f"{same} of {users} lists and {chains} chains equal, scores differ by at most {apart:.1e}",
+                flush=True,
             )
 
 
