@@ -14,6 +14,7 @@ from gream.semantic_ids.published import index_codes
 from gream.semantic_ids.quality import quality_report
 from gream.semantic_ids.quality_page import quality_page
 from gream.semantic_ids.vocabulary import level_token
+from gream.stage import Summary
 
 from .config import SemanticIdsConfig
 from .tables import read_item_ids, read_items, training_pairs
@@ -27,7 +28,7 @@ def build_semantic_ids(
     interactions: Path | None,
     previous: Path | None,
     out: Path,
-) -> None:
+) -> Summary:
     """Write ``codebook.safetensors``, ``index.json``, ``quality.json`` and ``quality.html``.
 
     Args:
@@ -80,6 +81,11 @@ def build_semantic_ids(
     )
     write_json(out / "quality.json", report)
     write_text(out / "quality.html", quality_page(report))
+    sharing, moved = (report["collisions"][name] for name in ("items_sharing", "ids_moved"))
+    levels = " x ".join(map(str, codebook.sizes))
+    return Summary(
+        f"{len(codes):,} items, codes {levels}, {sharing:,} items sharing an id at first, {moved:,} ids moved"
+    )
 
 
 def _read_vectors(path: Path, items: int) -> Floats:

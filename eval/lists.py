@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from gream.errors import GreamError
 from gream.provenance import code_of
-from gream.stage import StageResult, run_stage
+from gream.stage import StageResult, Summary, run_stage
 from gream.tables import read_numbers, read_table
 
 from .metrics import exposure_of, measure
@@ -74,7 +74,7 @@ def import_lists(
     check_name(name)
     interactions, users, items = (run / f"{table}.parquet" for table in ("interactions", "users", "items"))
 
-    def build(out: Path) -> None:
+    def build(out: Path) -> Summary:
         table = read_interactions(interactions)
         item_names = read_numbers(items, "item", "item_id")
         user_names = read_numbers(users, "user", "user_id")
@@ -99,7 +99,9 @@ def import_lists(
             versions=versions_of("numpy", "polars"),
             command=command,
         )
-        write_result(out, result, predictions_table(cases.users, cases.targets, ranked, scores, nothing, nothing))
+        return write_result(
+            out, result, predictions_table(cases.users, cases.targets, ranked, scores, nothing, nothing)
+        )
 
     return run_stage(
         run,

@@ -14,6 +14,7 @@ from gream.config import Config
 from gream.errors import GreamError
 from gream.files import read_json, write_json
 from gream.provenance import version_and_commit, versions
+from gream.stage import Summary
 from pydantic import ValidationError
 
 from .protocol import Fitted, History, Split
@@ -172,12 +173,14 @@ def predictions_table(
     )
 
 
-def write_result(out: Path, result: Result, predictions: pl.DataFrame) -> None:
+def write_result(out: Path, result: Result, predictions: pl.DataFrame) -> Summary:
     """Write the table and the summary of an evaluation under ``out``, a stage's folder."""
     table, summary = (out / path for path in outputs_of(result.name))
     table.parent.mkdir(parents=True, exist_ok=True)
     predictions.write_parquet(table)
     write_json(summary, result.model_dump(mode="json"))
+    recall, ndcg = (result.metrics[name].value for name in ("recall@10", "ndcg@10"))
+    return Summary(f"{result.users:,} users, Recall@10 {recall:.4f}, NDCG@10 {ndcg:.4f}")
 
 
 def read_results(run: Path) -> list[Result]:

@@ -20,7 +20,7 @@ from gream.errors import GreamError
 from gream.processes import Processes, join_processes
 from gream.provenance import code_of
 from gream.semantic_ids.catalog import Catalog
-from gream.stage import StageResult, run_stage
+from gream.stage import StageResult, Summary, run_stage
 from safetensors.numpy import load_file
 
 from .baselines.counted import (
@@ -276,7 +276,7 @@ def _evaluate_baseline(
     interactions, index = run / "interactions.parquet", run / "index.json"
     name = mode + protocol.suffix
 
-    def build(out: Path) -> None:
+    def build(out: Path) -> Summary:
         table = read_interactions(interactions)
         count = len(Catalog.load(index))
         data = _Data(table, training_matrix(table, count, protocol.fitted), held_out(table, protocol.split), count)
@@ -299,7 +299,7 @@ def _evaluate_baseline(
             versions=versions_of("numpy", "polars", "scipy", *packages),
             command=command,
         )
-        write_result(out, result, predictions)
+        return write_result(out, result, predictions)
 
     return run_stage(
         run,
@@ -388,7 +388,7 @@ def evaluate_model(
         processes.wait()
         return engine, weighed
 
-    def build(out: Path) -> None:
+    def build(out: Path) -> Summary:
         table, cases = read()
         (out / "parts").mkdir(exist_ok=True)
         processes.from_leader(str(out))
@@ -435,7 +435,7 @@ def evaluate_model(
             versions=versions_of("numpy", "polars", *place.packages),
             command=command,
         )
-        write_result(out, result, predictions)
+        return write_result(out, result, predictions)
 
     mode: Mode = "sampled" if settings.combine == Combine.answers else settings.mode.value
     if processes.rank > 0:

@@ -340,6 +340,7 @@ def test_items_that_were_bought_are_not_replaced_by_items_alone(synthetic: Path)
     ("name", "made"),
     [
         ("enrich", r"texts of [\d,]+ items and [\d,]+ users ->"),
+        ("semantic-ids", r"[\d,]+ items, codes [\dx ]+, [\d,]+ items sharing an id at first, [\d,]+ ids moved ->"),
         ("rl", r"[\d,]+ prompts to train on, [\d,]+ to validate with ->"),
         ("model", r"[\d,]+ parameters, [\d,]+ tokens, \d+ of them new ->"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,7 +94,10 @@ def test_a_run_is_evaluated_shown_and_reported_from_the_command_line(tmp_path: P
         done = python_eval(*arguments)
         assert done.returncode == 0, done.stderr
     again = python_eval(*direct)
-    assert again.stdout == "eval-sft: up to date -> eval/sft/predictions.parquet, eval/sft/metrics.json\n"
+    made = r", 6 users, Recall@10 0\.\d{4}, NDCG@10 0\.\d{4} -> "
+    assert re.fullmatch(
+        f"eval-sft: up to date{made}eval/sft/predictions.parquet, eval/sft/metrics.json\n", again.stdout
+    )
     table = python_eval("table", "--run", str(run)).stdout
     assert [line.split()[0] for line in table.splitlines() if "0.0%" in line] == [
         "popularity",

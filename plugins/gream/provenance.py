@@ -23,6 +23,8 @@ from gream.errors import GreamError
 _PLUGINS = Path(gream.__file__).resolve().parent.parent
 _NAMED = ("gream", "llamafactory_gream", "verl_srpo")
 # It says when a stage runs, and nothing about what comes out of it.
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_NO_MATTER = frozenset(("kind", "type_comment", "type_ignores"))
 _RUNNER = frozenset(f"gream.{name}" for name in ("stage", "command_stage", "lock", "provenance", "record", "supervise"))
 
 
@@ -113,12 +115,14 @@ def _read(path: Path) -> tuple[str, tuple[Path, ...]]:
 
 
 def _run_time(node: ast.AST) -> Iterator[ast.AST]:
-    """``node`` and all below it, without what only type checkers import."""
+    """``node`` and the statements below it, without what only type checkers import."""
     yield node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and child in node.body:
-            continue
-        yield from _run_time(child)
+    checked = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    for name in ("orelse",) if checked else ("body", "orelse", "handlers", "finalbody", "cases"):
+        # The body of a lambda or of a conditional expression holds no statement.
+        if isinstance(below := getattr(node, name, None), list):
+            for statement in below:
+                yield from _run_time(statement)
 
 
 def _imported(node: ast.AST, path: Path) -> Iterator[Path]:
@@ -152,15 +156,18 @@ def _root(name: str, path: Path) -> Path | None:
 
 def _normal(node: object) -> str:
     """``node`` in a form that does not depend on layout, comments, docstrings and the version of Python."""
-    if isinstance(node, ast.AST):
-        fields = []
-        for name, value in ast.iter_fields(node):
-            if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                value = [one for one in value if not _says_nothing(one)]
-            if value is not None and value != [] and name not in ("kind", "type_comment", "type_ignores"):
-                fields.append(f"{name}={_normal(value)}")
-        return f"{type(node).__name__}({','.join(fields)})"
-    return f"[{','.join(map(_normal, node))}]" if isinstance(node, list) else repr(node)
+    if isinstance(node, list):
+        return f"[{','.join(map(_normal, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name in node._fields:
+        value: Any = getattr(node, name, None)
+        if name == "body" and isinstance(node, _WITH_DOCSTRING):
+            value = [one for one in value if not _says_nothing(one)]
+        if value is not None and value != [] and name not in _NO_MATTER:
+            fields.append(f"{name}={_normal(value)}")
+    return f"{type(node).__name__}({','.join(fields)})"
 
 
 def _says_nothing(statement: ast.AST) -> bool:
