@@ -39,7 +39,7 @@ def check_installed(rollout: str) -> None:
     """
     if rollout == NAME and find_spec(NAME) is None:
         raise GreamError(
-            f"actor_rollout_ref.rollout.name={NAME}: there is no vLLM here; docs/srpo.md says how to install it for a "
+            f"actor_rollout_ref.rollout.name={NAME}: there is no vLLM here; docs/srpo-cpu.md says how to install it for a "
             "CPU, and the recipe quickstart runs without"
         )
 
