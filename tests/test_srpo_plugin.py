@@ -262,7 +262,7 @@ def test_without_vllm_the_rollout_vllm_is_one_line() -> None:
     from verl_srpo.cpu.vllm_package import check_installed
 
     check_installed("hf_cpu")
-    with pytest.raises(GreamError, match=r"rollout\.name=vllm: there is no vLLM here; docs/srpo\.md"):
+    with pytest.raises(GreamError, match=r"rollout\.name=vllm: there is no vLLM here; docs/srpo-cpu\.md"):
         check_installed("vllm")
 
 

@@ -1,4 +1,4 @@
-"""SRPO through the real ``verl.trainer.main_ppo`` with the real vLLM on a CPU; docs/srpo-cpu.md says how to install it.
+"""SRPO through the real ``verl.trainer.main_ppo`` with the real vLLM on a CPU (docs/srpo-cpu.md).
 
 PYTHON_WITH_VLLM -m pytest -m slow tests/test_srpo_vllm.py        (some minutes)
 """
@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (see docs/srpo-cpu.md, vLLM on a CPU)"),
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (see docs/srpo-cpu.md)"),
 ]
 
 STEPS = 4

@@ -39,8 +39,8 @@ def check_installed(rollout: str) -> None:
     """
     if rollout == NAME and find_spec(NAME) is None:
         raise GreamError(
-            f"actor_rollout_ref.rollout.name={NAME}: there is no vLLM here; docs/srpo-cpu.md says how to install it for a "
-            "CPU, and the recipe quickstart runs without"
+            f"actor_rollout_ref.rollout.name={NAME}: there is no vLLM here; docs/srpo-cpu.md says how to install it "
+            "for a CPU, and the recipe quickstart runs without"
         )
 
 
