@@ -49,6 +49,7 @@ STARTED = 900  # seconds in which a server starts on a machine that is busy
 DIRECT = Settings(beams=12, history=3, form=Form.question)
 REASONING = dataclasses.replace(DIRECT, chain_tokens=40)
 NEW_ONLY = dataclasses.replace(DIRECT, exclude_history=True)
+LONG = dataclasses.replace(DIRECT, chain_tokens=200, temperature=1.5)
 SAMPLED = dataclasses.replace(REASONING, chains=3, temperature=1.0, combine=Combine.answers)
 
 pytestmark = [
@@ -195,11 +196,13 @@ def test_sampled_chains_can_be_drawn_again_and_come_with_their_scores(
 
 
 def test_what_is_aborted_is_asked_again(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
-    long = dataclasses.replace(REASONING, chain_tokens=200, temperature=1.5)
-    calm = server.evaluate("calm-chains", long)
+    calm = server.evaluate("calm-chains", LONG)
     ended = threading.Event()
 
     def abort() -> None:
+        asked = server.run / ".partial" / "eval-rough-chains" / "answers.jsonl"
+        while not asked.exists() and not ended.is_set():
+            time.sleep(0.05)
         for _ in range(6):
             time.sleep(0.5)
             host = HTTPConnection(server.url.removeprefix("http://"), timeout=STARTED)
@@ -210,7 +213,7 @@ def test_what_is_aborted_is_asked_again(server: Server, capfd: pytest.CaptureFix
 
     aborting = threading.Thread(target=abort)
     aborting.start()
-    rough = server.evaluate("rough-chains", long)
+    rough = server.evaluate("rough-chains", LONG)
     ended.set()
     aborting.join()
     assert "after abort" in capfd.readouterr().out
@@ -224,7 +227,7 @@ def test_prompts_may_be_as_long_as_the_client_says_and_a_longer_one_is_refused_a
     async def main() -> list[Any]:
         native = NativeBeamSearch(ids, ids_digest(ids.of_items), k=3, beams=4)
         async with ServerClient(ServerSettings((server.url,))) as client:
-            prompts = [[5] * (longest - 3), [5] * (longest + 1), [5] * 9]
+            prompts = [[5] * (longest - len(ids.ids[0])), [5] * (longest + 1), [5] * 9]
             return await asyncio.gather(*(native.search(client, prompt) for prompt in prompts), return_exceptions=True)
 
     fits, too_long, short = asyncio.run(main())
