@@ -1,6 +1,6 @@
 """What the service and the evaluation over servers carry, each beside the same model in this process.
 
-    PYTHONPATH=. python -P scripts/bench/servers.py service --run RUN --checkpoint FOLDER [--clients 1,8,32] [--seconds 10]
+    PYTHONPATH=. python -P scripts/bench/servers.py service --run RUN --checkpoint FOLDER [--clients 1,8] [--seconds 10]
     PYTHONPATH=. python -P scripts/bench/servers.py remote  --run RUN --checkpoint FOLDER --engine vllm --endpoint URL
 
 ``service`` starts ``python -m eval serve`` on the loopback and asks it with some clients that each wait for their
