@@ -20,7 +20,7 @@ from gream.hashing import sha256_of
 from gream.seams import Seam
 from gream.tasks import Material, read_records
 from gream.templates import Task
-from llamafactory_gream import seams
+from llamafactory_gream import seams, worker
 from llamafactory_gream.assemble import assemble
 from llamafactory_gream.inspection import check, coloured
 from llamafactory_gream.registration import register
@@ -155,6 +155,26 @@ def test_a_moved_seam_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, module.__name__, module)
     with pytest.raises(GreamError, match=r"launcher:launch has moved \(it no longer reads __file__\)"):
         seams.check_seams(programs=True)
+
+
+def test_torchrun_is_found_without_an_activated_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llamafactory_gream import cli, registration
+
+    found = []
+    package, launcher = ModuleType("llamafactory"), ModuleType("llamafactory.launcher")
+    training, tuner = ModuleType("llamafactory.train"), ModuleType("llamafactory.train.tuner")
+    launcher.launch = lambda: found.append(shutil.which("torchrun"))  # type: ignore[attr-defined]
+    tuner.run_exp = lambda args=None, callbacks=None: None  # type: ignore[attr-defined]
+    package.launcher, package.train, training.tuner = launcher, training, tuner  # type: ignore[attr-defined]
+    for module in (package, launcher, training, tuner):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(registration, "register", lambda: None)
+    monkeypatch.setattr(seams, "check_seams", lambda programs: None)
+    monkeypatch.setattr(worker, "with_callbacks", lambda run_exp: run_exp)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(sys, "argv", ["llamafactory-gream"])
+    cli._launch(["train", "recipe.yaml"])
+    assert found == [str(Path(sys.executable).with_name("torchrun"))]
 
 
 def train(program: str, run: Path, output: Path, *more: str) -> list[str]:

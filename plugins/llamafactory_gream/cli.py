@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -92,6 +93,8 @@ def _launch(arguments: list[str]) -> None:
     from llamafactory_gream.seams import check_seams
 
     sys.argv[1:] = arguments
+    # It starts torchrun by name, which lies beside this interpreter, whether its environment is activated or not.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     register()
     check_seams(programs=True)
     from llamafactory import launcher
