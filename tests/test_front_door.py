@@ -16,7 +16,7 @@ from data_support import ROOT
 from eval_support import make_run
 from gream.cli import COMMANDS
 from gream.errors import GreamError
-from gream.recipes import find_recipe
+from gream.recipes import describe_recipes, find_recipe
 from verl_srpo.cli import environment
 
 # What takes a second or more to import, and so must not be imported for help.
@@ -202,3 +202,8 @@ def test_doctor_finds_both_frameworks_and_both_plugins(installed: Installed) -> 
     done = installed.call("gream", "doctor")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("registered") == 2
+
+
+def test_recipes_are_listed_by_a_whole_sentence() -> None:
+    for _, name, said in describe_recipes():
+        assert said.endswith(".") and "\n" not in said and len(said) < 250, (name, said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,9 +45,15 @@ def find_recipe(kind: Kind, name: str | Path) -> Path:
 
 
 def describe_recipes() -> list[tuple[str, str, str]]:
-    """Kind, name and first line of each recipe that comes along."""
+    """Kind, name and first sentence of each recipe that comes along."""
     paths = sorted(recipes_folder().glob("*/*.yaml"))
-    return [(path.parent.name, path.stem, path.open(encoding="utf-8").readline().strip("# \n")) for path in paths]
+    return [(path.parent.name, path.stem, _first_sentence(path.read_text(encoding="utf-8"))) for path in paths]
+
+
+def _first_sentence(recipe: str) -> str:
+    """Of the comment that a recipe begins with; it may go over several lines."""
+    text = " ".join(recipe.replace("\n# ", " ").lstrip("# ").split())
+    return re.split(r"(?<=[.]) ", text, maxsplit=1)[0]
 
 
 def copy_recipes(to: Path) -> None:
