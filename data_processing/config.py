@@ -110,6 +110,9 @@ class SemanticIdsConfig(Config):
     device: str | None = None
 
 
+Initialisation = Literal["gaussian", "semantic", "centroid"]
+
+
 class ModelConfig(Config):
     """The tiny Qwen3 that is made where no pretrained model is named.
 
@@ -120,7 +123,9 @@ class ModelConfig(Config):
         heads: Attention heads per layer.
         context: Longest sequence, in tokens.
         initialisation: How the rows of new tokens start, also in a pretrained model: drawn from a Gaussian fitted to
-            the old rows, or as the mean embedding of the text of the items that have the token.
+            the old rows; ``semantic``, as the mean embedding of the words of the items that have the token; or
+            ``centroid``, as what is left of that mean by the levels before (`gream.semantic_ids.extension`). By default
+            ``semantic`` in a pretrained model, and ``gaussian`` in one whose words mean nothing yet.
     """
 
     vocabulary: PositiveInt = 2048
@@ -128,7 +133,11 @@ class ModelConfig(Config):
     layers: PositiveInt = 3
     heads: PositiveInt = 4
     context: PositiveInt = 1024
-    initialisation: Literal["gaussian", "semantic"] = "gaussian"
+    initialisation: Initialisation | None = None
+
+    def start(self, *, pretrained: bool) -> Initialisation:
+        """How the rows of new tokens start in a model that is ``pretrained`` or made from nothing."""
+        return self.initialisation or ("semantic" if pretrained else "gaussian")
 
 
 class CurriculumConfig(Config):

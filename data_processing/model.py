@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,20 @@ from gream.errors import GreamError
 from gream.files import iterate_jsonl, read_jsonl
 from gream.hashing import Hashes
 from gream.semantic_ids.catalog import Catalog
-from gream.semantic_ids.extension import add_id_tokens, texts_under, write_rows
+from gream.semantic_ids.extension import add_id_tokens, centroid_rows, semantic_rows, write_rows
 from gream.semantic_ids.vocabulary import TOKEN_PATTERN
 from gream.stage import Summary
 from gream.tasks import ITEM_TEXTS, USER_TEXTS
 
 from .config import ModelConfig, SftConfig
+from .pretrained.base import Base, load_weights
 from .tables import read_items
+
+START_OF_ROWS = {
+    "gaussian": "at random, like the old ones",
+    "semantic": "as the words of their items",
+    "centroid": "as the residual centroids of their items' words",
+}
 
 
 def form_of(rows: SftConfig) -> Form:
@@ -36,7 +44,7 @@ def build_model(
     rows: SftConfig,
     seed: int,
     *,
-    base: Path | None,
+    base: Base | None,
     index: Path,
     items: Path,
     enriched: Path,
@@ -49,12 +57,15 @@ def build_model(
         config: Shape of the tiny model, and how new tokens' rows start.
         rows: What it will be trained on, for its contract (`gream.engine.contract`).
         seed: Of its weights, and of the new tokens' rows.
-        base: Folder of a pretrained causal language model to extend instead.
+        base: A pretrained causal language model to extend instead.
         index: ``index.json``.
         items: ``items.parquet``.
         enriched: ``enriched.jsonl``.
         sft: The ``sft`` folder.
         out: Folder written to.
+
+    Returns:
+        Parameters and new tokens, how these start, and what was set right in ``base``.
 
     Raises:
         GreamError: ``base`` cannot be loaded, or a text of an item or a user holds one of its tokens.
@@ -64,19 +75,21 @@ def build_model(
     catalog = Catalog.load(index)
     if base is None:
         tokenizer, model = _tiny(config, seed, _texts(items, enriched, sft))
+        old_size = len(tokenizer)
     else:
-        tokenizer, model = _pretrained(base)
+        tokenizer, model, old_size = base.tokenizer, load_weights(base), base.tokens
     _refuse_added_tokens(tokenizer, sft)
-    old_size = len(tokenizer)
-    token_ids = add_id_tokens(tokenizer, catalog.tokens)
+    add_id_tokens(tokenizer, catalog.tokens)
     # A base that was extended before has learned the tokens it knows.
-    new = {token: row for token, row in zip(catalog.tokens, token_ids, strict=True) if row >= old_size}
+    new = {tokenizer.convert_ids_to_tokens(row): row for row in range(old_size, len(tokenizer))}
+    start = config.start(pretrained=base is not None)
     if new:
-        texts = None
-        if config.initialisation == "semantic":
-            of_items = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in _item_texts(items, enriched)]
-            texts = texts_under(list(new), catalog.ids, of_items)
-        write_rows(model, list(new.values()), old_size, seed=seed, texts=texts)
+        rows_of = None
+        if start != "gaussian":
+            texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in _item_texts(items, enriched)]
+            make = semantic_rows if start == "semantic" else centroid_rows
+            rows_of = partial(make, list(new), catalog.ids, texts)
+        write_rows(model, list(new.values()), old_size, seed=seed, rows_of=rows_of)
     # Sampling defaults of the base would otherwise travel along and leak into beam search.
     model.generation_config = type(model.generation_config)(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
@@ -95,10 +108,9 @@ def build_model(
     transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return Summary(
-        f"{sum(weight.numel() for weight in model.parameters()):,} parameters, {len(tokenizer):,} tokens, "
-        f"{len(new):,} of them new"
-    )
+    made = f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens"
+    new_ones = f"{len(new):,} of them new, which start {START_OF_ROWS[start]}"
+    return Summary("; ".join((f"{made}, {new_ones}", *(base.notes if base else ()))))
 
 
 def _refuse_added_tokens(tokenizer: Any, sft: Path) -> None:
@@ -169,20 +181,4 @@ def _tiny(config: ModelConfig, seed: int, texts: Iterator[str]) -> tuple[Any, An
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    return tokenizer, model
-
-
-def _pretrained(base: Path) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
-    except (OSError, ValueError) as error:
-        raise GreamError(
-            f"{base}: cannot be loaded as a causal language model ({error}); pass a model folder"
-        ) from None
-    if "<|im_start|>" not in tokenizer.get_vocab():
-        raise GreamError(f"{base}: its tokenizer has no ChatML markers (<|im_start|>); use a Qwen model")
-    tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer, model

@@ -390,14 +390,16 @@ def _rl(request: Request) -> Plan:
 
 def _model(request: Request) -> Plan:
     from .model import build_model, form_of
+    from .pretrained.base import open_base
 
-    recipe, base, sft = request.recipe, request.base, request.run / "sft"
-    shape = {"base": base.name, "initialisation": recipe.model.initialisation} if base else _settings(recipe.model)
+    recipe, base, sft = request.recipe, open_base(request.base) if request.base else None, request.run / "sft"
+    start = {"initialisation": recipe.model.start(pretrained=base is not None)}
+    shape = ({"base": base.folder.name} if base else _settings(recipe.model)) | start
     inputs = {"ids": request.index, "items": request.items, "enriched": request.enriched, "sft": sft}
     return Plan(
         build_model,
         {"seed": recipe.seed, "model": shape, "history": recipe.sft.history, "form": form_of(recipe.sft).value},
-        inputs | ({"base": base} if base else {}),
+        inputs | ({"base": base.folder} if base else {}),
         ["model"],
         lambda out: build_model(
             recipe.model,

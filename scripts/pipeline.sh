@@ -12,6 +12,7 @@ launcher=(python -m)    # runs a module on every GPU
 trainer=()              # stands before llamafactory-cli
 platform=()             # NAME=VALUE in verl's environment
 inputs=()               # --input FILE, further ones of the next 'sft' or 'srpo'
+asked=()                # further options of each evaluation of a model
 
 fail() { echo "error: $*" >&2; exit 2; }
 
@@ -72,12 +73,12 @@ evaluate_both_modes() { # [OPTION of 'reasoning' ...], before and after SRPO
         checkpoints+=("$run/checkpoints/srpo/global_step_N/actor/huggingface")
     fi
     # As the baselines are asked: no data set here has an item twice in a history.
-    on_all_gpus eval direct --checkpoint "${checkpoints[0]}" --name direct-sft --exclude-history
-    on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-srpo --exclude-history
-    on_all_gpus eval reasoning --checkpoint "${checkpoints[0]}" --name reasoning-sft --exclude-history "$@"
-    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-srpo --exclude-history "$@"
+    on_all_gpus eval direct --checkpoint "${checkpoints[0]}" --name direct-sft --exclude-history "${asked[@]}"
+    on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-srpo --exclude-history "${asked[@]}"
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[0]}" --name reasoning-sft --exclude-history "${asked[@]}" "$@"
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-srpo --exclude-history "${asked[@]}" "$@"
     # With the counted transitions: worth what it is ahead of them, and of the model alone.
-    on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-fused --exclude-history --fuse transitions
-    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-fused --exclude-history --fuse transitions "$@"
+    on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-fused --exclude-history --fuse transitions "${asked[@]}"
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-fused --exclude-history --fuse transitions "${asked[@]}" "$@"
     evaluate rewards
 }

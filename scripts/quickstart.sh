@@ -2,8 +2,11 @@
 # From raw reviews to recommendations with reasoning, on a machine without a GPU. Interrupted, it goes on where it was;
 # run again unchanged, it only prints the table.
 #
-# usage: bash scripts/quickstart.sh [--reviews R --meta M (--name NAME | --run FOLDER)] [--recipe FILE] [--overwrite]
+# usage: bash scripts/quickstart.sh [--base MODEL] [--reviews R --meta M (--name NAME | --run FOLDER)] [--recipe FILE]
+#                                   [--overwrite]
 #
+#   --base MODEL     a pretrained model in place of a tiny one made from nothing: smollm2, which is fetched (93 MB), or the
+#                    folder of another one of its size; an hour in place of minutes (docs/pretrained.md)
 #   --reviews FILE   your reviews, in the format of the Amazon dumps of 2018; an invented shop's by default
 #   --meta FILE      their metadata
 #   --name NAME      run folder runs/NAME for them
@@ -21,16 +24,18 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/pipeline.sh
 source scripts/pipeline.sh
 
-usage="usage: bash scripts/quickstart.sh [--reviews R --meta M (--name NAME | --run FOLDER)] [--recipe FILE] [--overwrite]"
+usage="usage: bash scripts/quickstart.sh [--base MODEL] [--reviews R --meta M (--name NAME | --run FOLDER)] [--recipe FILE]"
+usage+=" [--overwrite]"
+base=
 name=
 run=
-recipe=recipes/data/quickstart.yaml
+recipe=
 reviews=
 meta=
 overwrite=()
 while [ $# -gt 0 ]; do
     case "$1" in
-        --reviews | --meta | --name | --run | --recipe)
+        --base | --reviews | --meta | --name | --run | --recipe)
             [ $# -ge 2 ] || fail "$1 needs a value; $usage"
             printf -v "${1#--}" '%s' "$2"
             shift 2
@@ -45,7 +50,20 @@ if [ -n "$reviews$meta" ]; then
 fi
 
 enter
-run=${run:-$runs/${name:-quickstart}}
+recipes=quickstart
+model=()
+reasoning=()
+if [ -n "$base" ]; then
+    recipes=smollm2 # of all three kinds
+    if [ "$base" = smollm2 ]; then
+        base=models/smollm2
+        show gream model get smollm2 --to "$base"
+    fi
+    model=(--base "$base")
+    asked=(--users 150)
+    reasoning=(--chain-tokens 160)
+fi
+run=${run:-$runs/${name:-$recipes}} recipe=${recipe:-recipes/data/$recipes.yaml}
 platform=(VERL_PLATFORM=cpu)
 began=$SECONDS
 
@@ -65,18 +83,18 @@ data semantic-ids
 title "Training rows, prompts, a language model that knows the ids"
 data sft
 data rl
-data model
+data model "${model[@]}"
 
 title "SFT with LLaMA-Factory: alignment, then the reasoning curriculum"
-sft quickstart_alignment alignment model
-sft quickstart_reasoning reasoning checkpoints/alignment
+sft "${recipes}_alignment" alignment model
+sft "${recipes}_reasoning" reasoning checkpoints/alignment
 
 title "SRPO with verl"
-srpo quickstart
+srpo "$recipes"
 
 title "Evaluation: direct and reasoning, beside baselines on the same split"
 evaluate baselines
-evaluate_both_modes
+evaluate_both_modes "${reasoning[@]}"
 
 title "Results"
 evaluate report

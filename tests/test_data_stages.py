@@ -32,9 +32,11 @@ from gream.engine.contract import Contract, ids_digest, prompt_version, read_con
 from gream.files import read_jsonl
 from gream.hashing import sha256_of
 from gream.semantic_ids.catalog import Catalog
+from pretrained_support import bpe, write_base
 
 from data_processing.config import DataRecipe, SftConfig
 from data_processing.model import build_model, form_of
+from data_processing.pretrained.base import open_base
 from data_processing.tables import read_items
 
 # What training reads, and what it is made of. Validation prompts are no training file.
@@ -348,6 +350,36 @@ def test_items_that_were_bought_are_not_replaced_by_items_alone(synthetic: Path)
 def test_a_stage_says_what_it_made(synthetic: Path, name: str, made: str) -> None:
     done = call(command(name, synthetic, *SMALL))
     assert re.match(rf"{name}: up to date, {made}", done.stdout), done.stdout
+
+
+def test_a_pretrained_model_starts_from_words_and_keeps_what_it_knows(synthetic: Path, tmp_path: Path) -> None:
+    """Rows of new tokens are those of ``semantic`` where the recipe says nothing; old rows and other weights stay."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = write_base(tmp_path / "base", bpe(["<|endoftext|>"]), eos_token="<|endoftext|>")
+    files = {"items": synthetic / "items.parquet", "enriched": synthetic / "enriched.jsonl", "sft": synthetic / "sft"}
+    weights, said = {}, {}
+    for start in ("", "semantic", "gaussian", "centroid"):
+        config = load_config(DataRecipe, RECIPE, [f"model.initialisation={start}"] if start else [])
+        out, index, base = tmp_path / f"as-{start}", synthetic / "index.json", open_base(folder)
+        summary = build_model(config.model, config.sft, config.seed, base=base, index=index, out=out, **files)
+        weights[start], said[start] = AutoModelForCausalLM.from_pretrained(out / "model").state_dict(), summary.made
+    before = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    name = "model.embed_tokens.weight"
+    old = len(before[name])
+    tokens = Catalog.load(synthetic / "index.json").tokens
+    for start, state in weights.items():
+        assert torch.equal(state[name][:old], before[name])
+        assert len(state[name]) == old + 2 + len(tokens)  # both chat markers are new to it
+        assert all(torch.equal(state[key], before[key]) for key in before if key not in (name, "lm_head.weight")), start
+    assert torch.equal(weights[""][name], weights["semantic"][name])
+    assert not torch.allclose(weights[""][name][old + 2 :], weights["gaussian"][name][old + 2 :], atol=1e-3)
+    assert not torch.allclose(weights[""][name][old + 2 :], weights["centroid"][name][old + 2 :], atol=1e-3)
+    assert f"{2 + len(tokens)} of them new, which start as the words of their items; <|im_start|> and" in said[""]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "as-" / "model")
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert tokenizer.convert_tokens_to_ids(list(tokens)) == list(range(old + 2, old + 2 + len(tokens)))
 
 
 def test_semantic_rows_are_the_mean_of_the_items_texts(synthetic: Path, tmp_path: Path) -> None:

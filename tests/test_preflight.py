@@ -6,12 +6,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from gream.config import load_config
 from gream.footprint import GB, QWEN3
 from gream.recipes import find_recipe
-from safetensors.numpy import save_file
+from pretrained_support import write_base
 
 from data_processing.config import DataRecipe
 from data_processing.preflight import checks, cost, machine
@@ -56,24 +55,13 @@ def test_durations(seconds: float, said: str) -> None:
     assert cost.hours(seconds) == said
 
 
-def test_a_base_model_is_counted_and_a_torn_one_is_named(tmp_path: Path) -> None:
-    assert "no config.json and *.safetensors" in checks.check_base(tmp_path).said
-    config = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    for name, rows in (("a", 1000), ("b", 500)):
-        save_file({"weight": np.zeros((rows, 2000), dtype=np.float16)}, tmp_path / f"{name}.safetensors")
-    assert "tokenizer.json: cannot be read" in checks.check_base(tmp_path).said
-    (tmp_path / "tokenizer.json").write_text("{}")
-    assert "no ChatML markers" in checks.check_base(tmp_path).said
-    (tmp_path / "tokenizer.json").write_text("<|im_start|>")
-    assert checks.check_base(tmp_path).said.endswith("config.json: names no vocab_size; take a decoder such as Qwen3")
-    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 1000}))
-    good = checks.check_base(tmp_path)
-    assert good.good and good.said.endswith("3.0 million parameters")
-    whole = (tmp_path / "b.safetensors").read_bytes()
-    (tmp_path / "b.safetensors").write_bytes(whole[:-1])
-    torn = checks.check_base(tmp_path)
-    assert not torn.good and "b.safetensors: cannot be read as safetensors" in torn.said
+def test_a_base_model_is_counted_and_one_that_will_not_do_is_named(tmp_path: Path) -> None:
+    refused, shape, parameters = checks.check_base(tmp_path)
+    assert not refused.good and "no config.json and *.safetensors" in refused.said
+    assert (shape, parameters) == (cost.SHAPE, cost.SHAPE.parameters)
+    good, shape, parameters = checks.check_base(write_base(tmp_path / "base", eos_token="<|endoftext|>"))
+    assert good.good and f"{parameters / 1e6:.1f} million parameters; end of an answer is <|im_end|>" in good.said
+    assert shape.layers == 2
 
 
 def test_disk_counts_what_is_there_already(tmp_path: Path) -> None:

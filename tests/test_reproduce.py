@@ -10,10 +10,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 from data_support import ROOT, hashes, insist_on_full_lists
-from safetensors.numpy import save_file
+from pretrained_support import write_base
 
 MODELS = ("direct-sft", "direct-srpo", "reasoning-sft", "reasoning-srpo")
 BASELINES = ("popularity", "cooccurrence", "markov", "sasrec")
@@ -83,23 +82,14 @@ def test_run_again_it_does_nothing_and_a_dry_run_prints_the_same_commands(finish
     assert hashes(finished.run) == before
 
 
-def fake_base(folder: Path) -> Path:
-    """What the checks look at in a model folder: two million parameters, and a tokenizer with chat markers."""
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "tokenizer.json").write_text('{"added_tokens": [{"content": "<|im_start|>"}]}')
-    save_file({"weight": np.zeros((1000, 2000), dtype=np.float16)}, folder / "model.safetensors")
-    return folder
-
-
 def test_a_dry_run_finds_the_raw_dump_and_plans_for_the_gpus_named(tmp_path: Path) -> None:
-    base = fake_base(tmp_path / "base")
+    base = write_base(tmp_path / "base")
     review = {"reviewerID": "u", "asin": "i", "unixReviewTime": 1, "summary": "", "reviewText": ""}
     with gzip.open(tmp_path / "reviews_Sports_and_Outdoors_5.json.gz", "wt") as stream:
         stream.write(json.dumps(review) + "\n")
     (tmp_path / "meta_Sports_and_Outdoors.json").write_text("{'asin': 'i', 'title': 't', 'categories': [['c']]}\n")
     done = reproduce("sports", "--raw", str(tmp_path), "--base", str(base), "--gpus", "4", "--dry-run")
-    for line in ("data: amazon-2014: ", f"base model: {base}: 2.0 million parameters", "SFT recipes: ", "RL recipe: "):
+    for line in ("data: amazon-2014: ", f"base model: {base}: 0.0 million parameters", "SFT recipes: ", "RL recipe: "):
         assert f"  ok  {line}" in done.stdout
     # 3 passes over 1.38 rows per target, 4 per item, 2 per user; counts of the paper.
     assert f"{3 * round(1.38 * 189_543 + 4 * 18_357 + 2 * 35_598):,} rows" in done.stdout

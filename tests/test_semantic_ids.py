@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.collisions import collision_groups, resolve_collisions
-from gream.semantic_ids.extension import write_rows
+from gream.semantic_ids.extension import centroid_rows, semantic_rows, write_rows
 from gream.semantic_ids.kmeans import Codebook, fit_residual_kmeans, squared_distances
 from gream.semantic_ids.published import disambiguate_index, index_codes, read_index
 from gream.semantic_ids.quality import id_quality, quality_report
@@ -474,7 +476,9 @@ def test_rows_of_a_padded_matrix_are_written_by_token_id(tied: bool) -> None:
     # 40 tokens and 10 rows of padding, as Qwen3 has them: the new tokens fall on the padding.
     model = _Model(50, tied)
     before = [model.input.weight.detach().clone(), model.output.weight.detach().clone()]
-    write_rows(model, [40, 42, 41], 40, seed=3, texts=[[1, 1, 4], [], [7]])
+    # The first token has items 0 and 2, the second none, the third item 1.
+    ids, texts = [["x"], ["z"], ["x"]], [[1, 1], [7], [4]]
+    write_rows(model, [40, 42, 41], 40, seed=3, rows_of=partial(semantic_rows, ["x", "y", "z"], ids, texts))
     for weight, old in zip((model.input.weight, model.output.weight), before, strict=True):
         assert weight.shape == (50, 6)
         untouched = [*range(40), *range(43, 50)]
@@ -503,5 +507,30 @@ def test_old_rows_are_never_written() -> None:
     pytest.importorskip("torch")
     with pytest.raises(GreamError, match="rows below 40 are old"):
         write_rows(_Model(50, True), [39], 40, seed=0)
-    with pytest.raises(GreamError, match="1 texts for 2 new tokens"):
-        write_rows(_Model(50, True), [40, 41], 40, seed=0, texts=[[1]])
+    with pytest.raises(GreamError, match="a text holds token 40, and 40 are old"):
+        write_rows(_Model(50, True), [40], 40, seed=0, rows_of=partial(semantic_rows, ["x"], [["x"]], [[40]]))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 3))
+def test_centroids_are_those_of_residual_quantization_by_hand(seed: int, items: int, levels: int) -> None:
+    """Level by level and item by item: what is left of each item, and the mean of it over those that share a token."""
+    random_ = random.Random(seed)
+    old = np.random.default_rng(seed).normal(size=(9, 4))
+    ids = [[f"{level}{random_.randrange(3)}" for level in range(levels)] for _ in range(items)]
+    texts = [random_.choices(range(9), k=random_.choice([0, 1, 5])) for _ in range(items)]
+    tokens = [f"{level}{code}" for level in range(levels) for code in range(3)]
+    rows = centroid_rows(tokens, ids, texts, old)
+
+    known = {item: old[text].mean(axis=0) for item, text in enumerate(texts) if text}
+    mean = sum(known.values()) / len(known) if known else None
+    left = {item: row - mean for item, row in known.items()}
+    for level in range(levels):
+        for code in range(3):
+            under = [item for item in left if ids[item][level] == f"{level}{code}"]
+            row = rows[tokens.index(f"{level}{code}")]
+            if under:
+                centroid = sum(left[item] for item in under) / len(under)
+                np.testing.assert_allclose(row, mean + centroid, atol=1e-9)
+                left |= {item: left[item] - centroid for item in under}
+            else:
+                assert np.isnan(row).all()

@@ -43,9 +43,7 @@ def preflight(
     parameters: float = 1e6
     found = [checks.check_data(reviews, metadata, format, layout or [], source, base)]
     if base:
-        model = checks.check_base(base)
-        shape = checks.shape_of(base) if model.good else cost.SHAPE
-        parameters = checks.parameters_of(base) if model.good else shape.parameters
+        model, shape, parameters = checks.check_base(base)
         found.append(model)
     recipes = [find_recipe("sft", name) for name in sft]
     judged, job = checks.check_recipes(recipes, sft_setting or [], find_recipe("rl", rl), rl_setting or [])

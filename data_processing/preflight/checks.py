@@ -6,7 +6,6 @@ LLaMA-Factory and verl judge their recipes themselves, in processes of their own
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -21,10 +20,10 @@ import yaml
 from gream.config import read_yaml
 from gream.errors import GreamError
 from gream.footprint import GB, Shape
-from safetensors import SafetensorError, safe_open
 
+from ..pretrained.base import open_base
 from ..readers.formats import Format, check_format
-from .cost import PAPER, Counts, Rows, disk_bytes
+from .cost import PAPER, SHAPE, Counts, Rows, disk_bytes
 from .jobs import Job, read_job
 
 
@@ -72,26 +71,15 @@ def check_data(
     return Check("data", f"{name}: {reviews}, {metadata}")
 
 
-def check_base(base: Path) -> Check:
-    """The language model's folder."""
-    if not (base / "config.json").is_file() or not any(base.glob("*.safetensors")):
-        return Check(
-            "base model",
-            f"{base}: no config.json and *.safetensors there; the paper's is Qwen3-4B-Instruct-2507, published by the "
-            "Qwen team: name its folder with --base",
-            good=False,
-        )
+def check_base(base: Path) -> tuple[Check, Shape, float]:
+    """The language model's folder, its shape and parameters, or those of the paper's where it will not do."""
     try:
-        tokenizer = (base / "tokenizer.json").read_text(encoding="utf-8")
-    except OSError as error:
-        return Check("base model", f"{base}/tokenizer.json: cannot be read ({error.strerror})", good=False)
-    if "<|im_start|>" not in tokenizer:
-        return Check("base model", f"{base}: its tokenizer has no ChatML markers (<|im_start|>); use Qwen", good=False)
-    try:
-        shape_of(base)
-        return Check("base model", f"{base}: {parameters_of(base) / 1e6:,.1f} million parameters")
+        opened, shape = open_base(base), shape_of(base)
     except GreamError as error:
-        return Check("base model", str(error), good=False)
+        said = f"{error} (the paper's is Qwen3-4B-Instruct-2507)"
+        return Check("base model", said, good=False), SHAPE, SHAPE.parameters
+    said = "; ".join((f"{base}: {opened.parameters / 1e6:,.1f} million parameters", *opened.notes))
+    return Check("base model", said), shape, opened.parameters
 
 
 def shape_of(base: Path) -> Shape:
@@ -107,23 +95,6 @@ def shape_of(base: Path) -> Shape:
         raise GreamError(f"{path}: cannot be read ({str(error)[:100]}); fetch it again") from None
     except KeyError as error:
         raise GreamError(f"{path}: names no {error.args[0]}; take a decoder such as Qwen3") from None
-
-
-def parameters_of(base: Path) -> int:
-    """Parameters of a model folder, counted from the headers of its weights.
-
-    Raises:
-        GreamError: A file is no safetensors file, or shorter than its header says.
-    """
-    total = 0
-    for path in sorted(base.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="np") as tensors:
-                names = tensors.keys()
-                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
-        except (OSError, SafetensorError) as error:
-            raise GreamError(f"{path}: cannot be read as safetensors ({error}); fetch it again") from None
-    return total
 
 
 def check_recipes(

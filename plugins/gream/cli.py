@@ -40,6 +40,7 @@ COMMANDS = {
         "gream_data.shop.__main__", "From a shop's two tables to recommendations, in one go.", _RUN, alone=True
     ),
     "data": Command("gream_data.__main__", "Run a stage of data processing, from a dump to a model.", _RUN, alone=True),
+    "model": Command("gream_data.pretrained.__main__", "Fetch a small pretrained language model.", _RUN, alone=True),
     "assemble": Command("llamafactory_gream.cli", "Write alignment rows as token ids, for several passes.", _RUN),
     "train": Command("llamafactory_gream.cli", "Train with LLaMA-Factory: SFT.", _RUN),
     "rl": Command("verl_srpo.cli", "Train with verl: SRPO.", _RUN, alone=True),

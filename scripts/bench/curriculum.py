@@ -30,7 +30,7 @@ import torch
 from gream.dialogue import Message, direct_prompt, reasoning_prompt, render_prompt
 from gream.files import read_jsonl
 from gream.semantic_ids.catalog import Catalog
-from gream.semantic_ids.extension import texts_under, write_rows
+from gream.semantic_ids.extension import semantic_rows, write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_cosine_schedule_with_warmup
 
 from data_processing.config import CurriculumConfig
@@ -166,8 +166,8 @@ def start_of(base: Any, tokenizer: Any, catalog: Catalog, texts: Sequence[list[i
     """A copy of ``base`` whose semantic ids have rows that nothing was learned in, by the words of items or drawn."""
     model = copy.deepcopy(base)
     rows = tokenizer.convert_tokens_to_ids(list(catalog.tokens))
-    under = texts_under(catalog.tokens, catalog.ids, texts) if texts else None
-    write_rows(model, rows, min(rows), seed=seed, texts=under)
+    rows_of = partial(semantic_rows, catalog.tokens, catalog.ids, texts) if texts else None
+    write_rows(model, rows, min(rows), seed=seed, rows_of=rows_of)
     return model
 
 

@@ -7,10 +7,18 @@ addressed by token id and never by "the last n rows", because embedding matrices
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from gream.errors import GreamError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+Floats = npt.NDArray[np.floating[Any]]
 
 
 def add_id_tokens(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
@@ -30,20 +38,81 @@ def add_id_tokens(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
     return ids
 
 
-def texts_under(tokens: Sequence[str], ids: Sequence[Sequence[str]], texts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """For each of ``tokens`` what the texts of the items under it consist of, item after item, for `write_rows`.
+def semantic_rows(
+    tokens: Sequence[str], ids: Sequence[Sequence[str]], texts: Sequence[Sequence[int]], old: Floats
+) -> Floats:
+    """For each of ``tokens`` the mean row of the words of all items that have it, for `write_rows`.
 
     Args:
-        tokens: Semantic-id tokens.
+        tokens: New tokens.
         ids: Tokens of each item.
         texts: Old tokens of each item's text.
+        old: Rows of the old tokens, ``[old, d]``.
+
+    Returns:
+        ``[len(tokens), d]``; NaN for a token of no item, or of items without words.
     """
-    under: dict[str, list[int]] = {token: [] for token in tokens}
-    for item, text in zip(ids, texts, strict=True):
-        for token in item:
-            if token in under:
-                under[token] += text
-    return list(under.values())
+    has = _membership(tokens, ids)
+    return _ratio(has @ (_words(texts, len(old)) @ old), has @ np.array([len(text) for text in texts]))
+
+
+def centroid_rows(
+    tokens: Sequence[str], ids: Sequence[Sequence[str]], texts: Sequence[Sequence[int]], old: Floats
+) -> Floats:
+    """Residual centroids in the space of words: the codebook that residual k-means has there for the ids that exist.
+
+    An item is the mean of its words' rows, and every item counts once. A token of the first level is the mean of the
+    items that have it. One of a later level is the mean of all items, plus the mean of what the levels before leave of
+    its own items. (By `semantic_rows` tokens of a later level are nearly alike, as items of every kind are under each.)
+
+    Args:
+        tokens: New tokens.
+        ids: Tokens of each item, first level first.
+        texts: Old tokens of each item's text.
+        old: Rows of the old tokens, ``[old, d]``.
+
+    Returns:
+        ``[len(tokens), d]``; NaN for a token of no item, or of items without words.
+    """
+    items = _ratio(_words(texts, len(old)) @ old, np.array([len(text) for text in texts]))
+    worded = ~np.isnan(items).any(axis=1)
+    mean = items[worded].mean(axis=0)
+    left = np.where(worded[:, None], items - mean, 0)
+    rows = np.full((len(tokens), old.shape[1]), np.nan)
+    for level in range(max(map(len, ids), default=0)):
+        has = _membership(tokens, [item[level : level + 1] if worded[at] else [] for at, item in enumerate(ids)])
+        size = has @ np.ones(len(ids))
+        centroids = has @ left / np.maximum(size, 1)[:, None]
+        left = left - has.T @ centroids
+        rows[size > 0] = mean + centroids[size > 0]
+    return rows
+
+
+def _words(texts: Sequence[Sequence[int]], old: int) -> csr_matrix:
+    """How often each text has each old token, ``[len(texts), old]``."""
+    from scipy.sparse import csr_matrix
+
+    rows = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+    columns = np.array([token for text in texts for token in text], dtype=np.int64)
+    if columns.size and columns.max() >= old:
+        raise GreamError(f"a text holds token {columns.max()}, and {old} are old; new rows are made of old ones")
+    return csr_matrix((np.ones(len(columns)), (rows, columns)), shape=(len(texts), old))
+
+
+def _membership(tokens: Sequence[str], ids: Sequence[Sequence[str]]) -> csr_matrix:
+    """1 where an item has a token, ``[len(tokens), len(ids)]``."""
+    from scipy.sparse import csr_matrix
+
+    place = {token: row for row, token in enumerate(tokens)}
+    pairs = [(place[token], item) for item, own in enumerate(ids) for token in own if token in place]
+    rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return csr_matrix((np.ones(len(pairs)), (rows, columns)), shape=(len(tokens), len(ids)))
+
+
+def _ratio(sums: Floats, counts: npt.NDArray[Any]) -> Floats:
+    """Sums over counts, NaN where nothing was counted."""
+    with np.errstate(invalid="ignore"):
+        return sums / counts[:, None]
 
 
 def write_rows(
@@ -52,7 +121,7 @@ def write_rows(
     old_size: int,
     *,
     seed: int,
-    texts: Sequence[Sequence[int]] | None = None,
+    rows_of: Callable[[Floats], Floats] | None = None,
 ) -> None:
     """Give new tokens their rows, in the input embedding and, where it is not tied to it, in the LM head alike.
 
@@ -61,18 +130,15 @@ def write_rows(
         token_ids: Rows to write.
         old_size: Number of tokens before the extension; rows from here on are padding or new and are not read.
         seed: Fixes the draws.
-        texts: For each of ``token_ids`` the old tokens of the text it stands for: its row becomes the mean of theirs.
-            Without texts, and for an empty one, a row is drawn from a Gaussian fitted, per dimension, to the old rows.
+        rows_of: Makes the rows of ``token_ids`` of the old ones: `semantic_rows` or `centroid_rows` of texts. Without
+            it, and where it gives NaN, a row is drawn from a Gaussian fitted, per dimension, to the old rows.
 
     Raises:
-        GreamError: ``texts`` and ``token_ids`` differ in number, or a row to write, or a text's token, is on the wrong
-            side of ``old_size``.
+        GreamError: A row to write is below ``old_size``, or a text holds a token that is not.
     """
     import torch
 
-    if texts is not None and len(texts) != len(token_ids):
-        raise GreamError(f"{len(texts)} texts for {len(token_ids)} new tokens; one each is needed")
-    if min(token_ids) < old_size or max((max(text, default=0) for text in texts or ()), default=0) >= old_size:
+    if min(token_ids) < old_size:
         raise GreamError(f"rows below {old_size} are old and are read, rows from there on are new and are written")
     needed = max(token_ids) + 1
     if model.get_input_embeddings().weight.shape[0] < needed:
@@ -83,9 +149,8 @@ def write_rows(
         generator = torch.Generator().manual_seed(seed)
         old = weight.detach()[:old_size].float().cpu()
         rows = torch.randn(len(token_ids), old.shape[1], generator=generator) * old.std(dim=0) + old.mean(dim=0)
-        for row, text in enumerate(texts or ()):
-            if text:
-                tokens, counts = torch.unique(torch.tensor(list(text)), return_counts=True)
-                rows[row] = counts.float() @ old[tokens] / len(text)
+        if rows_of is not None:
+            made = torch.from_numpy(rows_of(old.numpy()))
+            rows = torch.where(made.isnan(), rows, made.float())
         with torch.no_grad():
             weight[torch.tensor(list(token_ids), device=weight.device)] = rows.to(weight)

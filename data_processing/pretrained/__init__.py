@@ -1,0 +1,1 @@
+"""Pretrained language models: fetched, converted to transformers folders, and examined before they are extended."""
