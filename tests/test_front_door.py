@@ -123,7 +123,8 @@ def test_a_wrong_command_or_recipe_is_named(installed: Installed, tmp_path: Path
     done = installed.call("gream", "data", "synthesize", "--config", "fast", "--run", str(tmp_path))
     assert done.returncode == 2
     assert done.stderr == (
-        "error: fast: no such file, and no recipe by that name; there are beauty_scratch, paper, quickstart, tiny\n"
+        "error: fast: no such file, and no recipe by that name; "
+        "there are beauty_scratch, paper, quickstart, smollm2, tiny\n"
     )
 
 

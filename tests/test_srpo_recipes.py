@@ -75,7 +75,7 @@ def check(config: Any) -> None:
 
 
 def test_all_recipes_are_known() -> None:
-    assert set(NAMES) == {"quickstart", "paper", "one_gpu", "quickstart_vllm"}
+    assert set(NAMES) == {"quickstart", "paper", "one_gpu", "quickstart_vllm", "smollm2"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -76,7 +76,7 @@ def centroid_rows(
     """
     items = _ratio(_words(texts, len(old)) @ old, np.array([len(text) for text in texts]))
     worded = ~np.isnan(items).any(axis=1)
-    mean = items[worded].mean(axis=0)
+    mean = items[worded].sum(axis=0) / max(worded.sum(), 1)
     left = np.where(worded[:, None], items - mean, 0)
     rows = np.full((len(tokens), old.shape[1]), np.nan)
     for level in range(max(map(len, ids), default=0)):
