@@ -75,7 +75,7 @@ def centroid_rows(
         ``[len(tokens), d]``; NaN for a token of no item, or of items without words.
     """
     items = _ratio(_words(texts, len(old)) @ old, np.array([len(text) for text in texts]))
-    worded = ~np.isnan(items).any(axis=1)
+    worded = np.array([bool(text) for text in texts])
     mean = items[worded].sum(axis=0) / max(worded.sum(), 1)
     left = np.where(worded[:, None], items - mean, 0)
     rows = np.full((len(tokens), old.shape[1]), np.nan)
