@@ -100,7 +100,7 @@ def embed(
         from .encoders.cluster import encode_on_cluster
 
         encode_on_cluster(job, ray)
-    vectors = join_parts(job)
+    vectors = join_parts(job, catalogue)
     if config.collaborative:
         sequences = without_reserved(rl, seed, read_training_sequences(interactions))
         known = _collaborative(config, seed, list(sequences.values()), read_item_ids(items), previous, out)

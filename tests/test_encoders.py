@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import shutil
@@ -31,7 +32,7 @@ from data_processing.encoders import item_text, main_directions, parts
 from data_processing.encoders.collaborative import CollaborativeEncoder, fuse, positive_information
 from data_processing.encoders.language_model import LanguageModelEncoder, batches_by_length, mean_pooled
 from data_processing.encoders.lsa import LsaEncoder
-from data_processing.encoders.parts import read_catalogue
+from data_processing.encoders.parts import items_of_parts, read_catalogue
 from data_processing.encoders.sentence import SentenceEncoder
 from data_processing.semantic_ids import build_semantic_ids
 from data_processing.tables import Item
@@ -222,6 +223,19 @@ def test_what_is_encoded_is_never_encoded_again(tmp_path: Path, qwen: Path, monk
     assert encoded == [*items[:16], items[16], *items[16:]]
     name = "embeddings.safetensors"
     assert sha256_of(tmp_path / "killed" / name) == sha256_of(tmp_path / "whole" / name)
+
+
+def test_parts_hold_items_of_like_length_and_come_back_in_the_catalogues_order(
+    tmp_path: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PART_ITEMS", 4)
+    items = catalogue_of(11)
+    write_catalogue(items, tmp_path)
+    vectors = embedded(tmp_path, encoder="language-model", model=qwen)
+    np.testing.assert_allclose(vectors, LanguageModelEncoder(qwen, 100).encode(items), atol=1e-5)
+    lengths = [[len(items[item].title + items[item].description) for item in part] for part in items_of_parts(items)]
+    assert [len(part) for part in lengths] == [4, 4, 3]
+    assert all(max(part) <= min(longer) for part, longer in itertools.pairwise(lengths))
 
 
 @pytest.mark.parametrize(

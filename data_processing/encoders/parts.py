@@ -1,4 +1,7 @@
-"""A catalogue encoded part by part: what is on disk is never encoded again, and who encodes a part does not matter."""
+"""A catalogue encoded part by part: what is on disk is never encoded again, and who encodes a part does not matter.
+
+Parts are cut from the catalogue in the order of its texts' lengths, so that models pad little.
+"""
 
 from __future__ import annotations
 
@@ -64,12 +67,13 @@ class PartEncoder:
         self._job = job
         self._encoder = open_encoder(job.encoder, job.model, job.batch_tokens)
         self._catalogue = read_catalogue(job.items, job.enriched)
+        self._items = items_of_parts(self._catalogue)
 
     def __call__(self, number: int) -> int:
         """Write a part and return how many items it has."""
         from safetensors.numpy import save_file
 
-        rows = self._encoder.encode(self._catalogue[number * PART_ITEMS : (number + 1) * PART_ITEMS])
+        rows = self._encoder.encode([self._catalogue[item] for item in self._items[number]])
         with write_atomically(self._job.part(number)) as temporary:
             save_file({"embeddings": rows}, str(temporary))
         return len(rows)
@@ -90,6 +94,12 @@ def read_catalogue(items: Path, enriched: Path) -> list[Item]:
     return [replace(item, description=row["description"]) for item, row in zip(catalogue, rows, strict=True)]
 
 
+def items_of_parts(catalogue: Sequence[Item]) -> list[list[int]]:
+    """Numbers of the items of each part, those with the shortest texts first."""
+    order = sorted(range(len(catalogue)), key=lambda item: len(catalogue[item].title + catalogue[item].description))
+    return [order[start : start + PART_ITEMS] for start in range(0, len(order), PART_ITEMS)]
+
+
 def encode_parts(job: Job, parts: Sequence[int], *, show: bool = True) -> None:
     """Encode ``parts`` one after the other, with a progress bar where ``show``."""
     if not parts:
@@ -105,8 +115,8 @@ def progress(job: Job, parts: int, *, show: bool = True) -> tqdm:
     return progress_bar(min(job.count, parts * PART_ITEMS), "items", label="embed", show=show)
 
 
-def join_parts(job: Job) -> npt.NDArray[np.float32]:
-    """All parts in order, ``[count, d]``.
+def join_parts(job: Job, catalogue: Sequence[Item]) -> npt.NDArray[np.float32]:
+    """All parts, in the order of the catalogue, ``[count, d]``.
 
     Raises:
         GreamError: A part is missing, cannot be read, or has another number of items than it should.
@@ -115,18 +125,17 @@ def join_parts(job: Job) -> npt.NDArray[np.float32]:
     from safetensors.numpy import load_file
 
     vectors: npt.NDArray[np.float32] | None = None
-    for start in range(0, job.count, PART_ITEMS):
-        path = job.part(start // PART_ITEMS)
+    for number, items in enumerate(items_of_parts(catalogue)):
+        path = job.part(number)
         try:
             rows = load_file(str(path))["embeddings"]
         except (OSError, SafetensorError, KeyError) as error:
             raise GreamError(f"{path}: cannot be read ({error}); remove it and start again") from None
         if vectors is None:
-            vectors = np.empty((job.count, rows.shape[1]), dtype=np.float32)
-        expected = min(PART_ITEMS, job.count - start)
-        if rows.shape != (expected, vectors.shape[1]):
-            raise GreamError(f"{path}: {rows.shape[0]} items, {expected} expected; remove it and start again")
-        vectors[start : start + expected] = rows
+            vectors = np.empty((len(catalogue), rows.shape[1]), dtype=np.float32)
+        if rows.shape != (len(items), vectors.shape[1]):
+            raise GreamError(f"{path}: {rows.shape[0]} items, {len(items)} expected; remove it and start again")
+        vectors[items] = rows
     if vectors is None:
         raise GreamError(f"{job.items}: no items to embed")
     return vectors
