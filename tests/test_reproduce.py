@@ -95,8 +95,8 @@ def test_a_dry_run_finds_the_raw_dump_and_plans_for_the_gpus_named(tmp_path: Pat
     assert f"{3 * round(1.38 * 189_543 + 4 * 18_357 + 2 * 35_598):,} rows" in done.stdout
     assert "150 steps of 256 prompts x 10 responses" in done.stdout
     assert "not a measurement" in done.stdout
-    # No machine of the tests has four GPUs and what they need: that, and nothing else, is wrong.
-    assert set(re.findall(r"^  x   (\w+):", done.stdout, flags=re.MULTILINE)) <= {"GPUs", "packages"}
+    # No machine of the tests has four GPUs, what they need, and slots for Ray: that, and nothing else, is wrong.
+    assert set(re.findall(r"^  x   (\w+):", done.stdout, flags=re.MULTILINE)) <= {"GPUs", "machine", "packages"}
     assert done.returncode == (2 if "\n  x " in done.stdout else 0)
     planned = "\n".join(commands(done))
     for part in (
