@@ -85,32 +85,58 @@ def test_ids_are_unique_and_cover_the_catalogue(finished: Path) -> None:
     assert len(Catalog.load(finished / "index.json")) == len(pl.read_parquet(finished / "items.parquet"))
 
 
-def exchange_items(finished: Path, run: Path, which: pl.Expr) -> tuple[dict[str, str], dict[str, str]]:
-    """Copy a run, exchange the items of some interactions for others, and make everything after them again.
-
-    Returns:
-        Hashes of all files before and after.
-    """
-    shutil.copytree(finished, run)
+def exchange_items(run: Path, which: pl.Expr) -> None:
+    """Exchange the items of some interactions for others, and make everything after them again."""
     shutil.rmtree(run / ".stages")
-    before = hashes(run)
     interactions = pl.read_parquet(run / "interactions.parquet")
     items = interactions["item"].n_unique()
     other = pl.when(which).then((pl.col("item") + 1) % items).otherwise("item").cast(pl.Int32)
     interactions.with_columns(other.alias("item")).write_parquet(run / "interactions.parquet")
     for name in STAGES:
         stage(name, run, *SMALL)
-    return before, hashes(run)
 
 
-def test_training_files_do_not_depend_on_held_out_interactions(finished: Path, tmp_path: Path) -> None:
-    """Every validation and test item is exchanged for another one: not a byte of what training reads may change."""
-    before, after = exchange_items(finished, tmp_path / "run", pl.col("split") != "train")
-    for path in before:
-        if path.startswith(TRAINING_FILES):
-            assert after[path] == before[path], path
+def test_training_files_do_not_depend_on_held_out_interactions(
+    finished: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Every validation and test item is exchanged for another one, and every held-out review of the raw dump marked.
+
+    Not a byte of what training reads may change, and the mark must not come out anywhere.
+    """
+    if (finished / "raw").exists():
+        reviews, metadata = finished / "raw" / "reviews.json.gz", finished / "raw" / "meta.json.gz"
+    else:
+        dump: Path = request.getfixturevalue("real_data") / "raw_amazon2018"
+        reviews, metadata = dump / "Gift_Cards_5.json.gz", dump / "meta_Gift_Cards.json.gz"
+    users = pl.read_parquet(finished / "users.parquet")["user_id"].to_list()
+    items = pl.read_parquet(finished / "items.parquet")["item_id"].to_list()
+    held_out = pl.read_parquet(finished / "interactions.parquet").filter(pl.col("split") != "train")
+    pairs = {(users[user], items[item]) for user, item in held_out.select("user", "item").iter_rows()}
+    marked = 0
+    with gzip.open(reviews, "rt") as source, gzip.open(tmp_path / "reviews.json.gz", "wt") as target:
+        for line in source:
+            row = json.loads(line)
+            if (row["reviewerID"], row["asin"]) in pairs:
+                row["reviewText"] = row["summary"] = "Xylomarker"
+                marked += 1
+            target.write(json.dumps(row) + "\n")
+    assert marked >= len(pairs)
+    run = tmp_path / "run"
+    dump_options = ("--reviews", str(tmp_path / "reviews.json.gz"), "--metadata", str(metadata))
+    stage("interactions", run, *dump_options, *SMALL)
+    exchange_items(run, pl.col("split") != "train")
+    before, after = hashes(finished), hashes(run)
+    compared = [path for path in before if path.startswith(TRAINING_FILES)]
+    assert {path.partition("/")[0] for path in compared} == {path.partition("/")[0] for path in TRAINING_FILES}
+    for path in compared:
+        assert after[path] == before[path], path
     # The exchange does reach what may depend on it.
     assert after["rl/val.parquet"] != before["rl/val.parquet"]
+    assert any(pl.read_parquet(run / "reviews.parquet")["text"])
+    for path in (path for path in run.rglob("*") if path.is_file()):
+        table = path.suffix == ".parquet"
+        content = str(pl.read_parquet(path).to_dicts()) if table else path.read_bytes().decode("latin-1")
+        assert "xylomarker" not in content.lower(), path
 
 
 def test_passes_are_written_in_batches_of_like_length(synthetic: Path, tmp_path: Path) -> None:
@@ -151,59 +177,27 @@ def test_reserved_targets_are_unknown_to_sft(synthetic: Path, tmp_path: Path) ->
     assert len(reserved) == reserved.n_unique() == round(0.5 * training["user"].n_unique())
 
     is_last = (pl.col("split") == "train") & (pl.col("split").shift(-1) == "valid")
-    before, after = exchange_items(synthetic, tmp_path / "run", is_last & pl.col("user").is_in(reserved.to_list()))
+    run = tmp_path / "run"
+    shutil.copytree(synthetic, run)
+    exchange_items(run, is_last & pl.col("user").is_in(reserved.to_list()))
+    before, after = hashes(synthetic), hashes(run)
     for path in before:
         if path.startswith(("sft", "preferences.jsonl", "enriched.jsonl", "index.json", "model")):
             assert after[path] == before[path], path
     assert after["rl/train.parquet"] != before["rl/train.parquet"]
 
 
-def test_no_held_out_review_reaches_any_output(finished: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Every held-out review of the raw dump is marked; the mark must not come out anywhere."""
-    if (finished / "raw").exists():
-        reviews, metadata = finished / "raw" / "reviews.json.gz", finished / "raw" / "meta.json.gz"
-    else:
-        dump: Path = request.getfixturevalue("real_data") / "raw_amazon2018"
-        reviews, metadata = dump / "Gift_Cards_5.json.gz", dump / "meta_Gift_Cards.json.gz"
-    users = pl.read_parquet(finished / "users.parquet")["user_id"].to_list()
-    items = pl.read_parquet(finished / "items.parquet")["item_id"].to_list()
-    held_out = pl.read_parquet(finished / "interactions.parquet").filter(pl.col("split") != "train")
-    pairs = {(users[user], items[item]) for user, item in held_out.select("user", "item").iter_rows()}
-    marked = 0
-    with gzip.open(reviews, "rt") as source, gzip.open(tmp_path / "reviews.json.gz", "wt") as target:
-        for line in source:
-            row = json.loads(line)
-            if (row["reviewerID"], row["asin"]) in pairs:
-                row["reviewText"] = row["summary"] = "Xylomarker"
-                marked += 1
-            else:
-                row["reviewText"] = "Yarrowmarker"
-            target.write(json.dumps(row) + "\n")
-    assert marked >= len(pairs)
-    run = tmp_path / "run"
-    dump_options = ("--reviews", str(tmp_path / "reviews.json.gz"), "--metadata", str(metadata))
-    stage("interactions", run, *dump_options, *SMALL)
-    for name in STAGES:
-        stage(name, run, *SMALL)
-    texts = pl.read_parquet(run / "reviews.parquet")["text"].to_list()
-    assert any("Yarrowmarker" in text for text in texts)
-    for path in (path for path in run.rglob("*") if path.is_file()):
-        table = path.suffix == ".parquet"
-        content = str(pl.read_parquet(path).to_dicts()) if table else path.read_bytes().decode("latin-1")
-        assert "xylomarker" not in content.lower(), path
-
-
-@pytest.mark.parametrize("name", ["embed", "sft", "model"])
-def test_killed_stage_leaves_nothing_and_ends_the_same(synthetic: Path, tmp_path: Path, name: str) -> None:
+def test_killed_stages_leave_nothing_and_end_the_same(synthetic: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(synthetic, run)
-    outputs = json.loads((run / ".stages" / f"{name}.json").read_text())["outputs"]
-    (run / ".stages" / f"{name}.json").unlink()
-    for output in outputs:
-        shutil.rmtree(run / output) if (run / output).is_dir() else (run / output).unlink()
-    assert kill_when(command(name, run, *SMALL), run / ".partial" / name)
-    assert not any((run / output).exists() for output in outputs)
-    stage(name, run, *SMALL)
+    for name in ("embed", "sft", "model"):
+        outputs = json.loads((run / ".stages" / f"{name}.json").read_text())["outputs"]
+        (run / ".stages" / f"{name}.json").unlink()
+        for output in outputs:
+            shutil.rmtree(run / output) if (run / output).is_dir() else (run / output).unlink()
+        assert kill_when(command(name, run, *SMALL), run / ".partial" / name)
+        assert not any((run / output).exists() for output in outputs)
+        stage(name, run, *SMALL)
     assert hashes(run) == hashes(synthetic)
     assert not list((run / ".partial").iterdir())
 

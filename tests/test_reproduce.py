@@ -1,4 +1,7 @@
-"""Reproduction scripts: the whole chain on some of the real data, and what is said before anything starts."""
+"""Reproduction scripts: the whole chain on some of the real data, and what is said before anything starts.
+
+The chain takes minutes and is left to ``-m slow``: the quickstart's, of the same stages, is part of every run.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,7 @@ def finished(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finis
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.timeout(3100)
 def test_the_chain_ends_with_a_table_of_every_evaluation(finished: Finished) -> None:
     table = finished.output.stdout.partition("== 8. Results")[2]
@@ -57,11 +61,13 @@ def test_the_chain_ends_with_a_table_of_every_evaluation(finished: Finished) -> 
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_every_list_is_full_of_distinct_items_that_exist(finished: Finished) -> None:
     insist_on_full_lists(finished.run, (*BASELINES, *MODELS))
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.timeout(3100)
 def test_run_again_it_does_nothing_and_a_dry_run_prints_the_same_commands(finished: Finished) -> None:
     before = hashes(finished.run)
