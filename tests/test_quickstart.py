@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,23 @@ from data_support import ROOT, hashes, insist_on_full_lists
 
 FUSED = ("direct-fused", "reasoning-fused")
 EVALUATIONS = ("direct-sft", "direct-srpo", "reasoning-sft", "reasoning-srpo", *FUSED)
-STEPS = 22
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run in a folder of its own: what an earlier one left takes no part."""
+
+    arguments: tuple[str, ...]
+    steps: int
+    runs: Path
+
+    @property
+    def run(self) -> Path:
+        (folder,) = self.runs.iterdir()
+        return folder
+
+    def again(self) -> subprocess.CompletedProcess[str]:
+        return quickstart(*self.arguments, runs=self.runs)
 
 
 def quickstart(*arguments: str, runs: Path) -> subprocess.CompletedProcess[str]:
@@ -24,13 +41,28 @@ def quickstart(*arguments: str, runs: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=3000, env=environment)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default run, in a folder of its own: what an earlier one left takes no part."""
-    runs = tmp_path_factory.mktemp("runs")
-    done = quickstart(runs=runs)
+def finish(runs: Path, *arguments: str, steps: int) -> Finished:
+    done = quickstart(*arguments, runs=runs)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return runs / "quickstart"
+    return Finished(arguments, steps, runs)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """All stages, cut to few steps."""
+    return finish(tmp_path_factory.mktemp("runs"), "--tiny", steps=2)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """What the README shows."""
+    return finish(tmp_path_factory.mktemp("runs"), steps=22)
+
+
+@pytest.fixture(params=["tiny", pytest.param("whole", marks=pytest.mark.slow)])
+def finished(request: pytest.FixtureRequest) -> Finished:
+    done: Finished = request.getfixturevalue(request.param)
+    return done
 
 
 def metrics(run: Path, name: str) -> dict[str, Any]:
@@ -39,54 +71,61 @@ def metrics(run: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.timeout(3100)
-def test_direct_recommendations_beat_both_baselines(finished: Path) -> None:
-    recall = metrics(finished, "direct-sft")["metrics"]["recall@10"]["value"]
-    assert recall >= 2 * metrics(finished, "popularity")["metrics"]["recall@10"]["value"]
-    assert recall > metrics(finished, "cooccurrence")["metrics"]["recall@10"]["value"]
+def test_direct_recommendations_beat_both_baselines(whole: Finished) -> None:
+    recall = metrics(whole.run, "direct-sft")["metrics"]["recall@10"]["value"]
+    assert recall >= 2 * metrics(whole.run, "popularity")["metrics"]["recall@10"]["value"]
+    assert recall > metrics(whole.run, "cooccurrence")["metrics"]["recall@10"]["value"]
 
 
 @pytest.mark.e2e
-def test_fused_with_transitions_lists_are_ahead_of_the_model_alone(finished: Path) -> None:
-    transitions = metrics(finished, "transitions")["metrics"]
+@pytest.mark.slow
+@pytest.mark.timeout(3100)
+def test_fused_with_transitions_lists_are_ahead_of_the_model_alone(whole: Finished) -> None:
     for name in FUSED:
-        fused = metrics(finished, name)
+        fused = metrics(whole.run, name)
         assert fused["metrics"]["ndcg@10"]["value"] > fused["alone"]["model"]["ndcg@10"]["value"]
-        assert fused["alone"]["transitions"] == transitions
 
 
 @pytest.mark.e2e
-def test_every_list_is_full_of_distinct_items_that_exist(finished: Path) -> None:
-    insist_on_full_lists(finished, EVALUATIONS)
+@pytest.mark.timeout(3100)
+def test_every_list_is_full_of_distinct_items_that_exist(finished: Finished) -> None:
+    insist_on_full_lists(finished.run, EVALUATIONS)
     for name in EVALUATIONS:
-        reported = metrics(finished, name)
+        reported = metrics(finished.run, name)
         assert (reported["invalid_rate"], reported["duplicates"]) == (0, 0)
+    for name in FUSED:
+        alone = metrics(finished.run, name)["alone"]["transitions"]
+        assert alone == metrics(finished.run, "transitions")["metrics"]
 
 
 @pytest.mark.e2e
-def test_srpo_ran_and_was_compared_on_the_same_prompts(finished: Path) -> None:
-    rows = [json.loads(line) for line in (finished / "checkpoints/srpo/metrics.jsonl").read_text().splitlines()]
+@pytest.mark.timeout(3100)
+def test_srpo_ran_and_was_compared_on_the_same_prompts(finished: Finished) -> None:
+    rows = [json.loads(line) for line in (finished.run / "checkpoints/srpo/metrics.jsonl").read_text().splitlines()]
     trained = [row for row in rows if "srpo/reward" in row["data"]]
-    assert [row["step"] for row in trained] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in trained] == list(range(1, finished.steps + 1))
     for row in trained:
         assert {"srpo/exact_hits", "srpo/zero_variance_groups"} <= set(row["data"])
         # Rollout and actor are two implementations of one policy.
         assert row["data"]["training/rollout_probs_diff_max"] < 1e-4
-    comparison = json.loads((finished / "eval" / "rewards.json").read_text())
-    assert comparison["prompts"] == len(pl.read_parquet(finished / "rl" / "val.parquet"))
+    comparison = json.loads((finished.run / "eval" / "rewards.json").read_text())
+    assert comparison["prompts"] == len(pl.read_parquet(finished.run / "rl" / "val.parquet"))
 
 
 @pytest.mark.e2e
-def test_run_again_it_only_prints_the_table(finished: Path) -> None:
-    before = hashes(finished)
-    again = quickstart(runs=finished.parent)
+@pytest.mark.timeout(3100)
+def test_run_again_it_only_prints_the_table(finished: Finished) -> None:
+    before = hashes(finished.run)
+    again = finished.again()
     assert again.returncode == 0, again.stderr[-3000:]
     stages = re.findall(r"^[a-z-]+: (.+) ->", again.stdout, flags=re.MULTILINE)
     assert len(stages) >= 15
     assert {stage.partition(",")[0] for stage in stages} == {"up to date"}
     assert "cooccurrence" in again.stdout
     assert "report.html" in again.stdout
-    assert hashes(finished) == before
+    assert hashes(finished.run) == before
 
 
 @pytest.mark.parametrize(
