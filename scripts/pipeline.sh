@@ -13,6 +13,18 @@ trainer=()              # stands before llamafactory-cli
 platform=()             # NAME=VALUE in verl's environment
 inputs=()               # --input FILE, further ones of the next 'sft' or 'srpo'
 asked=()                # further options of each evaluation of a model
+reasoning=()            # and of those after a chain
+sft_settings=()         # KEY=VALUE of both SFT recipes
+rl_settings=()          # and of SRPO's
+
+cut_short() { # for --tiny: the same stages in few steps, with a model that no figure is worth mentioning of
+    recipe=recipes/data/tiny.yaml
+    sft_settings=(max_steps=20)
+    rl_settings=(trainer.total_training_steps=2 trainer.test_freq=2 data.train_batch_size=4
+        actor_rollout_ref.actor.ppo_mini_batch_size=4 actor_rollout_ref.rollout.n=4)
+    reasoning=(--chain-tokens 96)
+    platform=(VERL_PLATFORM=cpu)
+}
 
 fail() { echo "error: $*" >&2; exit 2; }
 

@@ -3,7 +3,7 @@
 # run again unchanged, it only prints the table.
 #
 # usage: bash scripts/quickstart.sh [--base MODEL] [--reviews R --meta M (--name NAME | --run FOLDER)] [--recipe FILE]
-#                                   [--overwrite]
+#                                   [--tiny] [--overwrite]
 #
 #   --base MODEL     a pretrained model in place of a tiny one made from nothing: smollm2, which is fetched (93 MB), or the
 #                    folder of another one of its size; an hour in place of minutes (docs/pretrained.md)
@@ -12,6 +12,7 @@
 #   --name NAME      run folder runs/NAME for them
 #   --run FOLDER     or another run folder
 #   --recipe FILE    data recipe, for tables of another format; 'gream shop ORDERS PRODUCTS' writes one and calls this script
+#   --tiny           all stages with few users and steps, in some three minutes: whether everything works here
 #   --overwrite      replace what another configuration made
 #
 # GREAM_RUNS names another folder than runs/ for run folders.
@@ -25,8 +26,9 @@ cd "$(dirname "$0")/.."
 source scripts/pipeline.sh
 
 usage="usage: bash scripts/quickstart.sh [--base MODEL] [--reviews R --meta M (--name NAME | --run FOLDER)] [--recipe FILE]"
-usage+=" [--overwrite]"
+usage+=" [--tiny] [--overwrite]"
 base=
+tiny=
 name=
 run=
 recipe=
@@ -40,6 +42,7 @@ while [ $# -gt 0 ]; do
             printf -v "${1#--}" '%s' "$2"
             shift 2
             ;;
+        --tiny) tiny=yes; shift ;;
         --overwrite) overwrite=(--overwrite); shift ;;
         *) fail "unknown option '$1'; $usage" ;;
     esac
@@ -48,11 +51,11 @@ if [ -n "$reviews$meta" ]; then
     [ -n "$reviews" ] && [ -n "$meta" ] && [ "${name:-quickstart}${run}" != quickstart ] ||
         fail "--reviews, --meta and --name go together, or --run in its place; $usage"
 fi
+[ -z "$tiny" ] || [ -z "$base$recipe" ] || fail "--tiny has its own model and recipe: leave out --base and --recipe"
 
 enter
 recipes=quickstart
 model=()
-reasoning=()
 if [ -n "$base" ]; then
     recipes=smollm2 # of all three kinds
     if [ "$base" = smollm2 ]; then
@@ -62,6 +65,10 @@ if [ -n "$base" ]; then
     model=(--base "$base")
     asked=(--users 150)
     reasoning=(--chain-tokens 160)
+fi
+if [ -n "$tiny" ]; then
+    cut_short
+    run=${run:-$runs/${name:-quickstart-tiny}}
 fi
 run=${run:-$runs/${name:-$recipes}} recipe=${recipe:-recipes/data/$recipes.yaml}
 platform=(VERL_PLATFORM=cpu)
@@ -86,11 +93,11 @@ data rl
 data model "${model[@]}"
 
 title "SFT with LLaMA-Factory: alignment, then the reasoning curriculum"
-sft "${recipes}_alignment" alignment model
-sft "${recipes}_reasoning" reasoning checkpoints/alignment
+sft "${recipes}_alignment" alignment model "${sft_settings[@]}"
+sft "${recipes}_reasoning" reasoning checkpoints/alignment "${sft_settings[@]}"
 
 title "SRPO with verl"
-srpo "$recipes"
+srpo "$recipes" "${rl_settings[@]}"
 
 title "Evaluation: direct and reasoning, beside baselines on the same split"
 evaluate baselines

@@ -71,8 +71,7 @@ if [ -z "$tiny" ]; then
     assembly=(--passes 3 --cutoff-len 2560)
     # 8 rows at a time per GPU, 256 per step on any number of them.
     sft_settings=("gradient_accumulation_steps=$((32 / gpus))")
-    steps=150
-    rl_settings=("run_folder=$run" "trainer.total_training_steps=$steps" "trainer.n_gpus_per_node=$gpus")
+    rl_settings=("run_folder=$run" "trainer.total_training_steps=150" "trainer.n_gpus_per_node=$gpus")
     # One holds no 16 bytes per parameter beside a step, and its machine has few CPUs for Ray to count (one_gpu.yaml).
     [ "$gpus" != 1 ] || rl_settings+=(actor_rollout_ref.actor.fsdp_config.offload_policy=true
         transfer_queue.backend.SimpleStorage.num_data_storage_units=1 ray_kwargs.ray_init.num_cpus=16)
@@ -81,19 +80,13 @@ if [ -z "$tiny" ]; then
     trainer=(env FORCE_TORCHRUN=1 "NPROC_PER_NODE=$gpus")
     [ "$gpus" = 1 ] || launcher=(torchrun --nproc-per-node "$gpus" -m --)
 else
+    cut_short
     run=$runs/$name-tiny
-    recipe=recipes/data/tiny.yaml
     recipes=(quickstart_alignment quickstart_reasoning quickstart)
     embedding=()
     model=()
     assembly=(--passes 3 --cutoff-len 512 --train-on-prompt)
-    sft_settings=(max_steps=20)
-    steps=2
-    rl_settings=("trainer.total_training_steps=$steps" "trainer.test_freq=$steps" data.train_batch_size=4
-        actor_rollout_ref.actor.ppo_mini_batch_size=4 actor_rollout_ref.rollout.n=4)
-    reasoning=(--chain-tokens 96)
     sasrec=(--epochs 3)
-    platform=(VERL_PLATFORM=cpu)
 fi
 
 existing() { # PATH, plain or compressed

@@ -191,6 +191,7 @@ def test_killed_and_resumed_it_does_what_an_uninterrupted_run_does(finished: Run
     assert all(after[step] == before[step] for step in range(CHECKPOINT + 1))
 
 
+@pytest.mark.slow
 def test_bad_rows_end_the_run_with_the_error_line(task: Path, tmp_path: Path) -> None:
     import polars as pl
 
