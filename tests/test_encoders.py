@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ def test_what_is_encoded_is_never_encoded_again(tmp_path: Path, qwen: Path, monk
     (tmp_path / "killed" / "parts" / "000002.tmp").write_bytes(b"half a part")
     encoded.append(items[16])  # so that it goes on
     embedded(tmp_path / "killed", **config)
-    assert encoded == [*items[:16], items[16], *items[16:]]
+    assert Counter(encoded[:16] + encoded[17:]) == Counter(items)
     name = "embeddings.safetensors"
     assert sha256_of(tmp_path / "killed" / name) == sha256_of(tmp_path / "whole" / name)
 
