@@ -188,6 +188,7 @@ def train(program: str, run: Path, output: Path, *more: str) -> list[str]:
         f"output_dir={output}",
         "logging_steps=1",
         "plot_loss=false",
+        "max_samples=200",
         *more,
     ]
 
@@ -248,15 +249,12 @@ def test_killed_training_resumes_to_the_same_weights(run: Path, tmp_path: Path) 
 
 @pytest.mark.e2e
 def test_training_is_not_resumed_on_other_data(run: Path, tmp_path: Path) -> None:
-    """The plain form run again: on the same data it saves again, the same; on other data it is refused in one line."""
+    """The plain form run again on other data is refused in one line."""
     data, output = shutil.copytree(run / "sft", tmp_path / "sft"), tmp_path / "trained"
     settings = [f"dataset_dir={data}", "max_steps=2", "save_steps=2", "per_device_train_batch_size=4"]
     command = train("llamafactory-gream", run, output, *settings)
     assert call(command).returncode == 0
     weights = sha256_of(output / "model.safetensors")
-    again = call(command)
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert sha256_of(output / "model.safetensors") == weights
     rows = (data / "alignment.jsonl").read_text().splitlines(keepends=True)
     (data / "alignment.jsonl").write_text("".join(rows[:-1]))
     refused = call(command)

@@ -168,6 +168,7 @@ def test_the_trained_model_loads_and_has_learnt(finished: Run) -> None:
     assert any(not torch.equal(old, new) for old, new in zip(before.parameters(), model.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_does_what_an_uninterrupted_run_does(finished: Run, tmp_path: Path) -> None:
     run = Run(finished.task, tmp_path / "run")
     process = run.start(*DYNAMIC)
