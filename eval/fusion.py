@@ -199,7 +199,8 @@ def _score_table(path: Path) -> pl.DataFrame:
         table = read_table(path, *wanted)
     elif path.suffix == ".csv":
         try:
-            table = pl.read_csv(path, infer_schema=False, columns=list(wanted))
+            with path.open("rb") as stream:
+                table = pl.read_csv(stream, infer_schema=False, columns=list(wanted))
         except (OSError, pl.exceptions.PolarsError) as error:
             raise GreamError(f"{path}: cannot be read: {' '.join(str(error).split())[:160]}") from None
     else:

@@ -29,6 +29,7 @@ OURS += ("python -m gream ", "python -m verl_srpo.report ", "python -m verl.trai
 # what it needs and no test has, in a word that stands in the same section of the page.
 RUN_BY = (
     (r"bash scripts/quickstart.sh --reviews", "dump"),
+    (r"bash scripts/quickstart.sh .*--base", "pretrained"),
     (r"bash scripts/quickstart.sh", "test_quickstart.py: quickstart.sh"),
     (r"bash scripts/reproduce_beauty.sh .*(--tiny|--dry-run)", "test_reproduce.py: --tiny"),
     (r"bash scripts/reproduce_", "GPU"),
@@ -43,7 +44,8 @@ RUN_BY = (
     (r"gream data embed .*language-model", "test_encoders.py: language-model"),
     (r"gream data embed .*--ray", "test_encoders.py: --ray"),
     (r"gream data .*--previous", "test_data_stages.py: --previous"),
-    (r"gream data model --base", "test_data_stages.py: base="),
+    (r"gream data model .*--base", "test_data_stages.py: base="),
+    (r"gream model get", 'test_pretrained.py: get_model("smollm2"'),
     (
         r"gream data (quality|export)|gream data interactions .*published",
         "test_published.py: interactions.format=published",

