@@ -256,7 +256,7 @@ def test_training_is_not_resumed_on_other_data(run: Path, tmp_path: Path) -> Non
     assert call(command).returncode == 0
     weights = sha256_of(output / "model.safetensors")
     rows = (data / "alignment.jsonl").read_text().splitlines(keepends=True)
-    (data / "alignment.jsonl").write_text("".join(rows[:-1]))
+    (data / "alignment.jsonl").write_text("".join(rows[1:]))
     refused = call(command)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].startswith(f"error: {output}/checkpoint-2: trained on other data")
