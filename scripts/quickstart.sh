@@ -12,7 +12,7 @@
 #   --name NAME      run folder runs/NAME for them
 #   --run FOLDER     or another run folder
 #   --recipe FILE    data recipe, for tables of another format; 'gream shop ORDERS PRODUCTS' writes one and calls this script
-#   --tiny           all stages with few users and steps, in some three minutes: whether everything works here
+#   --tiny           all stages with few users and steps, in some five minutes: whether everything works here
 #   --overwrite      replace what another configuration made
 #
 # GREAM_RUNS names another folder than runs/ for run folders.

@@ -22,7 +22,5 @@ mypy
 if [ $# -gt 0 ]; then
     exec python -m pytest "$@"
 fi
-# File by file on two processes, a thread each; then the quickstart, which has both cores for itself.
-OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
-    --ignore tests/test_quickstart.py
-python -m pytest tests/test_quickstart.py
+# File by file on two processes, a thread each; the longest files first (tests/conftest.py).
+OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
