@@ -31,8 +31,8 @@ def last_checkpoint(run: Path) -> Path:
         GreamError: The run has none.
     """
     folder = run / "checkpoints"
-    if _models(folder / "srpo"):
-        return last_model(folder / "srpo")
+    if models := _models(folder / "srpo"):
+        return models[max(models)]
     for name in ("reasoning", "alignment"):
         if (folder / name / "config.json").exists():
             return folder / name
@@ -45,20 +45,21 @@ def checkpoints_in(folder: Path) -> list[tuple[int, Path]]:
     Raises:
         GreamError: There is none.
     """
-    found = {
-        int(step): path
-        for path in folder.glob("checkpoint-*")
-        if (step := path.name.removeprefix("checkpoint-")).isdigit() and (path / "config.json").exists()
-    }
+    found = _by_step(folder, "checkpoint-")
     if not found:
         raise GreamError(f"{folder}: holds no checkpoint-N; name the output folder of a training that kept some")
     return sorted(found.items())
 
 
 def _models(folder: Path) -> dict[int, Path]:
-    """Models of the complete checkpoints, by step."""
+    """Models of verl's complete checkpoints, by step."""
+    return _by_step(folder, "global_step_", MODEL)
+
+
+def _by_step(folder: Path, prefix: str, below: Path = Path()) -> dict[int, Path]:
+    """Model folders ``PREFIX<step>/BELOW`` that are complete."""
     return {
-        int(step): path / MODEL
-        for path in folder.glob("global_step_*")
-        if (step := path.name.removeprefix("global_step_")).isdigit() and (path / MODEL / "config.json").exists()
+        int(step): path / below
+        for path in folder.glob(f"{prefix}*")
+        if (step := path.name.removeprefix(prefix)).isdigit() and (path / below / "config.json").exists()
     }

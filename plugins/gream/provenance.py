@@ -22,9 +22,9 @@ from gream.errors import GreamError
 
 _PLUGINS = Path(gream.__file__).resolve().parent.parent
 _NAMED = ("gream", "llamafactory_gream", "verl_srpo")
-# It says when a stage runs, and nothing about what comes out of it.
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _NO_MATTER = frozenset(("kind", "type_comment", "type_ignores"))
+# It says when a stage runs, and nothing about what comes out of it.
 _RUNNER = frozenset(f"gream.{name}" for name in ("stage", "command_stage", "lock", "provenance", "record", "supervise"))
 
 
