@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -24,6 +27,28 @@ TESTED = {
 }
 # Beside a CUDA build of torch, in scripts/install.sh --gpu.
 TESTED_FOR_GPUS = {"vllm": "0.28.0", "deepspeed": "0.19.8", "liger-kernel": "0.8.5", "torchvision": "0.28.0"}
+
+
+@contextmanager
+def loading(plugin: str, framework: str) -> Iterator[None]:
+    """End the process where a plugin cannot load: frameworks catch every Exception, and would go on without it.
+
+    Args:
+        plugin: Its name.
+        framework: The one that loads it.
+
+    Raises:
+        SystemExit: With the error's line, or with a traceback where it was not foreseen.
+    """
+    try:
+        yield
+    except GreamError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from error
+    except Exception as error:
+        traceback.print_exc()
+        print(f"error: {plugin} could not be loaded into {framework}; the cause is above", file=sys.stderr, flush=True)
+        raise SystemExit(1) from error
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ left alone. `sglang_gream.catalogues.Asked` says what else such a request may ho
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from gream.errors import GreamError
-from gream.seams import check_seams, untested
+from gream.seams import check_seams, loading, untested
 
 from sglang_gream.catalogues import KEY, Asked, Catalogues, named_files
 from sglang_gream.seams import BEAM, OUTPUT, SCHEDULER, SEAMS
@@ -27,19 +26,11 @@ def register() -> None:
     """Hook SGLang's beam search where the environment names catalogues; without any, do nothing.
 
     Raises:
-        SystemExit: A catalogue is missing, or this is another SGLang. SGLang goes on after any other exception, and
-            then would search without the catalogue.
+        SystemExit: A catalogue is missing, or this is another SGLang, which would search without the catalogue.
     """
-    try:
+    with loading("sglang_gream", "SGLang"):
         if named_files():
             _hook()
-    except GreamError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from error
-    except Exception as error:
-        traceback.print_exc()
-        print("error: sglang_gream could not be loaded into SGLang; the cause is above", file=sys.stderr, flush=True)
-        raise SystemExit(1) from error
 
 
 def _hook() -> None:

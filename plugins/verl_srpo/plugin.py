@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 
-from gream.errors import GreamError
-from gream.seams import check_seams, untested
+from gream.seams import check_seams, loading, untested
 
 NAME = "srpo"
 TRAINER_NAME = "srpo_sync"
@@ -61,13 +59,5 @@ def _register() -> None:
         import verl_srpo.cpu.vllm_package  # noqa: F401
 
 
-try:
+with loading("verl_srpo", "verl"):
     _register()
-except GreamError as error:
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    raise SystemExit(2) from error
-except Exception as error:
-    # SystemExit, because verl catches every Exception of an entry point and goes on without the plugin.
-    traceback.print_exc()
-    print("error: verl_srpo could not be loaded into verl; the cause is above", file=sys.stderr, flush=True)
-    raise SystemExit(1) from error
