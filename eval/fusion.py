@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 from .baselines.counted import popularity_of
 from .baselines.transitions import Transitions, Weights
 from .metrics import CUTOFFS
-from .protocol import Cases, read_interactions, training_matrix
+from .protocol import VALIDATION_USERS, Cases, held_out, read_interactions, training_matrix
 from .results import outputs_of, read_result
 
 TRANSITIONS = "transitions"
@@ -40,16 +40,26 @@ def embeddings_of(run: Path) -> Path | None:
     return path if path.exists() else None
 
 
-def transitions_of(run: Path, interactions: pl.DataFrame, items: int) -> tuple[Transitions, npt.NDArray[np.int64]]:
-    """The transitions of the training part, and all items, the most popular one first.
+def transitions_of(run: Path, train: npt.NDArray[np.int64], items: int) -> Transitions:
+    """Transitions of ``train`` (see `rank_by`), with the run's embeddings where it has some.
 
     Raises:
-        GreamError: An input is broken.
+        GreamError: The embeddings are of another number of items.
     """
-    train = training_matrix(interactions, items)
     path = embeddings_of(run)
-    counts = Transitions(train, items, None if path is None else load_file(str(path))["embeddings"])
-    return counts, np.argsort(-popularity_of(train, items), kind="stable")
+    return Transitions(train, items, None if path is None else load_file(str(path))["embeddings"])
+
+
+def choose_weights(
+    counts: Transitions, interactions: pl.DataFrame, seed: int, *, allow_history: bool
+) -> tuple[Weights, dict[Weights, float]]:
+    """The weights that are best on validation users, and the NDCG@10 of all; see `Transitions.choose`."""
+    return counts.choose(held_out(interactions, "valid").at_most(VALIDATION_USERS, seed), allow_history=allow_history)
+
+
+def popular_first(train: npt.NDArray[np.int64], items: int) -> npt.NDArray[np.int64]:
+    """All items, the one of most training interactions first."""
+    return np.argsort(-popularity_of(train, items), kind="stable")
 
 
 def transition_scores(counts: Transitions, weights: Weights) -> ItemScores:
@@ -123,11 +133,12 @@ def fusion_of(run: Path, name: str) -> Fusion:
     settings = read_result(summary).settings
     if settings.get("fuse") != TRANSITIONS:
         raise GreamError(f"--fuse {name}: {summary} was not made with --fuse {TRANSITIONS}")
-    table = read_interactions(run / "interactions.parquet")
-    counts, first = transitions_of(run, table, len(read_token_lists(run / "index.json")))
+    items = len(read_token_lists(run / "index.json"))
+    train = training_matrix(read_interactions(run / "interactions.parquet"), items)
     start = f"{TRANSITIONS}."
     weights = {key[len(start) :]: float(value or 0) for key, value in settings.items() if key.startswith(start)}
-    return Fusion(transition_scores(counts, Weights(**weights)), first, float(settings["fuse_weight"] or 0))
+    scores = transition_scores(transitions_of(run, train, items), Weights(**weights))
+    return Fusion(scores, popular_first(train, items), float(settings["fuse_weight"] or 0))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from gream.processes import Processes, join_processes
 from gream.provenance import code_of
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult, Summary, run_stage
-from safetensors.numpy import load_file
 
 from .baselines.counted import (
     Counted,
@@ -33,14 +32,16 @@ from .baselines.counted import (
     rank_by,
     rank_histories,
 )
-from .baselines.transitions import Transitions, grid_lines
+from .baselines.transitions import grid_lines
 from .fusion import (
     FUSION_USERS,
     TRANSITIONS,
     FileScores,
     best_weight,
+    choose_weights,
     embeddings_of,
     gains_by_weight,
+    popular_first,
     transition_scores,
     transitions_of,
 )
@@ -48,7 +49,6 @@ from .generative import Place, collect_chunks, predict_in_chunks, weigh_in_chunk
 from .metrics import CUTOFFS, exposure_of, mean_with_interval, measure, pass_at_k
 from .protocol import (
     COMMON,
-    VALIDATION_USERS,
     Cases,
     Protocol,
     Split,
@@ -111,13 +111,11 @@ def evaluate_baselines(
     embeddings = embeddings_of(run)
 
     def by_transitions(data: _Data, _: Path) -> _Ranked:
-        vectors = None if embeddings is None else load_file(str(embeddings))["embeddings"]
-        valid = held_out(data.interactions, "valid").at_most(VALIDATION_USERS, seed)
-        counts = Transitions(training_matrix(data.interactions, data.items), data.items, vectors)
-        weights, gains = counts.choose(valid, allow_history=allow)
+        counts = transitions_of(run, training_matrix(data.interactions, data.items), data.items)
+        weights, gains = choose_weights(counts, data.interactions, seed, allow_history=allow)
         print("\n".join(grid_lines(gains)), flush=True)
         if protocol.fitted != "train":
-            counts = Transitions(data.train, data.items, vectors)
+            counts = transitions_of(run, data.train, data.items)
         began = time.monotonic()
         ranking = counts.rank(weights, data.cases.histories, protocol.length, allow_history=allow)
         seconds = time.monotonic() - began
@@ -495,14 +493,16 @@ def _weigh(
     settings = engine.settings
     if settings.fuse is None:
         return {}
-    counts, first = transitions_of(run, table, len(engine.ids))
+    items = len(engine.ids)
+    train = training_matrix(table, items)
+    first = popular_first(train, items)
     recorded: dict[str, str | int | float | None] = {}
     if file is not None:
         scores = FileScores.load(file, run)
         of_valid, of_test = scores.of("valid"), scores.of("test")
     else:
-        valid = held_out(table, "valid").at_most(VALIDATION_USERS, settings.seed)
-        weights, _ = counts.choose(valid, allow_history=not settings.exclude_history)
+        counts = transitions_of(run, train, items)
+        weights, _ = choose_weights(counts, table, settings.seed, allow_history=not settings.exclude_history)
         of_valid = of_test = transition_scores(counts, weights)
         recorded = {f"{TRANSITIONS}.{name}": value for name, value in dataclasses.asdict(weights).items()}
     asked = held_out(table, "valid").at_most(FUSION_USERS, settings.seed)
