@@ -58,13 +58,13 @@ title "Training"
 sft beauty_scratch alignment model
 
 title "Checkpoint, chosen on validation"
-evaluate select --checkpoint "$run/checkpoints/alignment" --name valid --users 5000 --exclude-history | tee "$run/selected.txt"
+evaluate select --checkpoint "$run/checkpoints/alignment" --name valid --users 5000 "${asked[@]}" | tee "$run/selected.txt"
 best=$(tail -n 1 "$run/selected.txt")
 
 title "Test"
 evaluate baselines
-evaluate direct --checkpoint "$best" --name direct --exclude-history
-evaluate direct --checkpoint "$best" --name direct-fused --exclude-history --fuse transitions
+evaluate direct --checkpoint "$best" --name direct "${asked[@]}"
+evaluate direct --checkpoint "$best" --name direct-fused "${asked[@]}" --fuse transitions
 evaluate report
 show python -m eval table --run "$run"
 printf '\nreport: %s/report.html    (whole run: %d s)\n' "$run" $((SECONDS - began))

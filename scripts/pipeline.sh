@@ -12,7 +12,7 @@ launcher=(python -m)    # runs a module on every GPU
 trainer=()              # stands before llamafactory-cli
 platform=()             # NAME=VALUE in verl's environment
 inputs=()               # --input FILE, further ones of the next 'sft' or 'srpo'
-asked=()                # further options of each evaluation of a model
+asked=(--exclude-history) # options of each evaluation of a model: as the baselines are asked, no item twice
 reasoning=()            # and of those after a chain
 sft_settings=()         # KEY=VALUE of both SFT recipes
 rl_settings=()          # and of SRPO's
@@ -57,14 +57,14 @@ stage() { # NAME OPTION... -- COMMAND..., a framework's own command; 'gream stag
     show "${@//'{out}'/"$run"}"
 }
 
-sft() { # RECIPE NAME MODEL [KEY=VALUE ...]
+sft() { # RECIPE NAME MODEL [KEY=VALUE ...], beside those of sft_settings
     stage "sft-$2" --recipe "recipes/sft/$1.yaml" \
         --input "$run/$3" --input "$run/sft" --output "checkpoints/$2" -- \
         "${trainer[@]}" llamafactory-cli train "recipes/sft/$1.yaml" \
-        "model_name_or_path=$run/$3" "dataset_dir=$run/sft" "output_dir={out}/checkpoints/$2" "${@:4}"
+        "model_name_or_path=$run/$3" "dataset_dir=$run/sft" "output_dir={out}/checkpoints/$2" "${@:4}" "${sft_settings[@]}"
 }
 
-srpo() { # RECIPE [KEY=VALUE ...]
+srpo() { # RECIPE
     stage srpo --recipe "recipes/rl/$1.yaml" \
         --input "$run/checkpoints/reasoning" --input "$run/rl" --input "$run/index.json" --output checkpoints/srpo -- \
         env "${platform[@]}" VERL_USE_EXTERNAL_MODULES=verl_srpo.plugin \
@@ -73,10 +73,10 @@ srpo() { # RECIPE [KEY=VALUE ...]
         "algorithm.srpo.catalog=$run/index.json" "actor_rollout_ref.model.path=$run/checkpoints/reasoning" \
         "data.train_files=$run/rl/train.parquet" "data.val_files=$run/rl/val.parquet" \
         "trainer.default_local_dir={out}/checkpoints/srpo" \
-        "trainer.validation_data_dir={out}/checkpoints/srpo/validation" "${@:2}"
+        "trainer.validation_data_dir={out}/checkpoints/srpo/validation" "${rl_settings[@]}"
 }
 
-evaluate_both_modes() { # [OPTION of 'reasoning' ...], before and after SRPO
+evaluate_both_modes() { # before and after SRPO
     local checkpoints=("$run/checkpoints/reasoning")
     # Planned only, there may be no checkpoint yet.
     if [ -z "$dry_run" ] || [ -d "$run/checkpoints/srpo" ]; then
@@ -84,13 +84,12 @@ evaluate_both_modes() { # [OPTION of 'reasoning' ...], before and after SRPO
     else
         checkpoints+=("$run/checkpoints/srpo/global_step_N/actor/huggingface")
     fi
-    # As the baselines are asked: no data set here has an item twice in a history.
-    on_all_gpus eval direct --checkpoint "${checkpoints[0]}" --name direct-sft --exclude-history "${asked[@]}"
-    on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-srpo --exclude-history "${asked[@]}"
-    on_all_gpus eval reasoning --checkpoint "${checkpoints[0]}" --name reasoning-sft --exclude-history "${asked[@]}" "$@"
-    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-srpo --exclude-history "${asked[@]}" "$@"
+    on_all_gpus eval direct --checkpoint "${checkpoints[0]}" --name direct-sft "${asked[@]}"
+    on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-srpo "${asked[@]}"
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[0]}" --name reasoning-sft "${asked[@]}" "${reasoning[@]}"
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-srpo "${asked[@]}" "${reasoning[@]}"
     # With the counted transitions: worth what it is ahead of them, and of the model alone.
-    on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-fused --exclude-history --fuse transitions "${asked[@]}"
-    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-fused --exclude-history --fuse transitions "${asked[@]}" "$@"
+    on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-fused --fuse transitions "${asked[@]}"
+    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-fused --fuse transitions "${asked[@]}" "${reasoning[@]}"
     evaluate rewards
 }

@@ -63,7 +63,7 @@ if [ -n "$base" ]; then
         show gream model get smollm2 --to "$base"
     fi
     model=(--base "$base")
-    asked=(--users 150)
+    asked+=(--users 150)
     reasoning=(--chain-tokens 160)
 fi
 if [ -n "$tiny" ]; then
@@ -93,15 +93,15 @@ data rl
 data model "${model[@]}"
 
 title "SFT with LLaMA-Factory: alignment, then the reasoning curriculum"
-sft "${recipes}_alignment" alignment model "${sft_settings[@]}"
-sft "${recipes}_reasoning" reasoning checkpoints/alignment "${sft_settings[@]}"
+sft "${recipes}_alignment" alignment model
+sft "${recipes}_reasoning" reasoning checkpoints/alignment
 
 title "SRPO with verl"
-srpo "$recipes" "${rl_settings[@]}"
+srpo "$recipes"
 
 title "Evaluation: direct and reasoning, beside baselines on the same split"
 evaluate baselines
-evaluate_both_modes "${reasoning[@]}"
+evaluate_both_modes
 
 title "Results"
 evaluate report

@@ -145,17 +145,17 @@ show llamafactory-gream assemble --run "$run" "${assembly[@]}" "${overwrite[@]}"
 
 title "SFT with LLaMA-Factory: alignment, then the reasoning curriculum"
 inputs=(--input "$run/assembled")
-sft "${recipes[0]}" alignment model "tokenized_path=$run/assembled" "${sft_settings[@]}"
+sft "${recipes[0]}" alignment model "tokenized_path=$run/assembled"
 inputs=()
-sft "${recipes[1]}" reasoning checkpoints/alignment "${sft_settings[@]}"
+sft "${recipes[1]}" reasoning checkpoints/alignment
 
 title "SRPO with verl"
-srpo "${recipes[2]}" "${rl_settings[@]}"
+srpo "${recipes[2]}"
 
 title "Evaluation: direct and reasoning, beside baselines on the same split"
 evaluate baselines
 evaluate sasrec "${sasrec[@]}"
-evaluate_both_modes "${reasoning[@]}"
+evaluate_both_modes
 
 title "Results"
 evaluate report
