@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from aiohttp import web
+from gream.decoding.server_protocol import Written
 from gream.engine.contract import ids_digest
 from loopback import LoopbackServer
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -299,3 +301,13 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, descriptor, last, end = sys.argv[1:]
     asyncio.run(_alone(StubModel(Path(folder)), socket.socket(fileno=int(descriptor)), int(last), end))
+
+
+def insist_on_their_logs(network: Any, prompt: list[int], chains: Sequence[Written]) -> None:
+    """Chains that a server drew differ, and each has the log-probabilities that the model has here."""
+    assert len({tuple(chain.tokens) for chain in chains}) > 1
+    for chain in chains:
+        with torch.no_grad():
+            logs = network(torch.tensor([[*prompt, *chain.tokens]])).logits[0].double().log_softmax(1)
+        exact = [float(logs[len(prompt) + at - 1, token]) for at, token in enumerate(chain.tokens)]
+        np.testing.assert_allclose(chain.logs, exact, atol=1e-3)

@@ -43,14 +43,13 @@ async def logs_of_model(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequ
     return logs
 
 
+IDS = st.sets(st.lists(st.integers(0, 63), min_size=1, max_size=4).map(tuple), min_size=1, max_size=25)
+PROMPTS = st.lists(st.integers(0, 63), min_size=1, max_size=6)
+EXCLUDED = st.sets(st.integers(0, 23), max_size=12)
+
+
 @settings(max_examples=25)
-@given(
-    st.sets(st.lists(st.integers(0, 63), min_size=1, max_size=4).map(tuple), min_size=1, max_size=25),
-    st.lists(st.integers(0, 63), min_size=1, max_size=6),
-    st.integers(1, 12),
-    st.sampled_from(list(Score)),
-    st.sets(st.integers(0, 23), max_size=12),
-)
+@given(IDS, PROMPTS, st.integers(1, 12), st.sampled_from(list(Score)), EXCLUDED)
 def test_the_search_is_the_one_in_process(
     ids: set[tuple[int, ...]], prompt: list[int], beams: int, score: Any, excluded: set[int]
 ) -> None:
@@ -93,13 +92,7 @@ def native_search(
 
 
 @settings(max_examples=40)
-@given(
-    st.sets(st.lists(st.integers(0, 63), min_size=1, max_size=4).map(tuple), min_size=1, max_size=25),
-    st.lists(st.integers(0, 63), min_size=1, max_size=6),
-    st.integers(2, 12),
-    st.sampled_from(list(Score)),
-    st.sets(st.integers(0, 23), max_size=12),
-)
+@given(IDS, PROMPTS, st.integers(2, 12), st.sampled_from(list(Score)), EXCLUDED)
 def test_the_search_inside_sglang_is_the_one_in_process(
     ids: set[tuple[int, ...]], prompt: list[int], beams: int, score: Any, excluded: set[int]
 ) -> None:

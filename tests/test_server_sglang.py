@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from eval_support import make_checkpoint, make_run
 from gream.decoding.beam import TrieBeamSearch
 from gream.decoding.chain_text import ChainText
@@ -39,6 +38,7 @@ from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.item_ids import ItemIds
 from gream.semantic_ids.trie import PrefixTrie
 from loopback import kept_ports
+from server_support import insist_on_their_logs
 
 from eval.generative import InProcess, OnServers
 from eval.stages import evaluate_model
@@ -186,13 +186,7 @@ def test_sampled_chains_can_be_drawn_again_and_come_with_their_scores(
             writing = (SGLangProtocol().write(client, prompt, 40, text.end, draw, scored=True) for draw in draws)
             return list(await asyncio.gather(*writing))
 
-    chains = asyncio.run(main())
-    assert len({tuple(chain.tokens) for chain in chains}) > 1
-    for chain in chains:
-        with torch.no_grad():
-            logs = network(torch.tensor([[*prompt, *chain.tokens]])).logits[0].double().log_softmax(1)
-        exact = [float(logs[len(prompt) + at - 1, token]) for at, token in enumerate(chain.tokens)]
-        np.testing.assert_allclose(chain.logs, exact, atol=1e-3)
+    insist_on_their_logs(network, prompt, asyncio.run(main()))
 
 
 def test_what_is_aborted_is_asked_again(server: Server, capfd: pytest.CaptureFixture[str]) -> None:

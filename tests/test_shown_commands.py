@@ -91,6 +91,11 @@ def shown_commands(page: str) -> Iterator[list[str]]:
             yield [one if word == alternatives else word for word in words]
 
 
+def in_repository(module: str) -> str:
+    """A module of a folder that goes by another name where it is installed."""
+    return module.replace("gream_data", "data_processing").replace("gream_", "")
+
+
 def app_of(words: list[str]) -> tuple[str, list[str]]:
     """Module of the app that a command runs, and the words that are for it."""
     if words[0] == "llamafactory-gream":
@@ -98,9 +103,7 @@ def app_of(words: list[str]) -> tuple[str, list[str]]:
     if words[0] == "gream" or words[:3] == ["python", "-m", "gream"]:
         name, *rest = words[1:] if words[0] == "gream" else words[3:]
         command = COMMANDS[name]
-        # Folders go by their installed names there, and by the repository's in tests.
-        module = command.module.replace("gream_data", "data_processing").replace("gream_", "")
-        return module, rest if command.alone else [name, *rest]
+        return in_repository(command.module), rest if command.alone else [name, *rest]
     return f"{words[2]}.__main__" if words[2] in ("eval", "data_processing") else words[2], words[3:]
 
 
@@ -204,11 +207,7 @@ APPS = {command.module for command in COMMANDS.values()} | {"gream_eval.__main__
 @pytest.mark.parametrize("module", sorted(APPS))
 def test_every_command_and_option_says_what_it_is(module: str) -> None:
     """Without the option's name beside it: a help text that begins with "Of" needs its neighbours to be understood."""
-    module = (
-        module.replace("gream_data", "data_processing")
-        .replace("gream_eval", "eval")
-        .replace("gream_serving", "serving")
-    )
+    module = in_repository(module)
     program: Any = typer.main.get_command(import_module(module).app)
     for command in getattr(program, "commands", {module: program}).values():
         assert command.help, command.name
