@@ -13,7 +13,7 @@ from .readers import source_of
 from .readers.fields import with_text
 from .readers.formats import check_format
 from .readers.published import read_published_items
-from .readers.rows import RowLog
+from .readers.rows import RowLog, left_out
 from .readers.text import clean_items
 
 
@@ -40,5 +40,4 @@ def build_items(config: InteractionsConfig, metadata: Path, out: Path) -> Summar
         raise GreamError(f"{metadata}: describes no item")
     items = clean_items(described)
     write_items(items, out)
-    skipped = [f"{count:,} {reason} left out" for reason, count in log.skipped.items()]
-    return Summary(", ".join(filter(None, (f"{len(described):,} items", items.says(), *skipped))))
+    return Summary(", ".join(filter(None, (f"{len(described):,} items", items.says(), *left_out(log.skipped)))))

@@ -10,6 +10,7 @@ from gream.files import write_json, write_text
 from gream.stage import Summary
 
 from .readers.formats import Format
+from .readers.rows import left_out
 from .readers.text import CleanItems
 from .statistics_page import render_statistics
 
@@ -71,7 +72,7 @@ def write_tables(
     write_json(out / "statistics.json", statistics)
     write_text(out / "statistics.md", render_statistics(statistics))
     counted = ", ".join(f"{statistics[name]:,} {name}" for name in ("users", "items", "interactions"))
-    skipped = [f"{count:,} {reason} left out" for reason, count in statistics.get("rows_skipped", {}).items()]
+    skipped = left_out(statistics.get("rows_skipped", {}))
     return Summary(", ".join(filter(None, (counted, items.says(), *skipped))), _warnings(statistics.get("ties")))
 
 

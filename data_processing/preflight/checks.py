@@ -5,7 +5,6 @@ LLaMA-Factory and verl judge their recipes themselves, in processes of their own
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 import yaml
 from gream.config import read_yaml
 from gream.errors import GreamError
+from gream.files import read_json
 from gream.footprint import GB, Shape
 
 from ..pretrained.base import open_base
@@ -89,10 +89,11 @@ def shape_of(base: Path) -> Shape:
         GreamError: Its config.json cannot be read, or is of no decoder of this kind.
     """
     path = base / "config.json"
+    config = read_json(path, remedy="fetch it again")
+    if not isinstance(config, dict):
+        raise GreamError(f"{path}: no JSON object; fetch it again")
     try:
-        return Shape.of(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError) as error:
-        raise GreamError(f"{path}: cannot be read ({str(error)[:100]}); fetch it again") from None
+        return Shape.of(config)
     except KeyError as error:
         raise GreamError(f"{path}: names no {error.args[0]}; take a decoder such as Qwen3") from None
 
@@ -155,4 +156,4 @@ def counted_rows(run: Path) -> Rows | None:
 
 
 def _statistics(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_json(path, remedy="remove it, and run the stage that makes it again") if path.exists() else None

@@ -9,7 +9,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from gream.footprint import GB, USABLE, Shape, engine, held, main_memory, ray_slots, sft, update
-from gream.gpus import find_gpus, too_old
+from gream.gpus import find_gpus, physical_memory, too_old
 
 from .checks import Check
 from .jobs import Job, Tuning
@@ -138,7 +138,7 @@ def _smallest(gpus: int, shape: Shape, tunings: Sequence[Tuning], job: Job | Non
 def check_machine(gpus: int, shape: Shape, job: Job) -> Check:
     """Main memory and slots of Ray for SRPO on one machine: without enough of the latter it waits without end."""
     needed, slots = main_memory(shape, gpus, offload=job.offload), ray_slots(gpus, job.storage_units)
-    memory, cpus = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), job.cpus or os.cpu_count() or 1
+    memory, cpus = physical_memory(), job.cpus or os.cpu_count() or 1
     said = f"{memory / GB:.0f} GB of main memory, {needed / GB:.0f} needed; {cpus} slots of Ray, {slots} needed"
     if cpus < slots:
         return Check("machine", f"{said}: ray_kwargs.ray_init.num_cpus={slots}", good=False)

@@ -24,6 +24,11 @@ class Check(NamedTuple):
     good: pl.Series
 
 
+def left_out(skipped: Mapping[str, int]) -> list[str]:
+    """What a stage says of rows that it left out, from their number by reason."""
+    return [f"{count:,} {reason} left out" for reason, count in skipped.items()]
+
+
 @dataclass
 class RowLog:
     """What becomes of rows of no use, and what was met.

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gream.footprint import GB, ray_slots
-from gream.gpus import find_gpus, nvlink, too_old
+from gream.gpus import find_gpus, nvlink, physical_memory, too_old
 from gream.seams import TESTED, TESTED_FOR_GPUS
 
 INSTALL = "bash scripts/install.sh"
@@ -131,8 +131,7 @@ def _device(cuda: str | None) -> Finding:
 
 def _machine() -> Finding:
     """What runs on GPUs fail for besides GPUs: slots of Ray, which verl waits for without end, and room."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    cpus, free = os.cpu_count() or 1, shutil.disk_usage(Path.cwd()).free
+    memory, cpus, free = physical_memory(), os.cpu_count() or 1, shutil.disk_usage(Path.cwd()).free
     found = f"{cpus} CPUs, {memory / GB:.0f} GB of main memory, {free / GB:.0f} GB of disk free here"
     if free < 5 * GB:
         return Finding(

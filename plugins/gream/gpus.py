@@ -1,4 +1,4 @@
-"""NVIDIA GPUs of this machine as ``nvidia-smi`` tells them, without torch: what they are, and what they ask for."""
+"""The machine: NVIDIA GPUs as ``nvidia-smi`` tells them, without torch, what they ask for, and main memory."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ def find_gpus() -> list[Gpu]:
     if visible is None:
         return [gpu for key, gpu in found.items() if key.isdigit()]
     return [found[key.strip()] for key in visible.split(",") if key.strip() in found]
+
+
+def physical_memory() -> int:
+    """Bytes of main memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def nvlink() -> bool | None:

@@ -132,7 +132,9 @@ class TrieBeamSearch:
             included = included.maximum(torch.where(arrived, item_ends.flatten(1)[:, None], -torch.inf).amax(2))
             kept = leads.any(1) & (inside > -torch.inf)  # [B, W * C]
             room = self._beams + kept.sum(1, keepdim=True)
-            width = min(int(room.max()), int((inside > -torch.inf).sum(1).max()))
+            # Reading the device waits for it: only where items are included.
+            widest = int(room.max()) if wanted.shape[1] else self._beams
+            width = min(widest, int((inside > -torch.inf).sum(1).max()))
             if width == 0:
                 break
             best = inside.masked_fill(kept, torch.inf).sort(descending=True, stable=True).indices[:, :width]

@@ -56,6 +56,14 @@ class ServerSettings:
             raise GreamError("--in-flight must be 1 or more, --patience 0 or more, --timeout above 0")
 
 
+# Why an answer is none, though its status is 200; None where it is one.
+Unfinished = Callable[[Any], str | None]
+
+
+def _finished(answer: Any) -> None:
+    """An answer with status 200 is one."""
+
+
 class RefusedError(GreamError):
     """A server finds something wrong with one request, such as its length; others may do."""
 
@@ -106,9 +114,7 @@ class ServerClient:
         """
         return list(await asyncio.gather(*(self._persist(path, only=server) for server in self._servers)))
 
-    async def post(
-        self, path: str, body: Mapping[str, Any], unfinished: Callable[[Any], str | None] = lambda answer: None
-    ) -> Any:
+    async def post(self, path: str, body: Mapping[str, Any], unfinished: Unfinished = _finished) -> Any:
         """The JSON answer to a request; it goes to the server with the fewest under way.
 
         A server that fails rests, and the request goes to another at once; where all have failed, it waits. Dropped
@@ -117,7 +123,7 @@ class ServerClient:
         Args:
             path: Of the request.
             body: As JSON.
-            unfinished: Why an answer is none, though its status is 200; None where it is one.
+            unfinished: See `Unfinished`.
 
         Raises:
             RefusedError: A server refuses the request itself.
@@ -129,7 +135,7 @@ class ServerClient:
         self,
         path: str,
         body: Mapping[str, Any] | None = None,
-        unfinished: Callable[[Any], str | None] = lambda answer: None,
+        unfinished: Unfinished = _finished,
         only: _Server | None = None,
     ) -> Any:
         async with self._slots:

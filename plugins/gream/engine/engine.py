@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +190,7 @@ class Engine:
     ) -> list[tuple[npt.NDArray[np.floating[Any]], list[int], list[int]]]:
         """For each query its item scores ``[items]``, and the ids and items of the highest, as many as beams."""
         scores = fusion.scores(queries)
-        legal = np.zeros(scores.shape[1], dtype=bool)
-        legal[[item for items in self.ids.items for item in items]] = True
-        scores[:, ~legal] = -np.inf
+        scores[:, self._foreign] = -np.inf
         for row, items in enumerate(excluded):
             scores[row, list(items)] = -np.inf
         best = fusion.first[top_k(scores[:, fusion.first], min(self.settings.list_length, scores.shape[1]))]
@@ -248,6 +247,13 @@ class Engine:
         ][: len(found.chains) if self.settings.combine == Combine.answers else self.settings.k]
         items, their_scores = [item for item, _ in pairs], [score for _, score in pairs]
         return Answer(items, their_scores, self._spoken_for(found, ids[0]), found.chains, found.seconds)
+
+    @cached_property
+    def _foreign(self) -> npt.NDArray[np.bool_]:
+        """Items of the catalogue that lists may not name, ``[items]``."""
+        foreign = np.ones(len(self.ids), dtype=bool)
+        foreign[[item for items in self.ids.items for item in items]] = False
+        return foreign
 
     @staticmethod
     def _spoken_for(found: Decoded, number: int) -> Chain | None:
