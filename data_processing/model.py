@@ -18,7 +18,7 @@ from gream.errors import GreamError
 from gream.files import iterate_jsonl, read_jsonl
 from gream.hashing import Hashes
 from gream.semantic_ids.catalog import Catalog
-from gream.semantic_ids.extension import add_id_tokens, centroid_rows, semantic_rows, write_rows
+from gream.semantic_ids.extension import FAST_ROWS, add_id_tokens, centroid_rows, fill_up, semantic_rows, write_rows
 from gream.semantic_ids.vocabulary import TOKEN_PATTERN
 from gream.stage import Summary
 from gream.tasks import ITEM_TEXTS, USER_TEXTS
@@ -51,7 +51,7 @@ def build_model(
     sft: Path,
     out: Path,
 ) -> Summary:
-    """Write ``model/``: weights, tokenizer and chat template, semantic ids added as normal tokens.
+    """Write ``model/``: weights, tokenizer and chat template, semantic ids added as normal tokens, and unused ones.
 
     Args:
         config: Shape of the tiny model, and how new tokens' rows start.
@@ -80,6 +80,8 @@ def build_model(
         tokenizer, model, old_size = base.tokenizer, load_weights(base), base.tokens
     _refuse_added_tokens(tokenizer, sft)
     add_id_tokens(tokenizer, catalog.tokens)
+    used = len(tokenizer)
+    unused = fill_up(tokenizer, model.get_input_embeddings().weight.shape[0])
     # A base that was extended before has learned the tokens it knows.
     new = {tokenizer.convert_ids_to_tokens(row): row for row in range(old_size, len(tokenizer))}
     start = config.start(pretrained=base is not None)
@@ -109,8 +111,9 @@ def build_model(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     made = f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens"
-    new_ones = f"{len(new):,} of them new, which start {START_OF_ROWS[start]}"
-    return Summary("; ".join((f"{made}, {new_ones}", *(base.notes if base else ()))))
+    new_ones = f"{used - old_size:,} of them new, which start {START_OF_ROWS[start]}"
+    filling = f"{unused} unused, for a multiple of {FAST_ROWS}"
+    return Summary("; ".join((f"{made}, {new_ones}, {filling}", *(base.notes if base else ()))))
 
 
 def _refuse_added_tokens(tokenizer: Any, sft: Path) -> None:

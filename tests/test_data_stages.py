@@ -365,13 +365,17 @@ def test_a_pretrained_model_starts_from_words_and_keeps_what_it_knows(synthetic:
     tokens = Catalog.load(synthetic / "index.json").tokens
     for start, state in weights.items():
         assert torch.equal(state[name][:old], before[name])
-        assert len(state[name]) == old + 2 + len(tokens)  # both chat markers are new to it
+        used = old + 2 + len(tokens)  # both chat markers are new to it
+        assert len(state[name]) == -(-used // 64) * 64
         assert all(torch.equal(state[key], before[key]) for key in before if key not in (name, "lm_head.weight")), start
     assert torch.equal(weights[""][name], weights["semantic"][name])
     assert not torch.allclose(weights[""][name][old + 2 :], weights["gaussian"][name][old + 2 :], atol=1e-3)
     assert not torch.allclose(weights[""][name][old + 2 :], weights["centroid"][name][old + 2 :], atol=1e-3)
-    assert f"{2 + len(tokens)} of them new, which start as the words of their items; <|im_start|> and" in said[""]
+    assert f"{2 + len(tokens)} of them new, which start as the words of their items, " in said[""]
+    assert f", {-used % 64} unused, for a multiple of 64; <|im_start|> and" in said[""]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "as-" / "model")
+    # A token for every row, so that no framework has rows to mask or to add.
+    assert len(tokenizer) == len(weights[""][name]) and len(tokenizer) % 64 == 0
     assert tokenizer.eos_token == "<|im_end|>"
     assert tokenizer.convert_tokens_to_ids(list(tokens)) == list(range(old + 2, old + 2 + len(tokens)))
 

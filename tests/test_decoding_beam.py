@@ -13,6 +13,7 @@ from eval_support import exact_scores, make_model
 from gream.decoding.beam import BeamResult, TrieBeamSearch
 from gream.decoding.choices import Score
 from gream.errors import GreamError
+from gream.semantic_ids.extension import write_rows
 from gream.semantic_ids.trie import PrefixTrie
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -143,6 +144,22 @@ def test_legal_scores_of_a_catalogue_of_equal_lengths_are_a_distribution() -> No
     ids = fixed_ids(2)
     result = search(make_model(VOCABULARY), ids, prompts_of(0, [7]), k=len(ids), beams=len(ids), score=Score.legal)
     assert np.exp(result.scores.astype(float)).sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_rows_of_unused_tokens_are_in_no_list_and_in_every_softmax_over_the_vocabulary() -> None:
+    """As for any token that leads to no item: legal scores stay, others lose what the new rows take of each step."""
+    ids, prompts = fixed_ids(3), prompts_of(4, [12, 3])
+    plain, filled = make_model(VOCABULARY), make_model(VOCABULARY)
+    filled.resize_token_embeddings(64)
+    write_rows(filled, range(VOCABULARY, 64), VOCABULARY, seed=1)
+    before, after = (search(model, ids, prompts, k=9, beams=40, score=Score.legal) for model in (plain, filled))
+    assert np.array_equal(before.items, after.items) and np.array_equal(before.scores, after.scores)
+    whole = search(filled, ids, prompts, k=9, beams=40)
+    for row, prompt in enumerate(prompts):
+        exact = np.array(exact_scores(filled, prompt, ids))
+        assert (exact < exact_scores(plain, prompt, ids)).all()
+        assert whole.items[row].tolist() == np.argsort(-exact)[:9].tolist()
+        np.testing.assert_allclose(whole.scores[row], np.sort(exact)[::-1][:9], atol=1e-4)
 
 
 @pytest.mark.parametrize("beams", [5, 8])

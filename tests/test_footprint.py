@@ -32,7 +32,7 @@ def test_a_shape_is_read_from_config_json() -> None:
         "num_key_value_heads": 8,
         "head_dim": 128,
         "intermediate_size": 9728,
-        "vocab_size": 152_693,
+        "vocab_size": 152_704,
         "tie_word_embeddings": True,
     }
     assert Shape.of(config) == QWEN3_4B

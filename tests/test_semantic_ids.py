@@ -14,13 +14,14 @@ import pytest
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.collisions import collision_groups, resolve_collisions
-from gream.semantic_ids.extension import centroid_rows, semantic_rows, write_rows
+from gream.semantic_ids.extension import add_id_tokens, centroid_rows, fill_up, semantic_rows, write_rows
 from gream.semantic_ids.kmeans import Codebook, fit_residual_kmeans, squared_distances
 from gream.semantic_ids.published import disambiguate_index, index_codes, read_index
 from gream.semantic_ids.quality import id_quality, quality_report
 from gream.semantic_ids.quality_page import quality_page
 from gream.semantic_ids.trie import PrefixTrie
 from gream.semantic_ids.vocabulary import find_tokens, level_token
+from gream.texts import plain_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -489,6 +490,25 @@ def test_rows_of_a_padded_matrix_are_written_by_token_id(tied: bool) -> None:
     write_rows(model, [40, 42, 41], 40, seed=3)
     assert torch.equal(model.input.weight[42], drawn)
     assert not torch.equal(model.input.weight[41], before[0][7])
+
+
+@pytest.mark.parametrize(("rows", "filled"), [(0, 64), (60, 64), (64, 64), (65, 128), (320, 320)])
+def test_a_vocabulary_is_filled_up_to_its_rows_and_to_a_multiple_of_64(rows: int, filled: int) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.WordLevel({str(word): word for word in range(50)}, unk_token="0"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw)
+    add_id_tokens(tokenizer, ["<|a_1|>", "<|a_2|>"])
+    assert fill_up(tokenizer, rows) == filled - 52 == len(tokenizer) - 52
+    assert fill_up(tokenizer, rows) == 0
+    added = tokenizer.get_added_vocab()
+    assert sorted(added.values()) == list(range(50, filled))
+    # Whole tokens that texts lose, and that are no ids; what is sampled shows.
+    token = f"<|unused_{filled - 1}|>"
+    assert tokenizer(f"{token}", add_special_tokens=False)["input_ids"] == [filled - 1]
+    assert tokenizer.decode([filled - 1], skip_special_tokens=True) == token
+    assert plain_text(f"a {token} b") == "a b" and not find_tokens(token)
 
 
 def test_gaussian_rows_have_the_moments_of_the_old_ones() -> None:

@@ -30,6 +30,7 @@ IDS = ("<|a_1|><|b_2|>", "<|a_2|><|b_1|>")
 CONTROL = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>", "<answer>", "</answer>", "<tool_call>"),
     *("</tool_call>", "<|vision_start|>", "[INST]", "<s>", "<a_1>", "<b_2>", "<repo_name>"),
+    "<|unused_2051|>",
 )
 
 

@@ -75,11 +75,11 @@ class Shape:
         return self.layers * layer + (1 if self.tied else 2) * self.rows * self.hidden
 
 
-# Qwen3's published shapes, and 1,024 tokens of semantic ids.
+# Qwen3's published shapes, and 1,024 tokens of semantic ids, filled up to a multiple of 64.
 QWEN3 = {
-    "0.6B": Shape(1024, 28, 16, 8, 128, 3072, 152_693, tied=True),
-    "1.7B": Shape(2048, 28, 16, 8, 128, 6144, 152_693, tied=True),
-    "4B": Shape(2560, 36, 32, 8, 128, 9728, 152_693, tied=True),
+    "0.6B": Shape(1024, 28, 16, 8, 128, 3072, 152_704, tied=True),
+    "1.7B": Shape(2048, 28, 16, 8, 128, 6144, 152_704, tied=True),
+    "4B": Shape(2560, 36, 32, 8, 128, 9728, 152_704, tied=True),
 }
 
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.floating[Any]]
 
+# Rows of a matrix that a GPU multiplies fastest: whole lines of 128 bytes in bf16 (NVIDIA, Matrix Multiplication
+# Background User's Guide, table 1).
+FAST_ROWS = 64
+
 
 def add_id_tokens(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
     """Add semantic-id tokens to a transformers tokenizer.
@@ -36,6 +40,27 @@ def add_id_tokens(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
     if encoded != ids:
         raise GreamError("the tokenizer does not encode semantic-id tokens as single tokens; use a fast tokenizer")
     return ids
+
+
+def fill_up(tokenizer: Any, rows: int) -> int:
+    """Add unused tokens until there are as many as rows, and of these a multiple of `FAST_ROWS`.
+
+    Rows without a token are padding, which engines treat unlike: verl's vLLM never samples one, its actor and
+    transformers give it a share of every softmax. With a token of its own a row is one of many for all of them, and
+    nothing is left to resize. The tokens are spelt like control tokens, which no text in a prompt has (`gream.texts`);
+    no item has one, so that no trie leads to one. They are normal tokens: one that is sampled shows in the text.
+
+    Args:
+        tokenizer: Of transformers, which every other new token has been added to.
+        rows: That the model's embedding has, padding among them.
+
+    Returns:
+        How many were added.
+    """
+    tokens = len(tokenizer)
+    wanted = -(-max(tokens, rows) // FAST_ROWS) * FAST_ROWS
+    unused = [f"<|unused_{token}|>" for token in range(tokens, wanted)]
+    return int(tokenizer.add_tokens(unused, special_tokens=False)) if unused else 0
 
 
 def semantic_rows(
