@@ -40,8 +40,9 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from gream.protocol import History, Protocol
+
     from .generative import Place
-    from .protocol import History, Protocol
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -99,7 +100,7 @@ def sasrec(
     """Train SASRec from nothing on the run's interactions and rank with it: a strong baseline, minutes to train."""
     from gream.engine.checkpoint import resolve_device
 
-    from .baselines.sasrec import SasRecSettings
+    from .sasrec import SasRecSettings
     from .stages import evaluate_sasrec
 
     settings = SasRecSettings(
@@ -346,8 +347,9 @@ def remote(
 
 
 def _protocol(history: History, refit: bool, untied: bool, at: list[int] | None) -> Protocol:
+    from gream.protocol import Protocol
+
     from .metrics import cutoffs_with
-    from .protocol import Protocol
 
     return Protocol(history, "train+valid" if refit else "train", untied, cutoffs_with(at))
 

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import polars as pl
 from gream.config import Config
 from gream.errors import GreamError
+from gream.protocol import held_out, read_interactions, training_matrix
 from gream.semantic_ids.published import read_token_lists
 from gream.tables import read_table
 
 from .metrics import METRICS, RESAMPLES, ranks_of, values_by_rank
-from .protocol import held_out, read_interactions, training_matrix
 from .results import Interval, Result, best_baseline, outputs_of, read_result, read_results
 
 COMPARED = ("recall@10", "ndcg@10", "mrr")

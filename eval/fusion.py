@@ -14,40 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from gream.counted.transitions import Transitions, Weights
 from gream.engine.engine import Answer, Query
-from gream.engine.fusion import Candidates, Fusion, ItemScores
+from gream.engine.fusion import Candidates, ItemScores
 from gream.errors import GreamError
-from gream.semantic_ids.published import read_token_lists
+from gream.protocol import VALIDATION_USERS, Cases, held_out
 from gream.tables import read_table
-from safetensors.numpy import load_file
 
-from .baselines.counted import popularity_of
-from .baselines.transitions import Transitions, Weights
 from .metrics import CUTOFFS
-from .protocol import VALIDATION_USERS, Cases, held_out, read_interactions, training_matrix
-from .results import outputs_of, read_result
 
-TRANSITIONS = "transitions"
 # Validation users whom the model is asked about, at most, to choose the weight.
 FUSION_USERS = 2000
 # What item scores count for, beside log-probabilities in nats; 0 leaves the model alone.
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-
-
-def embeddings_of(run: Path) -> Path | None:
-    """The run's embeddings, where it has some."""
-    path = run / "embeddings.safetensors"
-    return path if path.exists() else None
-
-
-def transitions_of(run: Path, train: npt.NDArray[np.int64], items: int) -> Transitions:
-    """Transitions of ``train`` (see `rank_by`), with the run's embeddings where it has some.
-
-    Raises:
-        GreamError: The embeddings are of another number of items.
-    """
-    path = embeddings_of(run)
-    return Transitions(train, items, None if path is None else load_file(str(path))["embeddings"])
 
 
 def choose_weights(
@@ -55,16 +34,6 @@ def choose_weights(
 ) -> tuple[Weights, dict[Weights, float]]:
     """The weights that are best on validation users, and the NDCG@10 of all; see `Transitions.choose`."""
     return counts.choose(held_out(interactions, "valid").at_most(VALIDATION_USERS, seed), allow_history=allow_history)
-
-
-def popular_first(train: npt.NDArray[np.int64], items: int) -> npt.NDArray[np.int64]:
-    """All items, the one of most training interactions first."""
-    return np.argsort(-popularity_of(train, items), kind="stable")
-
-
-def transition_scores(counts: Transitions, weights: Weights) -> ItemScores:
-    """Transitions as item scores, their parts added with ``weights``."""
-    return lambda queries: counts.score([query.history for query in queries], weights)
 
 
 def candidates_table(cases: Cases, answers: Sequence[Answer]) -> pl.DataFrame:
@@ -115,30 +84,6 @@ def gains_by_weight(
 def best_weight(gains: dict[float, float]) -> float:
     """The weight of the highest gain; ties to the smaller."""
     return max(gains, key=lambda weight: (gains[weight], -weight))
-
-
-def fusion_of(run: Path, name: str) -> Fusion:
-    """Transitions with the weights that an evaluation of the run chose, for whoever recommends.
-
-    Args:
-        run: Run folder.
-        name: Of an evaluation that was made with ``--fuse transitions``.
-
-    Raises:
-        GreamError: There is no such evaluation, or an input is broken.
-    """
-    summary = run / outputs_of(name)[1]
-    if not summary.exists():
-        raise GreamError(f"--fuse {name}: {summary} is not there; 'gream eval direct --fuse transitions' makes one")
-    settings = read_result(summary).settings
-    if settings.get("fuse") != TRANSITIONS:
-        raise GreamError(f"--fuse {name}: {summary} was not made with --fuse {TRANSITIONS}")
-    items = len(read_token_lists(run / "index.json"))
-    train = training_matrix(read_interactions(run / "interactions.parquet"), items)
-    start = f"{TRANSITIONS}."
-    weights = {key[len(start) :]: float(value or 0) for key, value in settings.items() if key.startswith(start)}
-    scores = transition_scores(transitions_of(run, train, items), Weights(**weights))
-    return Fusion(scores, popular_first(train, items), float(settings["fuse_weight"] or 0))
 
 
 @dataclass(frozen=True)

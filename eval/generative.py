@@ -20,10 +20,10 @@ from gream.errors import GreamError
 from gream.files import write_atomically
 from gream.processes import Processes
 from gream.progress import progress_bar
+from gream.protocol import Cases
 from gream.tables import read_table
 
 from .fusion import candidates_in, candidates_table
-from .protocol import Cases
 from .results import predictions_table
 
 # Batches whose users are sorted by length together, and which a kill may cost.

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 from gream.errors import GreamError
+from gream.protocol import Cases, Split, held_out, read_interactions, training_matrix
 from gream.provenance import code_of
 from gream.stage import StageResult, Summary, run_stage
 from gream.tables import read_numbers, read_table
 
 from .metrics import exposure_of, measure
-from .protocol import Cases, Split, held_out, read_interactions, training_matrix
 from .results import Result, outputs_of, predictions_table, versions_of, write_result
 from .stages import check_name
 

@@ -13,11 +13,10 @@ import polars as pl
 from gream.config import Config
 from gream.errors import GreamError
 from gream.files import read_json, write_json
+from gream.protocol import Fitted, History, Split
 from gream.provenance import version_and_commit, versions
 from gream.stage import Summary
 from pydantic import ValidationError
-
-from .protocol import Fitted, History, Split
 
 Mode = Literal[
     "popularity", "cooccurrence", "markov", "transitions", "sasrec", "direct", "reasoning", "sampled", "imported"
@@ -93,7 +92,7 @@ class Result(Config):
         mode: How items were found.
         split: Whose item was to be predicted.
         history: Whether lists may hold what the user already has.
-        fitted: Interactions that were counted or trained on, see `eval.protocol.Protocol`; None for a model that does
+        fitted: Interactions that were counted or trained on, see `gream.protocol.Protocol`; None for a model that does
             not say it.
         checkpoint: The model, relative to the run folder where it lies in it; None for baselines.
         users: Users asked.

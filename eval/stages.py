@@ -11,18 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from gream.engine.checkpoint import checkpoint_files
-from gream.engine.contract import read_contract, settle
-from gream.engine.engine import Engine
-from gream.engine.fusion import Fusion
-from gream.engine.settings import Combine, Settings
-from gream.errors import GreamError
-from gream.processes import Processes, join_processes
-from gream.provenance import code_of
-from gream.semantic_ids.catalog import Catalog
-from gream.stage import StageResult, Summary, run_stage
-
-from .baselines.counted import (
+from gream.counted.fusion import (
+    TRANSITIONS,
+    embeddings_of,
+    popular_first,
+    transition_scores,
+    transitions_of,
+)
+from gream.counted.lists import (
     Counted,
     Ranking,
     cooccurrence,
@@ -32,22 +28,15 @@ from .baselines.counted import (
     rank_by,
     rank_histories,
 )
-from .baselines.transitions import grid_lines
-from .fusion import (
-    FUSION_USERS,
-    TRANSITIONS,
-    FileScores,
-    best_weight,
-    choose_weights,
-    embeddings_of,
-    gains_by_weight,
-    popular_first,
-    transition_scores,
-    transitions_of,
-)
-from .generative import Place, collect_chunks, predict_in_chunks, weigh_in_chunks
-from .metrics import CUTOFFS, exposure_of, mean_with_interval, measure, pass_at_k
-from .protocol import (
+from gream.counted.transitions import grid_lines
+from gream.engine.checkpoint import checkpoint_files
+from gream.engine.contract import read_contract, settle
+from gream.engine.engine import Engine
+from gream.engine.fusion import Fusion
+from gream.engine.settings import Combine, Settings
+from gream.errors import GreamError
+from gream.processes import Processes, join_processes
+from gream.protocol import (
     COMMON,
     Cases,
     Protocol,
@@ -57,6 +46,19 @@ from .protocol import (
     training_matrix,
     training_sequences,
 )
+from gream.provenance import code_of
+from gream.semantic_ids.catalog import Catalog
+from gream.stage import StageResult, Summary, run_stage
+
+from .fusion import (
+    FUSION_USERS,
+    FileScores,
+    best_weight,
+    choose_weights,
+    gains_by_weight,
+)
+from .generative import Place, collect_chunks, predict_in_chunks, weigh_in_chunks
+from .metrics import CUTOFFS, exposure_of, mean_with_interval, measure, pass_at_k
 from .results import (
     BASELINES,
     Cost,
@@ -71,7 +73,7 @@ from .results import (
 )
 
 if TYPE_CHECKING:
-    from .baselines.sasrec import SasRecSettings
+    from .sasrec import SasRecSettings
 
 
 def evaluate_baselines(
@@ -191,7 +193,7 @@ def evaluate_sasrec(
     Raises:
         GreamError: An input is missing or broken, or a setting is impossible.
     """
-    from .baselines.sasrec import train_sasrec
+    from .sasrec import train_sasrec
 
     def ranked(data: _Data, out: Path) -> _Ranked:
         valid = held_out(data.interactions, "valid")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from gream.config import Config
+from gream.counted.fusion import chosen_fusion
 from gream.decoding.chain_text import Chain
 from gream.dialogue import ANSWER_CLOSE, parse_reasoned_answer
 from gream.engine.checkpoint import checkpoint_files, resolve_device
@@ -279,16 +279,8 @@ class RunModel:
             modes=modes,
             template=self.template,
             only=find_subset(self.run, items, self.only) if self.only else None,
-            fusion=None if self.fused is None else _fusion_of(self.run, self.fused),
+            fusion=None if self.fused is None else chosen_fusion(self.run, self.fused),
         )
-
-
-def _fusion_of(run: Path, name: str) -> Fusion:
-    # By the name under which this folder itself goes: in the repository, or installed.
-    fusion: Fusion = import_module(f"{__name__.partition('.')[0].replace('serving', 'eval')}.fusion").fusion_of(
-        run, name
-    )
-    return fusion
 
 
 def shown(item: Item) -> ItemOut:

@@ -8,15 +8,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from gream.counted.lists import cooccurrence, markov_chain, popularity, rank_by, top_k
+from gream.counted.transitions import Transitions, Weights, grid
 from gream.errors import GreamError
+from gream.protocol import Cases
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from eval.baselines.counted import cooccurrence, markov_chain, popularity, rank_by, top_k
-from eval.baselines.transitions import Transitions, Weights, grid
 from eval.metrics import measure
-from eval.protocol import Cases
 
 ITEMS = 12
 EMBEDDINGS = np.random.default_rng(0).normal(size=(ITEMS, 4)).astype(np.float32)

@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 from eval_support import make_run
 from gream.errors import GreamError
+from gream.protocol import Protocol, held_out, read_interactions, training_matrix
 from rich.console import Console
 
 from eval.compare import Comparison, compare, rival_of
 from eval.metrics import measure
-from eval.protocol import Protocol, held_out, read_interactions, training_matrix
 from eval.results import Result, predictions_table, read_results, write_result
 from eval.stages import evaluate_baselines
 from eval.table import print_comparison

@@ -17,12 +17,12 @@ from gream.engine.checkpoint import resolve_device
 from gream.engine.engine import Engine
 from gream.engine.settings import Device, Settings
 from gream.errors import GreamError
+from gream.protocol import held_out, read_interactions
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.generative import InProcess
-from eval.protocol import held_out, read_interactions
 from eval.results import PREDICTIONS_SCHEMA, Result, read_results
 from eval.stages import evaluate_baselines, evaluate_model
 

@@ -11,13 +11,13 @@ import polars as pl
 import pytest
 from eval_support import make_run
 from gream.errors import GreamError
+from gream.protocol import Cases, Protocol, held_out, read_interactions
 from ir_measures import RR, P, R, Success, nDCG
 from rich.console import Console
 
 from eval.compare import compare
 from eval.lists import import_lists
 from eval.metrics import CUTOFFS, cutoffs_with
-from eval.protocol import Cases, Protocol, held_out, read_interactions
 from eval.report.stage import write_report
 from eval.results import Result, read_results
 from eval.stages import evaluate_baselines

@@ -24,6 +24,7 @@ from gream.dialogue import Form, reasoning_prompt, render_prompt
 from gream.engine.prompt import PromptTemplate
 from gream.engine.settings import Combine, Settings
 from gream.errors import GreamError
+from gream.protocol import held_out, read_interactions
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.item_ids import ItemIds
 from tokenizers import Tokenizer
@@ -33,7 +34,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from eval.generative import InProcess
 from eval.metrics import pass_at_k
-from eval.protocol import held_out, read_interactions
 from eval.results import read_results
 from eval.stages import evaluate_model
 

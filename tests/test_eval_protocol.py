@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from eval_support import make_run
 from gream.errors import GreamError
+from gream.protocol import Protocol, held_out, read_interactions, training_matrix
 
-from eval.protocol import Protocol, held_out, read_interactions, training_matrix
 from eval.results import read_result
 from eval.stages import evaluate_baselines
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from eval_support import make_catalog
 from gream.errors import GreamError
+from gream.protocol import Protocol, held_out, read_interactions
 
-from eval.baselines import sasrec
-from eval.baselines.sasrec import SasRec, SasRecSettings, train_sasrec
-from eval.protocol import Protocol, held_out, read_interactions
+from eval import sasrec
 from eval.results import read_results
+from eval.sasrec import SasRec, SasRecSettings, train_sasrec
 from eval.stages import evaluate_baselines, evaluate_sasrec
 
 ITEMS = 24

@@ -11,21 +11,21 @@ import numpy as np
 import polars as pl
 import pytest
 from eval_support import exact_scores, make_checkpoint, make_model, make_run
+from gream.counted.transitions import Transitions, grid
 from gream.decoding.beam import TrieBeamSearch
 from gream.dialogue import Form, direct_prompt, render_prompt
 from gream.engine.fusion import Candidates
 from gream.engine.settings import Combine, Device, Mode, Settings
 from gream.errors import GreamError
+from gream.protocol import held_out, read_interactions, training_matrix
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.trie import PrefixTrie
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eval.baselines.transitions import Transitions, grid
 from eval.fusion import WEIGHTS, FileScores, gains_by_weight
 from eval.generative import InProcess
-from eval.protocol import held_out, read_interactions, training_matrix
 from eval.results import Result, best_baseline, read_results
 from eval.stages import evaluate_baselines, evaluate_model, with_baselines
 from serving.recommend import RunModel

@@ -14,9 +14,9 @@ from gream.dialogue import ReasonedAnswer
 from gream.errors import GreamError
 from gream.page.overview import overview_page
 from gream.page.svg import bar_chart, histogram, line_chart, number
+from gream.protocol import held_out, read_interactions
 from test_eval_cli import a_result
 
-from eval.protocol import held_out, read_interactions
 from eval.report.data import read_report_data
 from eval.report.page import render_page
 from eval.report.stage import write_report

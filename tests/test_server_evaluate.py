@@ -27,6 +27,7 @@ from gream.decoding.server_protocol import PROTOCOLS, Draw, Written
 from gream.dialogue import Form, reasoning_prompt, render_prompt
 from gream.engine.settings import Combine, Settings
 from gream.errors import GreamError
+from gream.protocol import held_out, read_interactions
 from gream.semantic_ids.catalog import Catalog
 from gream.stage import StageResult
 from loopback import PATIENCE
@@ -36,7 +37,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from eval.__main__ import app
 from eval.generative import InProcess, OnServers
 from eval.metrics import pass_at_k
-from eval.protocol import held_out, read_interactions
 from eval.results import PREDICTIONS_SCHEMA, Result, read_results
 from eval.stages import evaluate_model
 

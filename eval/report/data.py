@@ -13,11 +13,11 @@ from gream.dialogue import ANSWER_CLOSE, ReasonedAnswer, parse_reasoned_answer
 from gream.errors import GreamError
 from gream.files import Row, read_json, read_jsonl
 from gream.page.svg import Point
+from gream.protocol import held_out, read_interactions
 from gream.semantic_ids.catalog import Catalog
 from gream.tables import read_table
 
 from ..metrics import ranks_of
-from ..protocol import held_out, read_interactions
 from ..results import Result, outputs_of, read_results
 from ..rewards import REWARDS, RewardComparison, read_rewards
 

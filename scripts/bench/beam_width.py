@@ -16,10 +16,10 @@ from gream.engine.checkpoint import load_weights
 from gream.engine.engine import Engine
 from gream.engine.local import LocalModel
 from gream.engine.settings import Settings
+from gream.protocol import held_out, read_interactions
 from gream.semantic_ids.item_ids import ItemIds
 
 from eval.metrics import ranks_of, values_by_rank
-from eval.protocol import held_out, read_interactions
 
 WIDTHS = (10, 20, 50)
 # Branches of all users of a batch that are read at once.

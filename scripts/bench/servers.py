@@ -32,8 +32,8 @@ from gream.engine.local import LocalModel
 from gream.engine.model import Model
 from gream.engine.remote import ServedDecoder, ServedModel
 from gream.engine.settings import Device, Mode, Settings
+from gream.protocol import Cases, held_out, read_interactions
 
-from eval.protocol import Cases, held_out, read_interactions
 from serving.items import Items
 from serving.recommend import Recommender
 

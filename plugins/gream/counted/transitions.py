@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from gream.errors import GreamError
 
-from ..protocol import Cases
-from .counted import Histories, Ranking, ndcg_gain, places, popularity_of, rank_histories, steps
+from gream.counted.lists import Histories, Ranking, ndcg_gain, places, popularity_of, rank_histories, steps
+from gream.errors import GreamError
+from gream.protocol import Cases
 
 # Histories whose scores over the whole catalogue are held at once while weights are chosen.
 _USERS_AT_ONCE = 256

@@ -18,14 +18,13 @@ from typing import Literal
 
 import numpy as np
 import torch
+from gream.counted.lists import Histories, ndcg_gain
 from gream.errors import GreamError
 from gream.files import write_atomically
+from gream.protocol import VALIDATION_USERS, Cases
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-
-from ..protocol import VALIDATION_USERS, Cases
-from .counted import Histories, ndcg_gain
 
 # Batches whose sequences are sorted by length together, so that they hold little padding.
 _POOL = 32

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+
 from gream.engine.fusion import top_k
 
 # Users whose scores over the whole catalogue are held at once.

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
 from gream.errors import GreamError
 from gream.tables import read_table
 

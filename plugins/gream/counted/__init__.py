@@ -1,0 +1,1 @@
+"""Lists that are counted, not trained: baselines, and item scores to fuse a model with."""
