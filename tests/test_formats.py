@@ -239,6 +239,11 @@ def test_a_delimiter_of_several_characters(tmp_path: Path) -> None:
         source_of("table", Columns(delimiter="<>")).read_reviews(bad)
 
 
+def test_what_cannot_be_seen_around_ids_and_above_names(tmp_path: Path) -> None:
+    reviews = put(tmp_path / "r.csv", "\n\nuser_id,item_id,timestamp\n\u200bA\u200b,\ufeffx,5\n")
+    assert source_of("table", Columns()).read_reviews(reviews).select("user_id", "item_id").row(0) == ("A", "x")
+
+
 @pytest.mark.parametrize("delimiter", ["", '"', "\n", "a" * 9])
 def test_an_impossible_delimiter(delimiter: str) -> None:
     raw = {"format": "table", "columns": {"delimiter": delimiter}}
@@ -376,6 +381,13 @@ BROKEN: dict[str, tuple[str, str, str, str]] = {
         "user,item,time\nA,x,5\n",
         ": has no column 'user_id', but user, item, time; name the right one in interactions.columns.user",
     ),
+    "csv names twice": ("table", "r.csv", "user_id,item_id,item_id,timestamp\nA,x,y,5\n", ": two columns .* 'item_id'"),
+    "csv no names": ("table", "r.csv", "A,x,5\n", ": has no column 'user_id'.* the first line must hold the names"),
+    "csv for Excel": ("table", "r.csv", "sep=,\n" + HEAD, ":1: a note for Excel.*delete this line"),
+    "csv is JSON": ("table", "r.csv", json_lines([R2018]), ": JSON, where a table is needed"),
+    "JSON is csv": ("amazon-2018", "r.json", HEAD, ":1: not valid JSON.*gream shop ORDERS PRODUCTS"),
+    "JSON in one line": ("amazon-2018", "r.json", "{}{}\n", ":1: not valid JSON.*several objects in one line"),
+    "JSON over lines": ("amazon-2018", "r.json", "{\n}\n", ":1: not valid JSON.*one object over several lines"),
     "csv quote": ("table", "r.csv", HEAD + 'A,"x,5\n', ":3: not valid CSV .*correct the line"),
     "csv empty": ("table", "r.csv", "user_id,item_id,timestamp\n", ": holds no row"),
     "csv item": ("table", "m.csv", "item_id,title\nx,Tea\n ,Cup\n", ":3: column 'item_id' must hold an item id"),
@@ -463,7 +475,9 @@ def test_another_format_is_told_by_its_start(tmp_path: Path, file: str) -> None:
     path = put(tmp_path / file, content)
     check_format(path, right)  # type: ignore[arg-type]
     wrong = "amazon-2023" if right != "amazon-2023" else "amazon-2018"
-    with pytest.raises(GreamError, match=rf"not in the format '{wrong}'; .* set interactions\.format={right}$"):
+    with pytest.raises(
+        GreamError, match=rf"not in the format '{wrong}'; .* set interactions\.format={right}(, or .*gream shop .*)?$"
+    ):
         check_format(path, wrong)
 
 

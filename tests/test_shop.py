@@ -99,9 +99,31 @@ def test_orders_alone_name_their_products(tmp_path: Path) -> None:
     assert measure_shop(look).kept_products == 40
 
 
+def test_a_title_is_what_speaks_of_a_product_whatever_its_column_is_called(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    orders, products = tmp_path / "orders.csv", tmp_path / "products.csv"
+    bought = [(draw.randrange(30), draw.randrange(20), f"2021-03-{draw.randrange(1, 29)}") for _ in range(300)]
+    # The order's own number, under a name that titles have, and a quantity that looks like a product's number.
+    rows = [
+        f"#{n},c{user}@x.org,{n % 9},{item},White mug no. {item},{day}" for n, (user, item, day) in enumerate(bought)
+    ]
+    orders.write_text("\n".join(["Name,Email,Quantity,StockCode,Description,Date", *rows]))
+    alone = look_at(orders, None, {}).columns
+    assert (alone.item, alone.title, alone.description) == ("StockCode", "Description", None)
+    described = [f"{n},http://x/{n},茶壶{n}号,壶" for n in range(5000)]
+    products.write_text("\n".join(["id,link,什么,kind", *described]), encoding="utf-8")
+    both = look_at(orders, products, {}).columns
+    assert (both.item, both.item_id, both.title) == ("StockCode", "id", "什么")
+    products.write_text("id,price\n" + "\n".join(f"{n},{n}.5" for n in range(40)))
+    ids = look_at(orders, products, {})
+    assert ids.columns.title == "id"
+    assert "  title        none, ids in their place: columns.title=COLUMN" in ids.lines()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("Datum;Kunde\n1;M\xfcller\n", r"orders\.csv:2: not UTF-8 .*iconv -f WINDOWS-1252"),
         (
             "a,b,c\n1,2,3\n1,2,4\n",
             r"orders\.csv: which column is of times cannot be told from a, b, c; say columns\.time=",
@@ -115,7 +137,7 @@ def test_orders_alone_name_their_products(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_told_is_asked_for_in_one_line(tmp_path: Path, content: str, message: str) -> None:
     orders, products = tmp_path / "orders.csv", tmp_path / "products.csv"
-    orders.write_text(content)
+    orders.write_text(content, encoding="latin-1")
     products.write_text("sku,title\nA1,Tea\nA2,Cup\n")
     with pytest.raises(GreamError, match=message) as caught:
         look_at(orders, products, {})
@@ -141,6 +163,7 @@ def test_the_command_shows_its_guess_and_takes_a_changed_recipe_as_it_is(tmp_pat
     first = shop()
     assert first.returncode == 0, first.stderr
     assert "customer     Kunde                e.g. kunde0@example.org" in first.stdout
+    assert first.stdout.endswith(f"then: gream shop {orders} {products} --run {run}\n")
     recipe = run / "recipe.yaml"
     changed = yaml.safe_load(recipe.read_text(encoding="utf-8")) | {"seed": 7}
     recipe.write_text(yaml.safe_dump(changed), encoding="utf-8")

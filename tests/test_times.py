@@ -152,6 +152,21 @@ def test_the_column_decides_what_is_day_and_month(values: list[str], second: str
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        *("2 Mar 2021 12:00", "2 March 2021, 12:00:00", "Mar. 2, 2021 12:00 PM", "Tue, 02 Mar 2021 12:00:00 GMT"),
+        *("02-Mar-2021 14:00 +0200", "02Mar2021:12:00:00", "march 2nd, 2021 12:00", "Tuesday, 2. March 2021 12:00"),
+        *("2021年3月2日 12:00", "2021年03月02日12:00:00", "2021년 3월 2일 12:00"),
+    ],
+)
+def test_months_in_words(text: str) -> None:
+    assert (
+        nanoseconds(["2021-03-02 12:00", text, "2 Mai 2021", "30 Feb 2021", "May 2021", None])
+        == [NOON, NOON] + [None] * 4
+    )
+
+
+@pytest.mark.parametrize(
     ("values", "both"),
     [
         (["05/04/2019", "01/12/2019"], ("5 April 2019", "4 May 2019", "%d/%m/%Y", "%m/%d/%Y")),
@@ -159,6 +174,8 @@ def test_the_column_decides_what_is_day_and_month(values: list[str], second: str
         (["21-03-13"], ("21 March 2013", "13 March 2021", "%d-%m-%y", "%y-%m-%d")),
         ([20210302, 20210303], ("1970-08-22", "a date", "time_unit=s", "%Y%m%d")),
         (["20210302"], ("1970-08-22", "a date", "time_unit=s", "%Y%m%d")),
+        ([202103021230], ("1976-05-28", "a date", "time_unit=ms", "%Y%m%d%H%M")),
+        (["20210302123045", "20211231235959"], ("a date", "%Y%m%d%H%M%S")),
     ],
 )
 def test_two_readings_are_refused_and_both_remedies_work(values: list[Any], both: tuple[str, ...]) -> None:

@@ -296,6 +296,10 @@ def _json(path: Path, number: int, line: bytes) -> object:
             raise GreamError(f"{path}:{number}: {_ARRAY}") from None
         elif number == 1 and start == b"{":
             remedy = "one object over several lines; write each on a line of its own, for instance with jq -c ."
+        elif start.startswith(b"{") and str(error).startswith("Extra data"):
+            remedy = "several objects in one line; write each on a line of its own, for instance with jq -c ."
+        elif number == 1 and start[:1] not in (b"{", b"["):
+            remedy = "of a table, as CSV is, have the columns found: gream shop ORDERS PRODUCTS"
         else:
             remedy = _remedy(line)
         says = "nested too deeply" if isinstance(error, RecursionError) else bounded(str(error))

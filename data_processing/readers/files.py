@@ -36,6 +36,7 @@ _FOREIGN = (
     (b"ARROW1", "an Arrow (Feather) file", "write the table as Parquet"),
     (b"ORC", "an ORC file", "write the table as Parquet"),
     (b"%PDF-", "a PDF document", "export the table as CSV"),
+    (b"<?xml", "an XML document", "export the table as CSV in UTF-8"),
     (b"\x80\x04\x95", "a Python pickle", "write the table as CSV or Parquet"),
 )
 _PAGE = (b"<!doctype html", b"<html")

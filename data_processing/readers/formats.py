@@ -82,6 +82,7 @@ def check_format(path: Path, declared: Format) -> None:
         raise GreamError(
             f"{path}: this file is not in the format '{declared}'; it looks like '{possible[0]}': "
             f"set interactions.format={possible[0]}"
+            + (", or have its columns found: gream shop ORDERS PRODUCTS" if possible[0] == "table" else "")
         )
 
 
@@ -96,6 +97,8 @@ def _possible_formats(path: Path) -> tuple[Format, ...]:
     if name.endswith((".csv", ".tsv")):
         return ("movielens", "table") if re.match(rb"(userId,)?movieId,", head) else ("table",)
     line = head.lstrip().split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+    if re.match(rb'\s*\{\s*"\d+"\s*:\s*[\[{]', head):
+        return ("published",)
     if line.startswith("{"):
         return _json_formats(line)
     if re.match(r"\d+::|\d+\t\d+\t\d+\t\d+$|\d+\|[^|]*\|[^|]*\|", line):
@@ -111,7 +114,7 @@ def _json_formats(line: str) -> tuple[Format, ...]:
         try:
             row = ast.literal_eval(line)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            return ("published",) if re.match(r'\{\s*("\d+"\s*:\s*[\[{]|$)', line) else ()
+            return ()
         return ("amazon-2014",) if isinstance(row, dict) and "asin" in row else ()
     if "parent_asin" in row:
         return ("amazon-2023",)
@@ -120,6 +123,4 @@ def _json_formats(line: str) -> tuple[Format, ...]:
     if "asin" in row:
         nested = isinstance(row.get("categories"), list)
         return ("amazon-2014",) if nested else ("amazon-2018",) if "category" in row else ("amazon-2018", "amazon-2014")
-    if row and all(key.isdigit() and isinstance(value, list | dict) for key, value in row.items()):
-        return ("published",)
     return ()

@@ -25,8 +25,11 @@ from .times import Times, TwoReadingsError, read_times
 _DELIMITERS = (",", ";", "\t", "|", "::")
 # Stands for a delimiter of several bytes, of which polars knows none; meant for this, and in no text.
 _UNIT_SEPARATOR = "\x1f"
-_SETTINGS = "interactions.columns.time_unit, interactions.columns.time_format"
+_SETTINGS = "interactions.columns.time_unit, or interactions.columns.time_format as in '%d %b %Y %H:%M'"
 _FLOAT_ID = r"^\d+\.0+$"
+# White space, and what shows nothing where it stands.
+_AROUND = r"^[\s\u{200b}-\u{200f}\u{2060}\u{feff}]+|[\s\u{200b}-\u{200f}\u{2060}\u{feff}]+$"
+_HEAD = 64
 
 
 class Table:
@@ -51,7 +54,11 @@ class Table:
         users, items = _ids(frame["user"]), _ids(frame["item"])
         times = self._times(path, frame["time"])
         frame = frame.with_columns(users.alias("user_id"), items.alias("item_id"), times.nanoseconds.alias("timestamp"))
-        expected = {"user": "a user id", "item": "an item id", "time": f"{times.expected} ({_SETTINGS})"}
+        expected = {
+            "user": "a user id",
+            "item": "an item id",
+            "time": f"{times.expected} (written otherwise: {_SETTINGS})",
+        }
 
         def problem(name: str, index: int) -> str:
             return self._wrong(path, frame, index, name, names[name], expected[name])
@@ -138,6 +145,8 @@ class Table:
                 for ours, theirs in names.items():
                     if theirs not in known:
                         self._raise_no_column(path, ours, theirs, list(reversed(known)), delimiter)
+                    if delimiter and self._header is None and _first_record(path, delimiter).count(theirs) > 1:
+                        raise GreamError(f"{path}: two columns are called '{theirs}'; give them a name each")
                 wanted = {ours: pl.col(known[theirs]) for ours, theirs in names.items()}
                 scan = scan.select(**wanted).with_row_index("row")
                 if rows is not None:
@@ -175,6 +184,11 @@ class Table:
         """What stands between values: what is set, else what shows the wanted columns in the first line."""
         if self.columns.delimiter is not None:
             return self.columns.delimiter
+        start = first_bytes(path, _HEAD).lstrip()
+        if start.startswith((b"{", b"[")):
+            raise GreamError(f"{path}: JSON, where a table is needed; write it as CSV or Parquet")
+        if start.lower().startswith(b"sep="):
+            raise GreamError(f"{path}:1: a note for Excel, where the names of the columns are needed; delete this line")
         headers = {delimiter: _first_record(path, delimiter) for delimiter in _DELIMITERS}
         return max(_DELIMITERS, key=lambda one: (len(set(wanted) & set(headers[one])), len(headers[one])))
 
@@ -189,6 +203,8 @@ class Table:
                 f"values: set interactions.columns.delimiter={other!r}"
             )
         hint = ", or what stands between values in interactions.columns.delimiter" if len(known) == 1 else ""
+        if not {self.columns.user, self.columns.item, self.columns.item_id, self.columns.title} & set(known):
+            hint += "; the first line must hold the names of the columns"
         raise GreamError(
             f"{path}: has no column '{theirs}', but {bounded(', '.join(known))}; name the right one in {setting}{hint}"
         )
@@ -222,11 +238,11 @@ class Table:
     def _records(self, path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         """Number of the first line, from 1, and values of each record; a blank line is a record without values."""
         if len(delimiter.encode()) > 1:
-            for number, text in enumerate(_decoded(path), start=1):
+            for number, text in enumerate(decoded_lines(path), start=1):
                 yield number, text.rstrip("\r\n").split(delimiter)
             return
         csv.field_size_limit(1 << 30)  # polars knows no limit
-        reader = csv.reader(_decoded(path), delimiter=delimiter, strict=True)
+        reader = csv.reader(decoded_lines(path), delimiter=delimiter, strict=True)
         line = 1
         try:
             for values in reader:
@@ -249,8 +265,9 @@ def _with_single_bytes(path: Path, delimiter: str) -> IO[bytes]:
 
 
 def _first_record(path: Path, delimiter: str) -> list[str]:
-    """The values of the first line, without white space around them."""
-    line = next((line for _, line in numbered_lines(path)), b"").decode("utf-8", "replace").rstrip("\r\n")
+    """The values of the first line that is not blank, without white space around them."""
+    line = next((line for _, line in numbered_lines(path) if line.strip()), b"").decode("utf-8", "replace")
+    line = line.rstrip("\r\n")
     if len(delimiter) == 1:
         try:
             return [value.strip() for value in next(csv.reader([line], delimiter=delimiter), [])]
@@ -259,12 +276,20 @@ def _first_record(path: Path, delimiter: str) -> list[str]:
     return [value.strip() for value in line.split(delimiter)]
 
 
-def _decoded(path: Path) -> Iterator[str]:
+def decoded_lines(path: Path) -> Iterator[str]:
+    """The lines of a file, their ends included.
+
+    Raises:
+        GreamError: See `numbered_lines`; or a line is not UTF-8.
+    """
     for number, line in numbered_lines(path):
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise GreamError(f"{path}:{number}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+            raise GreamError(
+                f"{path}:{number}: not UTF-8 ({error.reason}); export it as 'CSV UTF-8', or convert it, as by "
+                "iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
+            ) from None
 
 
 def _read_parquet(stream: IO[bytes], wanted: set[str]) -> pl.DataFrame:
@@ -311,7 +336,7 @@ def is_parquet(path: Path) -> bool:
 
 
 def _ids(values: pl.Series) -> pl.Series:
-    """Ids as texts without white space around them; null where there is none.
+    """Ids as texts without white space, or what cannot be seen, around them; null where there is none.
 
     Whole numbers that a table library wrote as fractions, because a neighbour was missing, lose the fraction.
     """
@@ -321,7 +346,7 @@ def _ids(values: pl.Series) -> pl.Series:
         known = values.fill_nan(None).drop_nulls()
         if (known == known.floor()).all():
             values = values.fill_nan(None).cast(pl.Int64, strict=False)
-    texts = values.cast(pl.String, strict=False).str.strip_chars()
+    texts = values.cast(pl.String, strict=False).str.replace_all(_AROUND, "")
     column = pl.lit(texts)
     texts = pl.select(pl.when(present(column)).then(column)).to_series()
     # Of most columns the first value says that they are none of these.

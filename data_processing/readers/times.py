@@ -27,6 +27,20 @@ _DATE = (
     r"(?:(?:[Tt]|,?\s+)(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2})(?:[.,](?<fraction>\d+))?)?"
     r"\s*(?:(?<half>[AaPp])\.?[Mm]\.?)?\s*(?:[Zz]|UTC|GMT|(?<sign>[+-])(?<zone>\d{2}):?(?<zone_minute>\d{2})?)?)?\s*$"
 )
+# The same with the month in words, and as Chinese, Japanese and Korean write it; the year has four digits.
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)"
+)
+_SPELT = (
+    r"(?i)^\s*(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+)?"
+    rf"(?:(?<d1>\d{{1,2}})(?:st|nd|rd|th)?[\s./-]*(?<m1>{_MONTH})|(?<m2>{_MONTH})\.?\s+(?<d2>\d{{1,2}})(?:st|nd|rd|th)?)"
+    r"[\s.,/-]*(?<y>\d{4})(?:[\s,:T]+(?<rest>\d.*))?$"
+)
+_HAN_DATE = r"^\s*(\d{4})\s*[年년]\s*(\d{1,2})\s*[月월]\s*(\d{1,2})\s*[日일]\s*"
+# Dates written as one number.
+_COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _NUMBER = r"^\s*(?<sign>[+-]?)(?<whole>\d+)(?:[.,](?<fraction>\d*))?\s*$"
 _EXPONENT = r"^\s*[+-]?\d+(?:\.\d*)?[eE][+-]?\d+\s*$"
 # Year, month and day among the three numerals, and how people call it.
@@ -132,8 +146,8 @@ def _numbers(whole: pl.Series, rest: pl.Series | None, values: pl.Series, unit: 
     seen = {name: int(where.sum()) for name, where in shown.items()}
     likeliest = max(TICK, key=lambda name: (seen[name], name == usual))
     counts = unit or likeliest
-    if unit is None and counts == "s":
-        _refuse_compact_dates(size, values)
+    if unit is None:
+        _refuse_compact_dates(size, values, counts)
     others = [name for name in TICK if name != counts and seen[name]]
     if others:
         whole = pl.select(pl.when(~pl.any_horizontal(*(shown[name] for name in others))).then(whole)).to_series()
@@ -153,18 +167,28 @@ def _shows(size: pl.Series, unit: Unit) -> pl.Series:
     return size.is_between(_EARLY * scale, min(_LATE * scale, _LARGEST), closed="left").fill_null(False)
 
 
-def _refuse_compact_dates(size: pl.Series, values: pl.Series) -> None:
+def _refuse_compact_dates(size: pl.Series, values: pl.Series, counts: Unit) -> None:
     """Numbers that are all dates like 20210302 are no seconds of August 1970 unless somebody says so."""
     known = size.drop_nulls()
-    if known.is_empty() or not known.is_between(19000101, 22001231).all():
+    digits = next((count for count in _COMPACT if not known.is_empty() and _are_dates(known, count)), None)
+    if digits is None:
         return
-    if not known.cast(pl.String).str.to_date("%Y%m%d", strict=False).null_count():
-        first = values.drop_nulls()[0]
-        seconds = datetime.fromtimestamp(float(first), UTC)
-        raise TwoReadingsError(
-            f"can be read two ways: {first!r} as {seconds:%Y-%m-%d %H:%M:%S} (seconds since 1970) or as a date; set "
-            "interactions.columns.time_unit=s or interactions.columns.time_format=%Y%m%d"
-        )
+    first = values.drop_nulls()[0]
+    seconds = int(known[0]) * TICK[counts] // _SECOND
+    number = f" as {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}" if seconds < 2**32 else ""
+    raise TwoReadingsError(
+        f"can be read two ways: {first!r}{number} ({counts} since 1970) or as a date; set "
+        f"interactions.columns.time_unit={counts} or interactions.columns.time_format={_COMPACT[digits]}"
+    )
+
+
+def _are_dates(numbers: pl.Series, digits: int) -> bool:
+    """Whether numbers of so many digits are all days, or moments, between 1900 and 2200."""
+    scale = 10 ** (digits - 8)
+    if not numbers.is_between(19000101 * scale, 22001231 * scale + scale - 1).all():
+        return False
+    kind = pl.Date if digits == 8 else pl.Datetime
+    return not numbers.cast(pl.String).str.strptime(kind, _COMPACT[digits], strict=False).null_count()
 
 
 def _texts(values: pl.Series, unit: Unit | None, usual: Unit) -> Times:
@@ -221,6 +245,7 @@ def _dates(values: pl.Series, order: str | None) -> Times:
         order: Of year, month and day in dates that do not start with a year of four digits, a key of `_ORDERS`; None
             for what the column allows.
     """
+    values = _in_numerals(values)
     parts = pl.DataFrame(values.str.extract_groups(_DATE).alias("").struct.unnest())
     parts = parts.with_columns(values.alias("text"))
     if not parts["a"].count():
@@ -249,6 +274,19 @@ def _dates(values: pl.Series, order: str | None) -> Times:
     digits = pl.col("fraction").fill_null("").str.slice(0, 9).str.pad_end(9, "0").cast(pl.Int64)
     scaled = _scaled(times, _SECOND)
     return Times((scaled + parts.select(digits).to_series()).alias(values.name), expected)
+
+
+def _in_numerals(values: pl.Series) -> pl.Series:
+    """Dates with the month in words as year-month-day; other texts as they are."""
+    values = values.str.replace(_HAN_DATE, "${1}-${2}-${3} ")
+    if not values.str.contains(_SPELT).any():
+        return values
+    parts = pl.DataFrame(values.str.extract_groups(_SPELT).alias("").struct.unnest())
+    month = pl.coalesce("m1", "m2").str.slice(0, 3).str.to_lowercase()
+    number = month.replace_strict(_MONTHS, [f"{number:02}" for number in range(1, 13)], default=None)
+    day = pl.coalesce("d1", "d2").str.zfill(2)
+    numerals = pl.format("{}-{}-{} {}", "y", number, day, pl.col("rest").fill_null(""))
+    return parts.select(pl.coalesce(numerals, pl.lit(values))).to_series()
 
 
 def _may_be(order: str) -> pl.Expr:

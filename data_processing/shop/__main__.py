@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,9 @@ def shop(
             flush=True,
         )
     if look_only:
+        # What was said of columns stands in the recipe by now.
+        again = ["gream", "shop", *map(str, filter(None, (orders, products))), *(["--run", str(run)] if run else [])]
+        print(f"next: look at the recipe, change what is wrong, then: {shlex.join(again)}", flush=True)
         return
     script = recipes_folder().parent / "scripts" / "quickstart.sh"
     if not script.exists():

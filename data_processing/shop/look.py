@@ -7,7 +7,7 @@ import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -15,17 +15,19 @@ from gream.config import parse_config
 from gream.errors import GreamError
 
 from ..readers.fields import present
-from ..readers.files import bounded, numbered_lines
+from ..readers.files import bounded
 from ..readers.formats import Columns
-from ..readers.table import first_rows, is_parquet
+from ..readers.table import decoded_lines, first_rows, is_parquet
 from ..readers.times import TwoReadingsError, read_times
-from .names import Role, name_fits
+from .names import Role, is_amount, name_fits
 
 _DELIMITERS = (",", ";", "\t", "|")
-# Records at the start of a file that are looked at.
-_SAMPLE = 2000
+# Records at the start of a file that are looked at; more of the products, so that most of what is ordered is there.
+_SAMPLE, _PRODUCTS = 2000, 200_000
 # Share of values that must be times, or be described, for a column to be one of times, or of items.
 _MOST = 0.8
+# Share of products that a column of unknown name must tell apart in words to be one of titles.
+_SPEAKS = 0.3
 _SCRIPTS = {
     "CJK": "Chinese characters",
     "HIRAGANA": "Japanese",
@@ -99,8 +101,8 @@ class Look:
         found = [f"orders:   {self.orders.path} ({self.orders.kind})"]
         found.append(f"products: {self.products.path} ({self.products.kind}); titles in {self.script}")
         for what, sample, column in rows:
-            if column is None:
-                found.append(f"  {what:<12} none")
+            if column is None or (what == "title" and column == columns.item_id):
+                found.append(f"  {what:<12} none" + (", ids in their place: columns.title=COLUMN" if column else ""))
                 continue
             examples = ", ".join(bounded(text, 30) for text in sample.texts(column).unique(maintain_order=True)[:3])
             found.append(f"  {what:<12} {column:<20} e.g. {examples}")
@@ -118,8 +120,8 @@ def look_at(orders: Path, products: Path | None, said: dict[str, str]) -> Look:
     Raises:
         GreamError: A file cannot be read, or a column cannot be told; says how to name it.
     """
-    order_table = _sample(orders)
-    product_table = order_table if products is None else _sample(products)
+    order_table = _sample(orders, _SAMPLE)
+    product_table = order_table if products is None else _sample(products, _PRODUCTS)
     for field, column in said.items():
         table = order_table if field in ("user", "item", "time", "text") else product_table
         if field in Columns.model_fields and field not in _NO_COLUMNS and column not in table.frame.columns:
@@ -134,13 +136,18 @@ def look_at(orders: Path, products: Path | None, said: dict[str, str]) -> Look:
     if "user" not in found:
         found["user"] = _user_column(order_table, found)
     taken = {found["item_id"]} if products is not None else {found[role] for role in ("user", "item", "time")}
+    told = _told_by(product_table, found["item_id"])
     for role in _TEXTS:
-        guess = None if role in found else _text_column(product_table, role, taken)
+        guess = None if role in found else _text_column(product_table, role, taken | told)
         if guess is not None:
             found[role] = guess
         taken.add(found.get(role, ""))
-    # A shop that knows nothing of its products but a name for each.
-    found.setdefault("title", found["item_id"])
+    if "title" not in found:
+        taken -= {found.get("description")} - set(said.values())
+        # A shop that knows nothing of its products but an id for each.
+        found["title"] = _speaking_column(product_table, found["item_id"], taken | told) or found["item_id"]
+        if found.get("description") == found["title"]:
+            del found["description"]
     if products is not None and "text" not in found:
         review = _text_column(order_table, "text", {found[role] for role in ("user", "item", "time")})
         if review is not None:
@@ -157,10 +164,10 @@ _TEXTS: tuple[Role, ...] = ("title", "description", "brand", "categories")
 _NO_COLUMNS = {"time_unit", "time_format", "category_separator", "delimiter"}
 
 
-def _sample(path: Path) -> Sample:
+def _sample(path: Path, count: int) -> Sample:
     if is_parquet(path):
-        return Sample(path, "Parquet", None, first_rows(path, _SAMPLE))
-    lines = [line.decode("utf-8", "replace") for _, line in itertools.islice(numbered_lines(path), _SAMPLE + 1)]
+        return Sample(path, "Parquet", None, first_rows(path, count))
+    lines = list(itertools.islice(decoded_lines(path), count + 1))
     if lines and lines[0].lstrip().startswith(("{", "[")):
         raise GreamError(
             f"{path}: JSON, where a table is needed; write it as CSV or Parquet, or take the stage 'interactions' for "
@@ -213,7 +220,8 @@ def _time_column(table: Sample, said: dict[str, str]) -> str:
 def _item_columns(orders: Sample, products: Sample, said: dict[str, str]) -> tuple[str, str]:
     """Columns of the item in both tables: the pair that agrees best, in values first and in names second."""
     taken = {said[role] for role in ("user", "time") if role in said}
-    ordered = [said["item"]] if "item" in said else [name for name in orders.frame.columns if name not in taken]
+    able = [name for name in orders.frame.columns if name not in taken]
+    ordered = [said["item"]] if "item" in said else [name for name in able if not is_amount(name)]
     if products is orders:
         best = max(ordered, key=lambda name: name_fits("item", name), default=None)
         if best is None or ("item" not in said and not name_fits("item", best)):
@@ -252,6 +260,32 @@ def _user_column(orders: Sample, found: dict[str, str]) -> str:
     if best is None:
         raise _cannot_tell(orders, "user", "of customers")
     return best[1]
+
+
+def _told_by(table: Sample, item_id: str) -> set[str]:
+    """Columns that hold something else from row to row of one product, so that they say nothing about it."""
+    rows = table.frame.filter(pl.col(item_id).is_not_null())
+    several = rows.group_by(item_id).agg(pl.all().drop_nulls().n_unique(), pl.len().alias("\0rows"))
+    several = several.filter(pl.col("\0rows") > 1)
+    return {
+        name for name in several.columns if name not in (item_id, "\0rows") and _share(several[name] > 1) > 1 - _MOST
+    }
+
+
+def _speaking_column(table: Sample, item_id: str, taken: Iterable[str]) -> str | None:
+    """The column that tells products apart in words: titles whose column has a name that is not known."""
+    products = replace(table, frame=table.frame.unique(item_id, keep="first", maintain_order=True))
+    best: tuple[float, str] | None = None
+    for name in products.frame.columns:
+        texts = products.texts(name)
+        if name in taken or is_amount(name) or not len(texts):
+            continue
+        # A word of two letters and more, and neither a code nor an address.
+        speaks = texts.str.contains(r"\p{L}{2}") & ~texts.str.contains(r"^[!-~]*$|://")
+        speaking = _share(speaks) * texts.n_unique() / len(products.frame)
+        if speaking > _SPEAKS:
+            best = max(best or (0.0, ""), (speaking, name))
+    return best and best[1]
 
 
 def _text_column(table: Sample, role: Role, taken: Iterable[str]) -> str | None:

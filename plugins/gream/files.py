@@ -56,6 +56,10 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+# `json.dumps` makes an encoder for each value where a setting is not the usual one.
+_line = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object per line, non-ASCII text as it is, as `write_atomically` does."""
     with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
@@ -64,7 +68,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def jsonl_line(row: Mapping[Any, Any]) -> str:
     """``row`` as a line of a JSONL file, its end included."""
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return _line(row) + "\n"
 
 
 def read_json(path: Path, *, remedy: str) -> Any:
