@@ -118,6 +118,8 @@ def process_of(training: psutil.Popen, actor: str) -> psutil.Process:
         # Ray tells of the death itself where prompts are just being sent.
         ("AgentLoopWorkerTQ", signal.SIGKILL, "an agent loop worker has died|class_name: AgentLoopWorkerTQ"),
         ("SamplingServer", signal.SIGSTOP, "no rollout has come for 20 s"),
+        ("TransferQueueController", signal.SIGKILL, "TransferQueue's controller has died"),
+        ("SimpleStorageUnit", signal.SIGTERM, "a storage unit of TransferQueue has died"),
     ],
 )
 def test_a_process_that_dies_or_hangs_ends_the_run_within_a_minute(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import os
+import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
+import transfer_queue.interface as queue
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 # A process is asked again this many seconds after it answered.
@@ -63,3 +69,38 @@ class Liveness:
             except RayActorError as error:
                 raise RuntimeError(f"{name} has died; what it printed last is above: {error}") from error
             self._asked[actor.__ray_ready__.remote()] = name, actor
+
+
+def queue_actors() -> list[tuple[str, Any]]:
+    """Name and handle of the processes that hold the rollouts, of the queue that this process opened."""
+    units = (queue._TQ_STORAGE or {}).get("SimpleStorage", {})
+    return [
+        ("TransferQueue's controller", queue._TQ_CONTROLLER),
+        *(("a storage unit of TransferQueue", unit) for unit in units.values()),
+    ]
+
+
+@contextmanager
+def ending_with(actors: Sequence[tuple[str, Any]]) -> Iterator[None]:
+    """End this process when one of these dies: a call to TransferQueue waits for it without end, and raises nothing.
+
+    Args:
+        actors: Name and handle of each.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        liveness = Liveness(actors, patience=math.inf)
+        while not over.wait(_ASK_AGAIN):
+            try:
+                liveness.check(None)
+            except RuntimeError as error:
+                print(f"error: {error}", file=sys.stderr, flush=True)
+                over.wait(_ASK_AGAIN)  # Ray copies what is printed, and not from a process that has ended
+                os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="srpo-liveness").start()
+    try:
+        yield
+    finally:
+        over.set()

@@ -24,6 +24,8 @@ ALGORITHM_SEAMS = (
     Seam(_TRAINER, "PPOTrainer._compute_advantage", ("batch", "metrics")),
     Seam(_TRAINER, "PPOTrainer._log_rollout_data", ("batch", "timing_raw", "rollout_data_dir")),
     Seam(_TRAINER, "PPOTrainer.prepare_step"),
+    Seam("transfer_queue.interface", "_TQ_CONTROLLER"),
+    Seam("transfer_queue.interface", "_TQ_STORAGE"),
     Seam(_TRAINER, "PPOTrainer.on_train_begin"),
     Seam("verl.trainer.ppo.v1.trainer_sync", "PPOTrainerSync.on_init_end"),
     Seam(

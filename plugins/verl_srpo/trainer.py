@@ -35,7 +35,7 @@ from verl_srpo.batches import check_batch_sizes
 from verl_srpo.dataset import DATA, check_ground_truths, check_same_data, hashes_of_files
 from verl_srpo.dispatch import NumberedDispatch
 from verl_srpo.groups import read_selection
-from verl_srpo.liveness import Liveness
+from verl_srpo.liveness import Liveness, ending_with, queue_actors
 from verl_srpo.metrics import policy_gap, step_metrics
 from verl_srpo.replay import SrpoReplayBuffer
 from verl_srpo.reward import ResidualReward
@@ -124,7 +124,9 @@ class SrpoTrainer(PPOTrainerSync):
         ]
         self.replay_buffer.watch(Liveness(actors, patience=self._settings.rollout_timeout))
         rollout = self.config.actor_rollout_ref.rollout
-        super().fit(NumberedDispatch(agent_loop_manager, rollouts=rollout.n, validation_rollouts=rollout.val_kwargs.n))
+        dispatch = NumberedDispatch(agent_loop_manager, rollouts=rollout.n, validation_rollouts=rollout.val_kwargs.n)
+        with ending_with(queue_actors()):
+            super().fit(dispatch)
 
     def prepare_step(self) -> dict[str, Any]:
         """Ask for the rollouts of a step; where groups are selected, the replay buffer asks, for it knows how many."""
