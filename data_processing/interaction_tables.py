@@ -73,7 +73,7 @@ def write_tables(
     write_text(out / "statistics.md", render_statistics(statistics))
     counted = ", ".join(f"{statistics[name]:,} {name}" for name in ("users", "items", "interactions"))
     skipped = left_out(statistics.get("rows_skipped", {}))
-    return Summary(", ".join(filter(None, (counted, items.says(), *skipped))), _warnings(statistics.get("ties")))
+    return Summary(", ".join(filter(None, (counted, items.says(), *skipped))), _warnings(statistics))
 
 
 def write_items(items: CleanItems, out: Path) -> None:
@@ -86,12 +86,19 @@ def _write(frame: pl.DataFrame, path: Path) -> None:
     frame.rechunk().write_parquet(path, row_group_size=1 << 18)
 
 
-def _warnings(ties: dict[str, Any] | None) -> tuple[str, ...]:
-    """What of the ties will disappoint later."""
-    if ties is None or max(ties["test_share"], ties["validation_share"]) <= _MANY_TIES:
-        return ()
-    return (
-        f"{ties['test_share']:.0%} of the test and {ties['validation_share']:.0%} of the validation targets share "
-        f"their time with a neighbour: what decides is {ties['rule']} (interactions.ties); evaluate with "
-        "--split test-untied (baselines: --untied) to leave such targets out",
-    )
+def _warnings(statistics: dict[str, Any]) -> tuple[str, ...]:
+    """What of times and ties will disappoint later."""
+    found = []
+    source, ties = statistics["source"], statistics.get("ties")
+    if source.get("first", "").startswith("1970") and source["last"].startswith("1970"):
+        found.append(
+            f"all times lie between {source['first']} and {source['last']}: they count something else than seconds "
+            "since 1970, such as days or places in a list; their order holds, their dates mean nothing"
+        )
+    if ties is not None and max(ties["test_share"], ties["validation_share"]) > _MANY_TIES:
+        found.append(
+            f"{ties['test_share']:.0%} of the test and {ties['validation_share']:.0%} of the validation targets share "
+            f"their time with a neighbour: what decides is {ties['rule']} (interactions.ties); evaluate with "
+            "--split test-untied (baselines: --untied) to leave such targets out"
+        )
+    return tuple(found)

@@ -9,13 +9,14 @@ from gream.files import write_json, write_text
 from gream.semantic_ids.published import index_codes, read_index
 from gream.semantic_ids.quality import id_quality
 from gream.semantic_ids.quality_page import quality_page
+from gream.stage import Summary
 
 from .tables import read_items, training_pairs
 
 
 def build_quality(
     index: Path, items: Path | None, interactions: Path | None, embeddings: Path | None, out: Path
-) -> None:
+) -> Summary:
     """Write ``index_quality.json`` and ``index_quality.html``.
 
     Args:
@@ -49,3 +50,6 @@ def build_quality(
     )
     write_json(out / "index_quality.json", report)
     write_text(out / "index_quality.html", quality_page(report))
+    used = " x ".join(f"{level['used']} of {level['size']}" for level in report["per_level"])
+    sharing = report["collisions"]["items_sharing"]
+    return Summary(f"{len(codes):,} items, codes used {used}, {sharing:,} items share their id with another")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -133,7 +134,9 @@ def read_entries(path: Path) -> Iterator[Entry]:
             yield from _rows(path, table.columns, enumerate(table.iter_rows(), start=1))
         elif suffix in (".csv", ".tsv"):
             with path.open(encoding="utf-8-sig", newline="") as stream:
-                reader = csv.reader(stream, delimiter="," if suffix == ".csv" else "\t", strict=True)
+                first = stream.readline()
+                stream.seek(0)
+                reader = csv.reader(stream, delimiter=max(",;\t", key=first.count), strict=True)
                 head = next(reader, [])
                 yield from _rows(path, head, ((reader.line_num, row) for row in reader if row))
         elif suffix in _TREC:
@@ -195,8 +198,10 @@ def _lists(path: Path, users: Mapping[str, int], items: Mapping[str, int]) -> di
 
 
 def _known(path: Path, line: int, kind: str, name: str, names: Mapping[str, int]) -> int:
-    if name in names:
-        return names[name]
+    # Numbers become fractions in a table with gaps.
+    for spelt in (name, re.sub(r"(?<=\d)\.0+$", "", name)):
+        if spelt in names:
+            return names[spelt]
     near = get_close_matches(name[:200], list(names)[:_MOST_NAMES], 1)
     hint = f"; did you mean '{near[0][:60]}'?" if near else f"; names are those of {kind}s.parquet"
     raise GreamError(f"{path}:{line}: {kind} '{name[:60]}' is not in the data{hint}")

@@ -16,7 +16,7 @@ from ir_measures import RR, P, R, Success, nDCG
 from rich.console import Console
 
 from eval.compare import compare
-from eval.lists import import_lists
+from eval.lists import import_lists, read_entries
 from eval.metrics import CUTOFFS, cutoffs_with
 from eval.report.stage import write_report
 from eval.results import Result, read_results
@@ -70,6 +70,20 @@ def imported(run: Path, path: Path, name: str = "theirs", *, at: tuple[int, ...]
         run, path, name, cutoffs_with(at), "test", partial=partial, seed=0, command="import", overwrite=True, keep=False
     )
     return next(result for result in read_results(run) if result.name == name)
+
+
+def test_semicolons_and_numbers_written_as_fractions(run: Path, tmp_path: Path) -> None:
+    numbers = {f"{user}.0": [f"{item}.0" for item in range(LENGTH)] for user in range(3)}
+    lines = [f"{user};{item}\n" for user, own in numbers.items() for item in own]
+    path = tmp_path / "theirs.csv"
+    path.write_text("".join(["user;item\n", *lines]))
+    entries = list(read_entries(path))
+    assert [(entry.user, entry.item) for entry in entries[:2]] == [("0.0", "0.0"), ("0.0", "1.0")]
+    users = pl.read_parquet(run / "users.parquet").with_columns(pl.col("user").cast(pl.String).alias("user_id"))
+    items = pl.read_parquet(run / "items.parquet").with_columns(pl.col("item").cast(pl.String).alias("item_id"))
+    users.write_parquet(run / "users.parquet")
+    items.write_parquet(run / "items.parquet")
+    assert imported(run, path, partial=True).users == 3
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "run"])

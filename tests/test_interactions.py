@@ -241,12 +241,14 @@ def test_chance_differs_from_user_to_user_and_from_seed_to_seed() -> None:
 
 def test_ties_are_counted_and_warned_of(tmp_path: Path) -> None:
     """Ten users with four items: the last two at one moment for three of them, the middle two for one more."""
+    # From 1973 on, so that nothing else is said of the times.
     reviews = [(f"U{user}", f"I{item}", item) for user in range(10) for item in range(4)]
     reviews = [
         (user, item, 3 if item == "I2" and user in ("U0", "U1", "U2") else 2 if (user, item) == ("U3", "I1") else time)
         for user, item, time in reviews
     ]
-    paths = dump(tmp_path, reviews, [f"I{item}" for item in range(4)])
+    later = [(user, item, time + 10**8) for user, item, time in reviews]
+    paths = dump(tmp_path, later, [f"I{item}" for item in range(4)])
     out = tmp_path / "out"
     out.mkdir()
     summary = build_interactions(InteractionsConfig(core=3, min_users=1), *paths, out)
@@ -263,10 +265,13 @@ def test_ties_are_counted_and_warned_of(tmp_path: Path) -> None:
     assert "30% of the test and 40% of the validation targets" in summary.warnings[0]
     none = build_interactions(
         InteractionsConfig(core=3, min_users=1),
-        *dump(tmp_path, [(u, i, int(i[1])) for u, i, _ in reviews], ["I1", "I2", "I3"]),
+        *dump(tmp_path, [(u, i, int(i[1]) + 10**8) for u, i, _ in reviews], ["I1", "I2", "I3"]),
         out,
     )
     assert none.warnings == ()
+    places = dump(tmp_path, [(user, item, int(item[1])) for user, item, _ in reviews], ["I1", "I2", "I3"])
+    (said,) = build_interactions(InteractionsConfig(core=3, min_users=1), *places, out).warnings
+    assert "all times lie between 1970-01-01 and 1970-01-01" in said
 
 
 def test_two_interactions_cannot_be_split() -> None:

@@ -22,7 +22,7 @@ from gream.tasks import Material, read_records
 from gream.templates import Task
 from llamafactory_gream import seams, worker
 from llamafactory_gream.assemble import assemble
-from llamafactory_gream.inspection import check, coloured
+from llamafactory_gream.inspection import check, coloured, warn_of_cuts
 from llamafactory_gream.registration import register
 
 RECIPE = ROOT / "recipes" / "sft" / "quickstart_alignment.yaml"
@@ -110,6 +110,16 @@ def test_assembled_passes_are_read_from_disk(run: Path, prepared: Any) -> None:
     other = [tokens != before for tokens, (before, _) in zip(again, once, strict=True)]
     assert 0.5 < sum(other) / len(other) < 1  # a sequence has one wording, and a drawn one may be the same
     assert all(set(mask) == {1} for mask in rows["attention_mask"])
+
+
+def test_rows_made_for_more_than_a_recipe_keeps_are_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    longest = json.loads((run / "sft" / "statistics.json").read_text())["longest_row"]
+    data = f"dataset_dir={run / 'sft'}"
+    for enough in ([data, f"cutoff_len={longest}"], [data, "cutoff_len=60", "tokenized_path=x"], ["cutoff_len=60"]):
+        warn_of_cuts(RECIPE, enough)
+    assert capsys.readouterr().err == ""
+    warn_of_cuts(RECIPE, [data, f"cutoff_len={longest - 1}"])
+    assert f"cutoff_len {longest - 1}, but the rows in {run / 'sft'} were made for {longest}" in capsys.readouterr().err
 
 
 def test_inspect_shows_a_row_as_the_model_sees_it(

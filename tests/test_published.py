@@ -299,6 +299,7 @@ def test_published_ids_are_measured_by_a_command(tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = call(command("quality", run, "--index", str(tmp_path / "their.index.json")))
     assert done.returncode == 0, done.stderr
+    assert "3 items, codes used 2 of 2 x 2 of 4, 2 items share their id with another" in done.stdout
     report = json.loads((run / "index_quality.json").read_text())
     assert report["collisions"] == {"items_sharing": 2, "rate": pytest.approx(2 / 3)}
     assert report["sizes"] == [2, 4]

@@ -134,6 +134,7 @@ def build_sft(
         **reasoning,
         "alignment_rows_mixed_in": len(mixed),
         "texts_shortened": shortened,
+        "longest_row": config.longest_row,
     }
     write_json(folder / "statistics.json", statistics)
     write_text(folder / "reasoning.html", reasoning_page(statistics, order, steps))

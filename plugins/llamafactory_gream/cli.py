@@ -76,8 +76,12 @@ def train(
 ) -> None:
     """Train as 'llamafactory-cli train' does: SFT, by torchrun where there are several GPUs."""
     # LLaMA-Factory also takes its settings as options, without a recipe.
-    first = recipe if str(recipe).startswith("-") else find_recipe("sft", recipe)
-    _launch(["train", str(first), *(overrides or ())])
+    if not str(recipe).startswith("-"):
+        from llamafactory_gream.inspection import warn_of_cuts
+
+        recipe = find_recipe("sft", recipe)
+        warn_of_cuts(recipe, overrides or ())
+    _launch(["train", str(recipe), *(overrides or ())])
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,11 +17,14 @@ from typing import Any
 from gream.assembly import IGNORE
 from gream.config import read_yaml
 from gream.errors import GreamError
+from gream.files import read_json
 from rich.console import Console
 from rich.text import Text
 
 from llamafactory_gream.registration import register
 
+# LLaMA-Factory's own.
+_CUTOFF = 2048
 _PROMPT, _ANSWER = "dim", "bold green"
 
 
@@ -37,6 +41,7 @@ def inspect(recipe: Path, overrides: Sequence[str], first: int, count: int, cons
     Raises:
         GreamError: The recipe cannot be read, LLaMA-Factory refuses it, or there is no such row.
     """
+    warn_of_cuts(recipe, overrides)
     tokenizer, rows = _load(recipe, overrides, first + count)
     if first >= len(rows):
         raise GreamError(f"{recipe}: row {first} does not exist; there are {len(rows)}, counted from 0")
@@ -66,10 +71,28 @@ def check(recipe: Path, overrides: Sequence[str]) -> None:
     Raises:
         GreamError: The recipe, or the DeepSpeed file it names, cannot be read, or LLaMA-Factory refuses it.
     """
+    warn_of_cuts(recipe, overrides)
     settings = _settings(recipe, overrides)
     if isinstance(deepspeed := settings.get("deepspeed"), str):
         read_yaml(Path(deepspeed))  # JSON is YAML
     _parsed(recipe, settings)
+
+
+def warn_of_cuts(recipe: Path, overrides: Sequence[str]) -> None:
+    """Say on standard error where rows may be longer than what LLaMA-Factory keeps of them, answers not excepted."""
+    settings = _settings(recipe, overrides)
+    statistics = Path(settings.get("dataset_dir", "data")) / "statistics.json"
+    if settings.get("tokenized_path") or not statistics.exists():
+        return
+    longest = read_json(statistics, remedy="run the stage 'sft' again").get("longest_row", 0)
+    if (cutoff := settings.get("cutoff_len", _CUTOFF)) < longest:
+        print(
+            f"warning: {recipe}: cutoff_len {cutoff}, but the rows in {statistics.parent} were made for {longest} "
+            "tokens: longer ones lose their question or their answer; raise cutoff_len, or make them again with "
+            f"sft.longest_row={cutoff}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _settings(recipe: Path, overrides: Sequence[str]) -> dict[str, Any]:
