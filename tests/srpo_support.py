@@ -55,7 +55,7 @@ def tiny_tokenizer() -> Any:
     return fast
 
 
-def tiny_model(tokenizer: Any, seed: int = 0, head_dim: int = 16) -> Any:
+def tiny_model(tokenizer: Any, seed: int = 0, head_dim: int = 16, *, tied: bool = True) -> Any:
     """A Qwen3 of two layers with random weights."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -70,7 +70,7 @@ def tiny_model(tokenizer: Any, seed: int = 0, head_dim: int = 16) -> Any:
         num_key_value_heads=2,
         head_dim=head_dim,
         max_position_embeddings=256,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,

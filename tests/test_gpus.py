@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from gream import doctor
+from gream import doctor, footprint
 from gream.footprint import GB, QWEN3, main_memory
 from gream.gpus import Gpu, find_gpus, nvlink, too_old
 
@@ -143,6 +143,17 @@ def test_what_the_page_says_of_a_card_fits_it(card: str, model: str, settings: s
     job = read_job(OmegaConf.to_container(config, resolve=True))
     assert memory_problems(int(card) * GB, 1, QWEN3[model], [], job) == []
     assert round(main_memory(QWEN3[model], 1, offload=job.offload) / GB) == int(main)
+
+
+def test_what_the_page_of_sft_says_of_a_card_is_what_fits_it() -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "sft.md").read_text()
+    cards = re.findall(r"^\| (\d+) GB \| (\w+) \| (\w+) \| (\w+) \|$", page, re.MULTILINE)
+    assert [card for card, *_ in cards] == ["24", "48", "80", "141"]
+    for card, *said in cards:
+        for shape, way in zip(QWEN3.values(), said, strict=True):
+            full, lora = (footprint.sft(shape, 1, 8 * 512, liger=True, lora=lora) for lora in (False, True))
+            room = footprint.USABLE * int(card) * GB
+            assert (way == "full") == (full <= room) and lora <= room, (card, way)
 
 
 def test_doctor_needs_no_framework() -> None:

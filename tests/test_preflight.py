@@ -86,7 +86,7 @@ def test_counts_are_the_runs_own_once_it_has_counted(tmp_path: Path) -> None:
     assert checks.counted_rows(tmp_path) == Rows(9, 3, 6)
 
 
-TUNING = Tuning(rows=8, cutoff=2560, liger=True, deepspeed=True, offload=False)
+TUNING = Tuning(rows=8, cutoff=2560, liger=True, deepspeed=True, offload=False, lora=False)
 JOB = Job(
     PAPER, rollout="vllm", attention="sdpa", fused=True, offload=False, offload_between=False, tokens=8192,
     engine_share=0.6, tensor_parallel=1, length=2328, storage_units=8, cpus=None,
@@ -107,6 +107,7 @@ def test_eight_cards_of_48_gb_hold_the_paper() -> None:
     [
         # Each is fitting once what it names is done, and says how much of what.
         (24, 1, "1.7B", JOB, TUNING, "deepspeed.zero_optimization.offload_optimizer.device=cpu"),
+        (16, 1, "4B", JOB, TUNING, "finetuning_type=lora lora_target=all"),
         (48, 1, "1.7B", JOB, replace(TUNING, rows=256), "lower per_device_train_batch_size"),
         (80, 1, "4B", replace(JOB, tokens=16_384), TUNING, "tokens_per_gpu.sdpa="),
         (
@@ -157,7 +158,7 @@ def test_packages_are_asked_for_by_what_the_recipes_use(monkeypatch: pytest.Monk
 def test_the_papers_sft_is_read() -> None:
     for name in ("paper_alignment", "paper_reasoning"):
         assert read_tuning(find_recipe("sft", Path(name))) == TUNING
-    assert read_tuning(find_recipe("sft", Path("quickstart_alignment"))) == Tuning(32, 512, False, False, False)
+    assert read_tuning(find_recipe("sft", Path("quickstart_alignment"))) == Tuning(32, 512, False, False, False, False)
 
 
 def test_a_machine_with_few_slots_or_little_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,7 @@ class Tuning:
         liger: Whether the loss goes through the logits in pieces.
         deepspeed: Whether DeepSpeed trains.
         offload: Whether its optimizer is in main memory.
+        lora: Whether adapters are trained, not the whole model.
     """
 
     rows: int
@@ -61,6 +62,7 @@ class Tuning:
     liger: bool
     deepspeed: bool
     offload: bool
+    lora: bool
 
 
 def read_job(config: dict[str, Any]) -> Job:
@@ -104,4 +106,5 @@ def read_tuning(recipe: Path) -> Tuning:
         liger=settings.get("enable_liger_kernel", False),
         deepspeed=deepspeed is not None,
         offload=zero.get("offload_optimizer", {}).get("device", "none") != "none",
+        lora=settings.get("finetuning_type", "lora") == "lora",
     )

@@ -77,11 +77,13 @@ def memory_problems(memory: int, gpus: int, shape: Shape, tunings: Sequence[Tuni
                 remedy = "lower per_device_train_batch_size, and raise gradient_accumulation_steps as much"
             elif _tuning_bytes(gpus, shape, replace(one, offload=True)) <= room:
                 remedy = "deepspeed.zero_optimization.offload_optimizer.device=cpu"
+            elif _tuning_bytes(gpus, shape, replace(one, lora=True)) <= room:
+                remedy = "finetuning_type=lora lora_target=all (docs/sft.md)"
             problems.append(f"SFT takes {needed / GB:.0f} of {room / GB:.0f} GB: {remedy}")
             break
     if job is None:
         return problems
-    log_probs = "fused" if job.fused else "flash" if find_spec("flash_attn") else "plain"
+    log_probs = _log_probs(job)
 
     def taken(tokens: int, *, offload: bool, kernel: str = log_probs) -> float:
         return update(shape, gpus, tokens, log_probs=kernel, offload=offload)
@@ -119,9 +121,14 @@ def memory_problems(memory: int, gpus: int, shape: Shape, tunings: Sequence[Tuni
     return problems
 
 
+def _log_probs(job: Job) -> str:
+    """What computes log-probabilities here: verl takes flash-attn's cross-entropy wherever it is installed."""
+    return "fused" if job.fused else "flash" if find_spec("flash_attn") else "plain"
+
+
 def _tuning_bytes(gpus: int, shape: Shape, tuning: Tuning) -> float:
     tokens = tuning.rows * min(tuning.cutoff, LONG_ROW)
-    return sft(shape, gpus, tokens, liger=tuning.liger, offload=tuning.offload)
+    return sft(shape, gpus, tokens, liger=tuning.liger, offload=tuning.offload, lora=tuning.lora)
 
 
 def _smallest(gpus: int, shape: Shape, tunings: Sequence[Tuning], job: Job | None) -> float:
@@ -129,7 +136,7 @@ def _smallest(gpus: int, shape: Shape, tunings: Sequence[Tuning], job: Job | Non
     if job:
         beside = 0 if job.offload_between else held(shape, gpus)
         needed += [
-            update(shape, gpus, job.tokens, log_probs="fused" if job.fused else "flash", offload=job.offload),
+            update(shape, gpus, job.tokens, log_probs=_log_probs(job), offload=job.offload),
             engine(shape, job.length, job.tensor_parallel) + beside,
         ]
     return max(needed) / USABLE

@@ -1,7 +1,9 @@
-"""What training takes of a GPU, of main memory and of Ray's slots: arithmetic on shapes, nothing is measured.
+"""What training takes of a GPU, of main memory and of Ray's slots: arithmetic on shapes.
 
 Sources: Rajbhandari et al. (2020), figure 1, for ZeRO-2; LLaMA-Factory 0.9.5, verl 0.9.1 and TransferQueue 0.1.11 for
-who holds what when.
+who holds what when. Bytes per logit and per activation were counted as the frameworks' own code runs on a CPU
+(``tests/test_footprint.py`` counts them again). `RESERVED`, `PROCESS` and `USABLE` are assumed: of CUDA's own memory
+nothing can be counted without a GPU.
 """
 
 from __future__ import annotations
@@ -11,17 +13,24 @@ from dataclasses import dataclass
 from typing import Any
 
 GB = 10**9
-# Beside what is counted: CUDA's context, NCCL's buffers, the allocator's slack, a sleeping engine.
+# Assumed, beside what is counted: CUDA's context, NCCL's buffers, the allocator's slack, a sleeping engine.
 RESERVED = 4 * GB
-# Imports and CUDA's context, of a process in main memory.
+# Assumed, of a process in main memory: what it imports, and CUDA's context.
 PROCESS = 4 * GB
-USABLE = 0.95  # of a GPU's memory
-# Copies of the bf16 logits in memory at once in an update, by what computes log-probabilities: verl's fused kernels go
-# through them in pieces; flash-attn's cross-entropy overwrites them with their gradient; without either, the logits,
-# their float32 softmax and its gradient are held.
-LOGIT_COPIES = {"fused": 0, "flash": 1, "plain": 5}
-# Bytes per logit of LLaMA-Factory's loss without Liger: all in float32, shifted, their softmax, and their gradient.
-UPCAST = 16
+USABLE = 0.95  # assumed, of a GPU's memory
+# Bytes per logit in verl's update, by what computes log-probabilities: flash-attn's cross-entropy writes the gradient
+# over the bf16 logits (by its source, ``inplace_backward``); without it, as counted, logits and their float32
+# log-softmax are held, or their gradient in place of the latter.
+LOSS = {"flash": 2, "plain": 6}
+# The pass before the update wants the entropy, too: logits, their float32 softmax, and the product of both.
+ENTROPY = 10
+# verl's fused kernels go through so many tokens at once, in float32, for both.
+FUSED_TOKENS, FUSED = 512, 20
+# Share of parameters that LoRA trains, of rank 8 in all linear layers, and the rows of 1,100 added tokens: at most, of
+# Qwen3's three shapes.
+ADAPTED = 0.01
+# Bytes per logit of LLaMA-Factory's loss without Liger, counted: log-softmax in float32, and two gradients of it.
+UPCAST = 12
 
 
 @dataclass(frozen=True)
@@ -83,19 +92,22 @@ QWEN3 = {
 }
 
 
-def logits(tokens: int, shape: Shape, each: int = 2) -> int:
+def logits(tokens: int, shape: Shape, each: int) -> int:
     """Bytes of the logits of so many tokens, ``each`` bytes a number."""
     return tokens * shape.rows * each
 
 
 def activations(tokens: int, shape: Shape) -> int:
-    """Bytes between forward and backward, checkpointed: every layer's input, and one layer twice over."""
-    layer = 4 * shape.hidden + 2 * (shape.heads + shape.kv_heads) * shape.head_dim + 4 * shape.intermediate
-    return 2 * tokens * (shape.layers * shape.hidden + 2 * layer)
+    """Bytes between forward and backward, checkpointed: every layer's input, and one layer's forward and backward.
+
+    The three factors of a layer were counted on small shapes in bf16, and are rounded up.
+    """
+    layer = 18 * shape.hidden + 11 * (shape.heads + shape.kv_heads) * shape.head_dim + 14 * shape.intermediate
+    return tokens * (2 * shape.layers * shape.hidden + layer)
 
 
-def sft(shape: Shape, gpus: int, tokens: int, *, liger: bool, offload: bool = False) -> float:
-    """Bytes of each GPU in LLaMA-Factory's full fine-tuning under ZeRO-2.
+def sft(shape: Shape, gpus: int, tokens: int, *, liger: bool, offload: bool = False, lora: bool = False) -> float:
+    """Bytes of each GPU in LLaMA-Factory's fine-tuning, under ZeRO-2 where there are several.
 
     Args:
         shape: Of the model.
@@ -103,8 +115,9 @@ def sft(shape: Shape, gpus: int, tokens: int, *, liger: bool, offload: bool = Fa
         tokens: Of a batch of one GPU, padding counted.
         liger: Whether the loss goes through the logits in pieces.
         offload: Whether master weights and moments are in main memory.
+        lora: Whether `ADAPTED` of the parameters are trained, not all.
     """
-    shared = (2 if offload else 14) * shape.parameters / gpus
+    shared = (2 if offload else 14) * shape.parameters * (ADAPTED if lora else 1) / gpus
     loss = 0 if liger else logits(tokens, shape, UPCAST)
     return 2 * shape.parameters + shared + activations(tokens, shape) + loss + RESERVED
 
@@ -115,19 +128,23 @@ def held(shape: Shape, gpus: int) -> float:
 
 
 def update(shape: Shape, gpus: int, tokens: int, *, log_probs: str = "fused", offload: bool = False) -> float:
-    """Bytes of each GPU in verl's update of the actor, the rollout engine asleep.
+    """Bytes of each GPU in verl's update of the actor or the pass before it, the rollout engine asleep.
 
     Args:
         shape: Of the model.
         gpus: GPUs that share the weights.
         tokens: ``ppo_max_token_len_per_gpu``.
-        log_probs: "fused", "flash" or "plain", see `LOGIT_COPIES`.
+        log_probs: "fused", or one of `LOSS`.
         offload: ``offload_policy``: what is `held` waits in main memory.
     """
-    embedding = 6 * shape.rows * shape.hidden  # gathered in bf16, and its gradient in float32
     state = 0 if offload else held(shape, gpus)
-    loss = LOGIT_COPIES[log_probs] * logits(tokens, shape)
-    return state + embedding + activations(tokens, shape) + loss + RESERVED
+    embedding = shape.rows * shape.hidden  # numbers of it, gathered whole: 2 bytes each, and 4 of their gradients
+    loss = logits(min(tokens, FUSED_TOKENS), shape, FUSED) if log_probs == "fused" else 0
+    before = state + 2 * embedding + loss + RESERVED
+    if log_probs != "fused":
+        before += logits(tokens, shape, ENTROPY)
+        loss = logits(tokens, shape, LOSS[log_probs])
+    return max(before, state + 6 * embedding + activations(tokens, shape) + loss + RESERVED)
 
 
 def engine(shape: Shape, length: int, tensor_parallel: int = 1, sequences: int = 16) -> float:

@@ -21,6 +21,14 @@ PROGRAM_SEAMS = (
     # The launcher starts torchrun on its own file; the plugin's worker takes that file's place.
     Seam("llamafactory.launcher", "launch", reads=("__file__",)),
     Seam("llamafactory.train.tuner", "run_exp", parameters=("callbacks",)),
+    # LoRA trains rows of added tokens too.
+    Seam("llamafactory.model.adapter", "init_adapter", reads=("_setup_lora_tuning",)),
+    Seam(
+        "llamafactory.model.adapter",
+        "_setup_lora_tuning",
+        parameters=("config", "model", "model_args", "finetuning_args"),
+        reads=("LoraConfig",),
+    ),
     # A training that is over trains nothing.
     Seam("transformers", "Trainer._run_epoch"),
 )

@@ -17,10 +17,12 @@ def with_callbacks(run_exp: Callable[..., None]) -> Callable[[], None]:
     Args:
         run_exp: ``llamafactory.train.tuner.run_exp``.
     """
+    from llamafactory_gream.added_rows import train_added_rows
     from llamafactory_gream.order_log import OrderLog
     from llamafactory_gream.resume import DataGuard, stop_where_over
 
     stop_where_over()
+    train_added_rows()
     # Refused data must not have touched the log of what was trained on.
     callbacks: list[Any] = [DataGuard(), OrderLog()]
     return partial(run_exp, callbacks=callbacks)
