@@ -62,11 +62,13 @@ if [ -n "$rehearse" ]; then
     encoder=(--device cpu --items 64 --batch-tokens 1024 --shape)
     shapes=(tiny tiny)
     decoding=(--device cpu --hidden 64 --layers 1 --users 8 --repeats 1)
+    update=(--device cpu --tokens 256)
 else
     kmeans=()
     encoder=(--shape)
     shapes=(0.6B 4B)
     decoding=()
+    update=()
 fi
 
 step machine 60 "$PYTHON" -c '
@@ -79,7 +81,12 @@ print(json.dumps({
 step encode-0.6B 120 "$PYTHON" scripts/bench/encoder.py "${encoder[@]}" "${shapes[0]}"
 step encode-4B 180 "$PYTHON" scripts/bench/encoder.py "${encoder[@]}" "${shapes[1]}"
 step kmeans 400 "$PYTHON" scripts/bench/gpu_kmeans.py "${kmeans[@]}"
-step decoding 300 "$PYTHON" scripts/bench/gpu_decoding.py "${decoding[@]}"
+for shape in $(printf '%s\n' "${shapes[@]}" | uniq); do
+    step "update-$shape" 120 "$PYTHON" scripts/bench/gpu_update.py --shape "$shape" "${update[@]}"
+done
+for beams in 10 20 50; do
+    step "decoding-$beams" 160 "$PYTHON" scripts/bench/gpu_decoding.py --beams "$beams" "${decoding[@]}"
+done
 
 echo "$OUT/gpu.json: ${#results[@]} steps, $failed failed"
 exit "$failed"
