@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from gream.decoding.choices import Score
+from gream.decoding.choices import Score, ServerEngine
 from gream.engine.settings import Device, Mode, Settings
 from gream.errors import exit_with_error_line
 from gream.options import (
@@ -28,6 +28,10 @@ from gream.options import (
 
 if TYPE_CHECKING:
     from .recommend import RunModel
+
+# At once, over all servers; and until a request to one counts as failed.
+MOST_IN_FLIGHT = 256
+REQUEST_SECONDS = 60.0
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -72,6 +76,16 @@ class Recommending:
     prompt: PromptOption = None
     batch_size: BatchSizeOption = 16
     device: DeviceOption = Device.auto
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Root of a server that runs the model, e.g. http://127.0.0.1:30000, instead of this process; repeat."
+        ),
+    ] = None
+    engine: Annotated[ServerEngine, typer.Option(help="Engine that runs on the servers.")] = ServerEngine.sglang
+    patience: Annotated[
+        float, typer.Option(min=0.0, help="Seconds for which a request to the servers that fails is tried again.")
+    ] = 10.0
 
     def model(self) -> RunModel:
         """The model and the run.
@@ -79,11 +93,17 @@ class Recommending:
         Raises:
             GreamError: The run has no model or its statistics cannot be read, or a setting is impossible.
         """
-        from gream.checkpoints import last_checkpoint
+        import os
 
-        from .recommend import RunModel
+        from gream.checkpoints import last_checkpoint
+        from gream.decoding.server_client import settings_of
+
+        from .recommend import OnServers, RunModel
         from .users import nothing_twice
 
+        servers = None
+        if self.endpoint:
+            servers = settings_of(self.endpoint, MOST_IN_FLIGHT, REQUEST_SECONDS, self.patience, os.environ)
         return RunModel(
             run=self.run,
             checkpoint=self.checkpoint or last_checkpoint(self.run),
@@ -104,6 +124,7 @@ class Recommending:
             index=self.index,
             template=self.prompt,
             fused=self.fuse,
+            on_servers=None if servers is None else OnServers(engine=self.engine, servers=servers),
         )
 
 

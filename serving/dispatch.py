@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from gream.decoding.server_client import UnavailableError
 from gream.engine.settings import Mode
 from gream.errors import GreamError
 
@@ -124,6 +125,8 @@ class Dispatcher:
             found = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._recommend, first.mode, histories, k, first.exclude_history
             )
+        except UnavailableError as error:  # of no request's doing: each alone would only wait as long again
+            self._fail(batch, error)
         except GreamError as error:
             if len(batch) > 1:  # one prompt that is too long must not take down those it was batched with
                 for request in batch:
@@ -131,9 +134,7 @@ class Dispatcher:
             elif not batch[0].answer.done():
                 batch[0].answer.set_exception(error)
         except Exception as error:
-            for request in batch:
-                if not request.answer.done():
-                    request.answer.set_exception(error)
+            self._fail(batch, error)
         else:
             taken = (time.monotonic() - began) / len(batch)
             self._seconds += (taken - self._seconds) * (_RECENT if self._seconds else 1.0)
@@ -141,3 +142,9 @@ class Dispatcher:
                 if not request.answer.done():
                     items = recommendation.items[: request.k]
                     request.answer.set_result(recommendation.model_copy(update={"items": items}))
+
+    @staticmethod
+    def _fail(batch: Sequence[_Request], error: Exception) -> None:
+        for request in batch:
+            if not request.answer.done():
+                request.answer.set_exception(error)

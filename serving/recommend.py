@@ -1,4 +1,4 @@
-"""Recommendations for a history that somebody names: in both modes, with one model in this process."""
+"""Recommendations for a history that somebody names: in both modes, with one model, in this process or on servers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy as np
 from gream.config import Config
 from gream.counted.fusion import chosen_fusion
 from gream.decoding.chain_text import Chain
+from gream.decoding.choices import ServerEngine
+from gream.decoding.server_client import ServerSettings
 from gream.dialogue import ANSWER_CLOSE, parse_reasoned_answer
 from gream.engine.checkpoint import checkpoint_files, resolve_device
 from gream.engine.contract import settle
 from gream.engine.engine import Answer, Engine
 from gream.engine.fusion import Fusion
+from gream.engine.model import Model
 from gream.engine.settings import Device, Mode, Settings
 from gream.errors import GreamError
 from gream.files import Row, iterate_jsonl
@@ -113,8 +116,21 @@ class Recommendation(Config):
     items: tuple[RankedItem, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnServers:
+    """Servers that run the model.
+
+    Attributes:
+        engine: What runs there.
+        servers: Where.
+    """
+
+    engine: ServerEngine
+    servers: ServerSettings
+
+
 class Recommender:
-    """A checkpoint in this process, loaded once for all modes. Not for two threads at a time.
+    """A model, loaded once for all modes. Not for two threads at a time.
 
     Attributes:
         items: The run's items.
@@ -134,6 +150,7 @@ class Recommender:
         template: Path | None = None,
         only: frozenset[int] | None = None,
         fusion: Fusion | None = None,
+        on_servers: OnServers | None = None,
     ) -> None:
         """Load the model.
 
@@ -147,22 +164,22 @@ class Recommender:
             template: Text file with the prompt of a model trained elsewhere.
             only: Items that lists may name; None for all.
             fusion: Item scores that are added.
+            on_servers: Servers that run the model; None for this process. They are asked when somebody asks.
 
         Raises:
             GreamError: The folder is no checkpoint, its tokenizer lacks a token of the catalogue, or a setting is
                 impossible.
         """
-        # Here, so that what is wrong with the arguments is said before seconds of imports.
-        from gream.engine.local import LocalModel
-
         checkpoint_files(checkpoint)
+        if on_servers is not None and fusion is not None:
+            raise GreamError("--fuse: item scores are added in this process only; leave --endpoint out")
         self.items = items
         self.beams = settings.beams
         self.longest_list = min(settings.beams, len(items if only is None else only))
         self._settings = replace(settings, k=self.longest_list)
         for mode in modes:
             settle(self._settings_of(mode), checkpoint, own_prompt=template is None)
-        self._model = LocalModel.load(checkpoint, resolve_device(device), batch_size)
+        self._model = _model(checkpoint, on_servers, device, batch_size)
         self._checkpoint, self._template, self._only, self._fusion = checkpoint, template, only, fusion
         self._engines: dict[tuple[Mode, bool], Engine] = {}
         for mode in modes:
@@ -238,6 +255,17 @@ class Recommender:
         )
 
 
+def _model(checkpoint: Path, on_servers: OnServers | None, device: Device, batch_size: int) -> Model:
+    # Imported here, so that what is wrong with the arguments is said before seconds of imports.
+    if on_servers is None:
+        from gream.engine.local import LocalModel
+
+        return LocalModel.load(checkpoint, resolve_device(device), batch_size)
+    from gream.engine.remote import ServedModel
+
+    return ServedModel(checkpoint, on_servers.engine, on_servers.servers)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunModel:
     """A model and the run that it recommends from.
@@ -252,6 +280,7 @@ class RunModel:
         index: Ids that the model knows the run's items by; None for the run's own.
         template: Text file with the prompt of a model trained elsewhere.
         fused: Evaluation of the run whose item scores and weights are added.
+        on_servers: Servers that run the model; None for this process.
     """
 
     run: Path
@@ -263,6 +292,7 @@ class RunModel:
     index: Path | None = None
     template: Path | None = None
     fused: str | None = None
+    on_servers: OnServers | None = None
 
     def items(self) -> Items:
         """The run's items, see `Items.load`."""
@@ -280,6 +310,7 @@ class RunModel:
             template=self.template,
             only=find_subset(self.run, items, self.only) if self.only else None,
             fusion=None if self.fused is None else chosen_fusion(self.run, self.fused),
+            on_servers=self.on_servers,
         )
 
 

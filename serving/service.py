@@ -15,6 +15,7 @@ from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from gream.config import Config
+from gream.decoding.server_client import UnavailableError
 from gream.engine.settings import Mode
 from gream.errors import GreamError
 from gream.page import render
@@ -35,6 +36,7 @@ LONGEST_ENTRY = 500  # characters
 LARGEST_BODY = 1 << 18  # bytes
 BODY_SECONDS = 10.0  # between two parts of a body
 MOST_FOUND = 50
+RETRY_SECONDS = 5  # for callers, where no server answers
 USUAL_LIST = 10
 
 Entry = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ENTRY)]
@@ -169,7 +171,7 @@ def make_service(
     busy: dict[int | str, dict[str, Any]] = {
         503: {
             "model": Problem,
-            "description": "Too many requests wait",
+            "description": "Too many requests wait, or no server that runs the model answers",
             "headers": {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}},
         }
     }
@@ -179,6 +181,10 @@ def make_service(
     @app.exception_handler(GreamError)
     async def refuse(_: Request, error: Exception) -> JSONResponse:
         return _refused(400, str(error))
+
+    @app.exception_handler(UnavailableError)
+    async def refuse_for_now(_: Request, error: Exception) -> JSONResponse:
+        return _refused(503, str(error), {"Retry-After": str(RETRY_SECONDS)})
 
     @app.exception_handler(UnknownItemError)
     @app.exception_handler(UnknownUserError)

@@ -24,6 +24,7 @@ import pytest
 from browser_support import CHROMIUM, Browser
 from eval_support import MALICIOUS, make_checkpoint, make_run
 from fastapi import FastAPI
+from gream.decoding.server_client import UnavailableError
 from gream.engine.settings import Mode
 from gream.errors import GreamError
 from hypothesis import given, settings
@@ -286,6 +287,25 @@ def test_waiting_requests_of_one_mode_are_decoded_together_and_one_mistake_stays
     good = [answer for answer in answers if isinstance(answer, Recommendation)]
     assert [len(answer.items) for answer in good] == [1, 1, 2, 4, 5, 6]
     assert [answer.history[0].item_id for answer in good] == [f"B0000{item}" for item in (0, 1, 2, 4, 5, 6)]
+
+
+def test_a_batch_that_no_server_answers_is_not_asked_again_one_by_one(items: Items) -> None:
+    calls: list[int] = []
+
+    def recommend(
+        mode: Mode, histories: Sequence[Sequence[int]], k: int, exclude_history: bool
+    ) -> list[Recommendation]:
+        calls.append(len(histories))
+        raise UnavailableError("http://127.0.0.1:1: connection failed")
+
+    async def main() -> None:
+        async with Dispatcher(recommend, batch_size=3, limit=3) as dispatcher:
+            asked = [dispatcher.ask(Mode.direct, [number], 1) for number in range(3)]
+            problems = await asyncio.gather(*asked, return_exceptions=True)
+            assert [type(problem) for problem in problems] == [UnavailableError] * 3
+
+    asyncio.run(main())
+    assert calls == [3]
 
 
 def test_a_full_queue_refuses_with_a_time_to_come_back_and_recovers(run: Path, items: Items) -> None:

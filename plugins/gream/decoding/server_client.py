@@ -68,6 +68,10 @@ class RefusedError(GreamError):
     """A server finds something wrong with one request, such as its length; others may do."""
 
 
+class UnavailableError(GreamError):
+    """No server answers, for as long as patience lasts: the request may be asked again later."""
+
+
 @dataclass
 class _Server:
     url: str
@@ -127,7 +131,7 @@ class ServerClient:
 
         Raises:
             RefusedError: A server refuses the request itself.
-            GreamError: Every try failed.
+            UnavailableError: Every try failed.
         """
         return await self._persist(path, body, unfinished)
 
@@ -154,7 +158,7 @@ class ServerClient:
                 tries += 1
                 server.problem = outcome.text
                 if now - first_failure >= self._settings.patience:
-                    raise GreamError(self._report(tries, now - first_failure))
+                    raise UnavailableError(self._report(tries, now - first_failure))
                 pause = self._random.uniform(0, min(LONGEST_BACKOFF, self._settings.backoff * 2 ** (tries - 1)))
                 server.rests_until = now + pause
                 self.retries[outcome.cause] += 1
@@ -193,7 +197,7 @@ class ServerClient:
     def _report(self, tries: int, seconds: float) -> str:
         states = "; ".join(f"{server.url}: {server.problem}" for server in self._servers if server.problem)
         failed = f"{tries} tries in {seconds:.0f} s failed ({states})"
-        return f"{failed}; see that the servers run, and start again: finished requests are kept"
+        return f"{failed}; see that the servers run, and start again"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A model on inference servers: every request is kept as it is answered, in whatever order answers come.
 
-A prompt's work is one or more chains, and for each a search; it waits for no other prompt's. What is answered goes into
-a journal at once, so that a start after a kill repeats no answered chain and no finished list.
+A prompt's work is one or more chains, and for each a search; it waits for no other prompt's. Where there is a journal,
+what is answered goes into it at once, so that a start after a kill repeats no answered chain and no finished list.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,13 @@ class ServedModel:
     """
 
     def __init__(
-        self, checkpoint: Path, engine: ServerEngine, servers: ServerSettings, journal: Path, *, native: bool = True
+        self,
+        checkpoint: Path,
+        engine: ServerEngine,
+        servers: ServerSettings,
+        journal: Path | None = None,
+        *,
+        native: bool = True,
     ) -> None:
         """Take the servers.
 
@@ -54,7 +62,7 @@ class ServedModel:
             checkpoint: The folder that they run.
             engine: What runs there.
             servers: Where.
-            journal: File of what was answered; an earlier start's is gone on with.
+            journal: File of what was answered; an earlier start's is gone on with. None keeps nothing.
             native: Whether the servers' own beam search is used where they hold the catalogue.
         """
         self.limit = positions(checkpoint) - (SGLANG_RESERVE if engine == ServerEngine.sglang else 0)
@@ -68,7 +76,7 @@ class ServedModel:
 
 
 class ServedDecoder:
-    """See `gream.engine.model.Decoder`; keys are distinct, as they name prompts in the journal.
+    """See `gream.engine.model.Decoder`; keys are distinct where they name prompts in a journal.
 
     Attributes:
         seconds: Wall time of asking, over all starts.
@@ -81,7 +89,7 @@ class ServedDecoder:
         self,
         engine: ServerEngine,
         servers: ServerSettings,
-        journal: Path,
+        journal: Path | None,
         tokenizer: Any,
         ids: ItemIds,
         trie: PrefixTrie,
@@ -93,6 +101,7 @@ class ServedDecoder:
         self.requests = 0
         self.native = native and settings.beams >= FEWEST_BEAMS
         self.retries: Counter[str] = Counter()
+        self._met = False
         self._servers, self._journal, self._settings = servers, journal, settings
         self._protocol = PROTOCOLS[engine]()
         self._search = ServerBeamSearch(trie, k=settings.list_length, beams=settings.beams, score=settings.score)
@@ -112,29 +121,34 @@ class ServedDecoder:
         """See `gream.engine.model.Decoder`; as many prompts at a time as requests may be in flight."""
         if included is not None:
             raise GreamError("item scores are fused in process only: ask the model here, not on servers")
-        with Journal(self._journal) as journal:
-            asyncio.run(self._ask_all(journal, list(zip(prompts, keys, excluded, strict=True)), done))
+        # Without a journal nothing outlives this call, and prompts go by their places: two of them may have one key.
+        names = range(len(prompts)) if self._journal is None else keys
+        work = [_Work(*row) for row in zip(names, prompts, keys, excluded, strict=True)]
+        with nullcontext(_Memory()) if self._journal is None else Journal(self._journal) as journal:
+            asyncio.run(self._ask_all(journal, work, done))
             self.seconds = _seconds_of(journal)
-            return [self._decoded(journal.rows, key) for key in keys]
+            return [self._decoded(journal.rows, name) for name in names]
 
     async def _ask_all(
         self,
-        journal: Journal,
-        work: Sequence[tuple[Sequence[int], int, Collection[int]]],
+        journal: Journal | _Memory,
+        work: Sequence[_Work],
         done: Callable[[int], object],
     ) -> None:
         waiting = iter(work)
         refused: list[str] = []
         async with ServerClient(self._servers) as client:
-            await self._meet(client)
+            if not self._met:
+                await self._meet(client)
+                self._met = True
             session = _Session(client, journal)
 
             async def ask() -> None:
-                for prompt, key, excluded in waiting:  # one iterator for all: each takes the next as soon as it is free
+                for one in waiting:  # one iterator for all: each takes the next as soon as it is free
                     try:
-                        await self._ask(session, prompt, key, excluded)
+                        await self._ask(session, one)
                     except RefusedError as error:
-                        refused.append(f"{key}: {error}")
+                        refused.append(f"{one.name}: {error}")
                         if len(refused) == MOST_REFUSED:
                             break
                     done(1)
@@ -149,10 +163,8 @@ class ServedDecoder:
             self.requests += client.requests
             self.retries += client.retries
         if refused:
-            raise GreamError(
-                f"{len(refused)} of {len(work)} prompts were refused, first that of {refused[0]}; "
-                "what else was answered is kept"
-            )
+            kept = "" if self._journal is None else "; what else was answered is kept"
+            raise GreamError(f"{len(refused)} of {len(work)} prompts were refused, first that of {refused[0]}{kept}")
 
     async def _meet(self, client: ServerClient) -> None:
         """Ask the servers what they can do, and say what follows from it."""
@@ -169,44 +181,35 @@ class ServedDecoder:
                 flush=True,
             )
 
-    async def _ask(self, session: _Session, prompt: Sequence[int], key: int, excluded: Collection[int]) -> None:
+    async def _ask(self, session: _Session, one: _Work) -> None:
         """Everything about one prompt that the journal does not hold yet; it holds it afterwards."""
         if self._text is None:
-            await self._list(session, f"{key}", prompt, excluded)
+            await self._list(session, f"{one.name}", one.prompt, one.excluded)
         else:
             numbers = range(self._settings.chains)
             # To the end, also where one fails: what is answered is kept.
             ended = await asyncio.gather(
-                *(self._reasoned(session, self._text, prompt, key, number, excluded) for number in numbers),
-                return_exceptions=True,
+                *(self._reasoned(session, self._text, one, number) for number in numbers), return_exceptions=True
             )
             for problem in filter(None, ended):
                 raise problem
 
-    async def _reasoned(
-        self,
-        session: _Session,
-        text: ChainText,
-        prompt: Sequence[int],
-        key: int,
-        number: int,
-        excluded: Collection[int],
-    ) -> None:
+    async def _reasoned(self, session: _Session, text: ChainText, one: _Work, number: int) -> None:
         async def write() -> dict[str, Any]:
             settings = self._settings
             budget = settings.chain_tokens
             assert budget is not None  # noqa: S101 - as there is a text
             # Of seed, key and chain alone; 31 bits, which every server takes.
-            sequence = np.random.SeedSequence([settings.seed, key, number])
+            sequence = np.random.SeedSequence([settings.seed, one.key, number])
             draw = Draw(settings.temperature, int(sequence.generate_state(1)[0]) >> 1)
             scored = settings.combine == Combine.answers
-            written = await self._protocol.write(session.client, prompt, budget, text.end, draw, scored=scored)
+            written = await self._protocol.write(session.client, one.prompt, budget, text.end, draw, scored=scored)
             chain = text.read(written.tokens[:budget], written.logs)
             row = {"tokens": chain.tokens, "text": chain.text, "complete": chain.complete}
             return row | {"score": chain.score} if scored else row
 
-        chain = await session.once(_chain_key(key, number), write)
-        await self._list(session, _list_key(key, number), [*prompt, *chain["tokens"]], excluded)
+        chain = await session.once(_chain_key(one.name, number), write)
+        await self._list(session, _list_key(one.name, number), [*one.prompt, *chain["tokens"]], one.excluded)
 
     async def _list(self, session: _Session, key: str, prefix: Sequence[int], excluded: Collection[int]) -> None:
         async def next_logs(prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> list[Logs]:
@@ -221,11 +224,11 @@ class ServedDecoder:
 
         await session.once(key, search)
 
-    def _decoded(self, rows: dict[str, dict[str, Any]], key: int) -> Decoded:
+    def _decoded(self, rows: dict[str, dict[str, Any]], name: int) -> Decoded:
         """What a complete journal holds about one prompt."""
         numbers = range(0 if self._text is None else self._settings.chains)
-        written = [rows[_chain_key(key, number)] for number in numbers]
-        lists = [rows[_list_key(key, number)] for number in numbers] or [rows[f"{key}"]]
+        written = [rows[_chain_key(name, number)] for number in numbers]
+        lists = [rows[_list_key(name, number)] for number in numbers] or [rows[f"{name}"]]
         ids = np.full((len(lists), max(len(row["items"]) for row in lists)), -1, dtype=np.int64)
         scores = np.full(ids.shape, -np.inf, dtype=np.float32)
         for at, row in enumerate(lists):
@@ -240,12 +243,40 @@ class ServedDecoder:
         return Decoded(chains, ids, scores, max(taken))
 
 
-def _chain_key(key: int, number: int) -> str:
-    return f"{key} chain {number}"
+def _chain_key(name: int, number: int) -> str:
+    return f"{name} chain {number}"
 
 
-def _list_key(key: int, number: int) -> str:
-    return f"{key} after {number}"
+def _list_key(name: int, number: int) -> str:
+    return f"{name} after {number}"
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A prompt to be answered.
+
+    Attributes:
+        name: Its own among all that are answered together; where there is a journal, over all starts.
+        prompt: Token ids.
+        key: With the seed, it determines what is drawn.
+        excluded: See `gream.engine.model.Decoder`.
+    """
+
+    name: int
+    prompt: Sequence[int]
+    key: int
+    excluded: Collection[int]
+
+
+class _Memory:
+    """What a journal holds, for as long as one call lasts."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def add(self, key: str, row: dict[str, Any]) -> None:
+        """See `Journal.add`."""
+        self.rows[key] = row
 
 
 class _Session:
@@ -255,7 +286,7 @@ class _Session:
         client: The servers.
     """
 
-    def __init__(self, client: ServerClient, journal: Journal) -> None:
+    def __init__(self, client: ServerClient, journal: Journal | _Memory) -> None:
         self.client = client
         self._journal = journal
         # Time goes on where the last start left off, so that the time in between does not count.
@@ -272,6 +303,6 @@ class _Session:
         return self._journal.rows[key]
 
 
-def _seconds_of(journal: Journal) -> float:
+def _seconds_of(journal: Journal | _Memory) -> float:
     """Wall time of asking, over all starts, until the last answer in ``journal``."""
     return max((row["at"] for row in journal.rows.values()), default=0.0)
