@@ -9,7 +9,8 @@
 #   NAME              names the logs: logs/deploy/NAME-PORT.log
 #   GPUS              devices, e.g. 0,1,2,3; or cpu, for one server without any (slow: for tests)
 #   --engine ENGINE   sglang (default) or vllm
-#   --catalogue NAME=INDEX   index.json of a run, which SGLang's beam search is to be kept to; repeat
+#   --catalogue NAME=INDEX   index.json of a run, which SGLang's beam search is to be kept to, repeat; or, once, what vLLM
+#                     may write behind <answer>
 #   --tp N            GPUs per server, 1 by default: four GPUs and --tp 2 make two servers, on PORT and PORT + 1
 #   --port N          port of the first server, 30000 by default
 #   --python PYTHON   interpreter of the environment that the engine is installed in; for SGLang by default that of
@@ -84,9 +85,13 @@ if [ "${positional[2]}" = cpu ]; then
         vllm) flags=("${vllm_on_cpu[@]}" "${flags[@]}") ;;
     esac
 fi
-[ ${#catalogues[@]} -eq 0 ] || [ "$engine" = sglang ] || fail "--catalogue: for --engine sglang"
 GREAM_CATALOGUES=$(IFS=:; echo "${catalogues[*]}")
 export GREAM_CATALOGUES
+if [ "$engine" = vllm ] && [ ${#catalogues[@]} -gt 0 ]; then
+    [ ${#catalogues[@]} -eq 1 ] || fail "--catalogue: a vLLM server keeps to one; SGLang holds several"
+    named=$("$python" -c 'import json, sys; print(json.dumps({"gream": {"catalogue": sys.argv[1]}}))' "${catalogues[0]#*=}")
+    flags=(--logits-processors vllm_gream.processor:AnswerProcessor --additional-config "$named" "${flags[@]}")
+fi
 export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}" # nothing is downloaded behind the user's back
 
 command_of() { # PORT, as an array in $command

@@ -41,7 +41,7 @@ Outside that section:
 | `algorithm.filter_groups` | verl's | `enable=true max_num_gen_batches=10` turns dynamic sampling on |
 | `actor_rollout_ref.rollout.name` | verl's | `hf_cpu`: a rollout by transformers on a CPU |
 | `+actor_rollout_ref.model.override_config.answer_catalog` | none | path of an `index.json`: behind `<answer>` \
-the rollout writes nothing but an item's id; with `hf_cpu` only |
+the rollout writes nothing but an item's id; with `hf_cpu` and `vllm` |
 
 ## Keys of LLaMA-Factory's recipes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -157,6 +158,17 @@ def make_task(folder: Path, head_dim: int = 16) -> Path:
     items = range(len(catalog))
     write_rl_rows(folder / "train.parquet", catalog, items, [27], 48)
     write_rl_rows(folder / "val.parquet", catalog, items, [27], VALIDATION_ROWS)
+    return folder
+
+
+def with_fewer_items(task: Path, folder: Path) -> Path:
+    """The same task with a third of the items that the model was taught, the one to be learnt among them."""
+    shutil.copytree(task, folder)
+    ids = tiny_catalog().ids[::3]
+    Catalog(ids).save(folder / "index.json")
+    config = json.loads((folder / "model" / "config.json").read_text())
+    config["gream"]["ids"] = ids_digest(ids)
+    (folder / "model" / "config.json").write_text(json.dumps(config))
     return folder
 
 

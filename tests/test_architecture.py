@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "plugins/llamafactory_gream": {"gream"},
     "plugins/verl_srpo": {"gream"},
     "plugins/sglang_gream": {"gream"},
+    "plugins/vllm_gream": {"gream"},
     "data_processing": {"gream"},
     "eval": {"gream"},
     "serving": {"gream"},

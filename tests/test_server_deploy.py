@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -134,6 +135,21 @@ def test_catalogues_and_the_flags_of_a_machine_without_gpus_reach_the_engine(dep
     assert log.startswith(f"shop={index}:part={index}\n")
 
 
+def test_vllm_is_started_with_the_processor_and_the_catalogue(deployment: Deployment, port: int) -> None:
+    index = deployment.folder / "index.json"
+    index.write_text("{}")
+    process = deployment.start(
+        "model", "x", "cpu", "--engine", "vllm", "--port", str(port), "--catalogue", f"x={index}"
+    )
+    assert process.stdout is not None
+    command, ready = process.stdout.readline(), process.stdout.readline()
+    named = json.dumps({"gream": {"catalogue": str(index)}})
+    assert f" --logits-processors vllm_gream.processor:AnswerProcessor --additional-config {named} " in command
+    assert ready.startswith("ready: ")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+
+
 def test_a_server_that_does_not_listen_to_the_signal_is_killed(deployment: Deployment, port: int) -> None:
     arguments = ["model", "x", "0", "--port", str(port)]
     process = deployment.start(*arguments, FAKE_DEAF="1", GREAM_DEPLOY_GRACE="1")
@@ -187,6 +203,10 @@ def test_one_that_never_becomes_healthy_is_given_up(deployment: Deployment, port
         (["model", "x", "0,1,2", "--tp", "2"], "3 GPUs cannot be divided into groups of 2"),
         (["model", "x", "0", "--catalogue", "shop"], "--catalogue 'shop': NAME=INDEX expected"),
         (["model", "x", "0", "--catalogue", "shop=gone.json"], "--catalogue shop=gone.json: gone.json is not there"),
+        (
+            ["model", "x", "0", "--engine", "vllm", *["--catalogue", "shop=model/config.json"] * 2],
+            "--catalogue: a vLLM server keeps to one",
+        ),
         (["model", "x", "0", "--engine", "other"], "--engine other: sglang or vllm"),
         (["model", "x", "0", "--gpus", "1"], "unknown option '--gpus'"),
         (["model", "x", "0", "--tp", "two"], "--tp two: a number of GPUs"),

@@ -369,6 +369,7 @@ def trainer_config(**changes: Any) -> Any:
                     "n": 8,
                     "calculate_log_probs": True,
                     "name": "vllm",
+                    "logprobs_mode": "processed_logprobs",
                     "agent": {"default_agent_loop": "single_turn_agent"},
                     "log_prob_use_dynamic_bsz": False,
                     "log_prob_micro_batch_size_per_gpu": 16,
@@ -391,6 +392,9 @@ def trainer_config(**changes: Any) -> Any:
     return config
 
 
+_CONFINED = {"actor_rollout_ref__model__override_config": {"answer_catalog": "index.json"}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -398,7 +402,24 @@ def trainer_config(**changes: Any) -> Any:
         ({"trainer__v1__sampler__custom_sampler__path": "x.py"}, "brings its own sampler"),
         ({"trainer__v1__sampler__sync_refill_failed_groups": True}, "brings its own sampler"),
         ({"actor_rollout_ref__rollout__agent__default_agent_loop": "hf_cpu"}, "recipe quickstart_vllm"),
-        ({"actor_rollout_ref__model__override_config": {"answer_catalog": "index.json"}}, "answer_catalog constrains"),
+        ({**_CONFINED, "actor_rollout_ref__rollout__name": "sglang"}, r"rollout\.name=sglang: .*; set it to vllm"),
+        (
+            {**_CONFINED, "actor_rollout_ref__rollout__logprobs_mode": "raw_logprobs"},
+            r"logprobs_mode=raw_logprobs: .*; set it to processed_logprobs",
+        ),
+        (
+            {
+                **_CONFINED,
+                "actor_rollout_ref__model__use_fused_kernels": True,
+                "actor_rollout_ref__model__fused_kernel_options": {"impl_backend": "triton"},
+            },
+            r"impl_backend=triton: .*; set it to torch",
+        ),
+        ({**_CONFINED, "actor_rollout_ref__ref__strategy": "megatron"}, r"ref\.strategy=megatron: .*; set it to fsdp2"),
+        (
+            {**_CONFINED, "actor_rollout_ref__actor__fsdp_config": {"ulysses_sequence_parallel_size": 2}},
+            r"actor\.fsdp_config\.ulysses_sequence_parallel_size=2: .*; set it to 1",
+        ),
         (
             {"algorithm__filter_groups__enable": True, "actor_rollout_ref__rollout__calculate_log_probs": False},
             "calculate_log_probs=false",
@@ -409,8 +430,35 @@ def test_settings_that_contradict_each_other_are_one_line(changes: dict[str, Any
     from verl_srpo.trainer import _check_settings
 
     _check_settings(trainer_config())
+    _check_settings(trainer_config(**_CONFINED))
     with pytest.raises(GreamError, match=message):
         _check_settings(trainer_config(**changes))
+
+
+def test_vllm_is_started_with_the_processor_and_the_catalogue() -> None:
+    from omegaconf import OmegaConf
+    from verl_srpo.confine import confine_vllm
+
+    free = trainer_config()
+    confine_vllm(free)
+    assert free == trainer_config()
+    config = trainer_config(
+        **_CONFINED,
+        actor_rollout_ref__rollout__engine_kwargs={
+            "vllm": {"seed": 3, "logits_processors": ["mine:Own"]},
+            "sglang": {},
+        },
+    )
+    OmegaConf.set_struct(config, True)  # as verl's is
+    confine_vllm(config)
+    assert OmegaConf.to_container(config.actor_rollout_ref.rollout.engine_kwargs) == {
+        "vllm": {
+            "seed": 3,
+            "logits_processors": ["my:Own", "vllm_gream.processor:AnswerProcessor"],
+            "additional_config": {"gream": {"catalogue": str(Path("index.json").resolve())}},
+        },
+        "sglang": {},
+    }
 
 
 _MINI, _MICRO = (
@@ -465,13 +513,21 @@ def test_a_model_of_other_items_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
     trainer = SrpoTrainer.__new__(SrpoTrainer)
     ids = [["<|a_1|>", "<|b_1|>"], ["<|a_1|>", "<|b_2|>"]]
     trainer._settings = SimpleNamespace(catalog="runs/x/index.json")
-    trainer.config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(model=SimpleNamespace(path=str(tmp_path))))
+    override_config: dict[str, str] = {}
+    model = SimpleNamespace(path=str(tmp_path), override_config=override_config)
+    trainer.config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(model=model))
     tokenizer = SimpleNamespace(get_vocab=lambda: {"<|a_1|>": 0, "<|b_1|>": 1, "<|b_2|>": 2})
     monkeypatch.setattr(PPOTrainer, "_init_tokenizer", lambda self: setattr(self, "tokenizer", tokenizer))
     contract = Contract(ids=ids_digest(ids), form=Form.question, history=20, prompts="")
     (tmp_path / "config.json").write_text(json.dumps({"gream": contract.model_dump(mode="json")}))
     trainer._catalog = Catalog(ids)
     trainer._init_tokenizer()
+    # Other items than the model's to confine answers to.
+    Catalog(ids[:1]).save(tmp_path / "part.json")
+    override_config["answer_catalog"] = str(tmp_path / "part.json")
+    with pytest.raises(GreamError, match=r"was trained on other semantic ids than those of .*part\.json"):
+        trainer._init_tokenizer()
+    del override_config["answer_catalog"]
     trainer._catalog = Catalog(ids[::-1])  # the same tokens, other items
     with pytest.raises(GreamError, match=r"was trained on other semantic ids than those of runs/x/index\.json"):
         trainer._init_tokenizer()

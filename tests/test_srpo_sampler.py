@@ -155,11 +155,10 @@ def test_top_k_of_one_is_greedy(model: Any) -> None:
 
 @pytest.fixture(scope="module")
 def constraint() -> Any:
-    from gream.semantic_ids.catalog import Catalog
-    from verl_srpo.cpu.constraint import AnswerConstraint
+    from gream.decoding.answer import AnswerConstraint
 
     # Ids of two lengths: the shorter one is no beginning of the longer ones.
-    return AnswerConstraint(Catalog([["<|a_1|>", "<|b_2|>"], ["<|a_2|>", "<|b_2|>", "<|c_1|>"]]), tiny_tokenizer())
+    return AnswerConstraint([encode("<|a_1|><|b_2|>"), encode("<|a_2|><|b_2|><|c_1|>")], tiny_tokenizer())
 
 
 def encode(text: str) -> list[int]:
@@ -167,28 +166,11 @@ def encode(text: str) -> list[int]:
     return ids
 
 
-def test_what_may_follow_inside_an_answer(constraint: Any) -> None:
-    tokens = encode("<think>\nso\n</think>\n<answer><|a_2|><|b_2|><|c_1|></answer> <answer><|c_3|>")
-    first = tokens.index(encode("<|a_2|>")[0])
-    close = encode("</answer>")
-    expected = {first - 1: encode("<|a_1|><|a_2|>"), first: encode("<|b_2|>"), first + 1: encode("<|c_1|>")}
-    expected |= {first + 2 + number: [token] for number, token in enumerate(close)}
-    found = {position: sorted(allowed.tolist()) for position, allowed in constraint.restrictions(tokens)}
-    # The second answer is free.
-    assert found == {position: sorted(allowed) for position, allowed in expected.items()}
-
-
-def test_a_token_that_was_not_allowed_ends_the_constraint(constraint: Any) -> None:
-    tokens = encode("<answer><|c_3|><|a_1|></answer>")
-    assert [position for position, _ in constraint.restrictions(tokens)] == [tokens.index(encode("<|c_3|>")[0]) - 1]
-    assert list(constraint.restrictions(encode("<|a_1|> no answer"))) == []
-
-
 def test_constrained_answers_are_items_and_their_probabilities_the_models_among_what_is_allowed(
     model: Any, plain_model: Any, constraint: Any
 ) -> None:
     from gream.dialogue import extract_answer
-    from verl_srpo.cpu.constraint import restrict
+    from verl_srpo.support import Choices
 
     prompt = tuple(encode("<think>\nso\n</think>\n"))
     opening = encode("<answer>")
@@ -216,7 +198,8 @@ def test_constrained_answers_are_items_and_their_probabilities_the_models_among_
         with torch.inference_mode():
             logits = plain_model(torch.tensor([tokens])).logits[0] / 0.8
         rows = list(constraint.restrictions(tokens))
-        expected = torch.log_softmax(restrict(logits, [((at,), allowed) for at, allowed in rows]), dim=-1)
+        choices = Choices.of([(at,) for at, _ in rows], [allowed for _, allowed in rows], "cpu")
+        expected = torch.log_softmax(choices.restrict(logits), dim=-1)
         assert len(rows) >= 3
         for position in range(len(prompt) + len(opening) - 1, len(tokens) - 1):
             told = response.log_probs[position + 1 - len(prompt)]
@@ -226,10 +209,10 @@ def test_constrained_answers_are_items_and_their_probabilities_the_models_among_
 
 def test_forbidden_tokens_take_no_part_in_entropy_or_gradient() -> None:
     from verl.utils.torch_functional import entropy_from_logits
-    from verl_srpo.cpu.constraint import restrict
+    from verl_srpo.support import Choices
 
     logits = torch.tensor([[[0.3, 1.0, -2.0], [0.0, 0.0, 0.0]]], requires_grad=True)
-    restricted = restrict(logits, [((0, 1), np.array([0, 2]))])
+    restricted = Choices.of([(0, 1)], [np.array([0, 2])], "cpu").restrict(logits)
     entropy = entropy_from_logits(restricted)
     assert entropy[0, 1].item() == pytest.approx(np.log(2))
     torch.log_softmax(restricted, dim=-1)[0, 1, 0].backward()

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from gream.semantic_ids.catalog import Catalog
-from srpo_support import STEPS, VALIDATION_RESPONSES, Run, kill, make_task, tiny_catalog
+from srpo_support import STEPS, VALIDATION_RESPONSES, Run, kill, make_task, with_fewer_items
 
 # e2e as well, so that -m "not e2e" leaves them out too.
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -80,14 +79,11 @@ def test_two_ranks_sample_and_train_as_one_does(task: Path, tmp_path: Path) -> N
 
 
 def test_constrained_answers_are_items_and_the_ratio_begins_at_one(task: Path, tmp_path: Path) -> None:
-    run = Run(task, tmp_path / "run")
-    # A third of the items the model was taught, the one to be learnt among them: left to itself it would name others.
-    items = tiny_catalog().ids[::3]
-    Catalog(items).save(tmp_path / "index.json")
+    fewer = with_fewer_items(task, tmp_path / "task")
+    run = Run(fewer, tmp_path / "run")
     status = run.wait(
         run.start(
-            f"algorithm.srpo.catalog={tmp_path}/index.json",
-            f"+actor_rollout_ref.model.override_config.answer_catalog={tmp_path}/index.json",
+            f"+actor_rollout_ref.model.override_config.answer_catalog={fewer}/index.json",
             "trainer.total_training_steps=3",
             "trainer.test_freq=3",
         )

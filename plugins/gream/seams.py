@@ -76,7 +76,7 @@ def check_seams(seams: Sequence[Seam], *, package: str, version: str) -> None:
 
     Args:
         seams: What is needed.
-        package: Of `TESTED`, the one whose insides they are.
+        package: Of `TESTED` or `TESTED_FOR_GPUS`, the one whose insides they are.
         version: The installed version, for the error line.
 
     Raises:
@@ -85,9 +85,10 @@ def check_seams(seams: Sequence[Seam], *, package: str, version: str) -> None:
     for seam in seams:
         problem = _problem(seam)
         if problem is not None:
+            tested = (TESTED | TESTED_FOR_GPUS)[package]
             raise GreamError(
-                f"{package} {version}: {seam} has moved ({problem}); tested with {package} {TESTED[package]}: "
-                f"pip install {package}=={TESTED[package]}"
+                f"{package} {version}: {seam} has moved ({problem}); tested with {package} {tested}: "
+                f"pip install {package}=={tested}"
             )
 
 

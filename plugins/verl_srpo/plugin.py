@@ -57,6 +57,10 @@ def _register() -> None:
         import verl_srpo.cpu.engine
         import verl_srpo.cpu.rollout
         import verl_srpo.cpu.vllm_package  # noqa: F401
+    else:
+        from verl_srpo.engine import register_for_gpus
+
+        register_for_gpus()
 
 
 with loading("verl_srpo", "verl"):

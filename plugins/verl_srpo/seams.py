@@ -6,6 +6,7 @@ from gream.seams import Seam
 
 _TRAINER = "verl.trainer.ppo.v1.trainer_base"
 _REPLAY = "verl.trainer.ppo.v1.replay_buffer"
+_ENGINE = "verl.workers.engine.fsdp.transformer_impl"
 
 ALGORITHM_SEAMS = (
     Seam("verl.trainer.ppo.core_algos", "ADV_ESTIMATOR_REGISTRY"),
@@ -42,6 +43,20 @@ ALGORITHM_SEAMS = (
     ),
     Seam(_REPLAY, "ReplayBuffer._wait_for_next_poll", ("partition_id", "last_debug_time")),
     Seam("verl.utils.tracking", "Tracking.log", ("data", "step", "backend")),
+    # Answers that are confined to a catalogue.
+    Seam(_ENGINE, "FSDPEngineWithLMHead.forward_step", ("micro_batch",)),
+    Seam(
+        _ENGINE,
+        "FSDPEngineWithLMHead.prepare_model_outputs",
+        ("output", "output_args", "micro_batch", "logits_processor_func"),
+    ),
+    Seam("verl.models.transformers.dense_common", "forward_with_torch_backend", (), ("FusedLinearForPPO",)),
+    Seam(
+        "verl.utils.experimental.torch_functional",
+        "FusedLinearForPPO.forward",
+        ("hidden_states", "vocab_weights", "input_ids", "temperature"),
+    ),
+    Seam("verl.workers.engine.base", "EngineRegistry._engines"),
 )
 
 CPU_SEAMS = (
@@ -51,13 +66,8 @@ CPU_SEAMS = (
     Seam("verl.plugin.platform", "PlatformRegistry.register", ("platform",)),
     Seam("verl.utils.distributed", "initialize_global_process_group_ray", ("timeout_second", "backend")),
     Seam("verl.workers.engine.base", "EngineRegistry.register", ("model_type", "backend", "device")),
-    Seam("verl.workers.engine.fsdp.transformer_impl", "CPUOffloadPolicy"),
-    Seam("verl.workers.engine.fsdp.transformer_impl", "FSDPEngineWithLMHead._build_fsdp_module", ("module",)),
-    Seam(
-        "verl.workers.engine.fsdp.transformer_impl",
-        "FSDPEngineWithLMHead.prepare_model_outputs",
-        ("output", "output_args", "micro_batch", "logits_processor_func"),
-    ),
+    Seam(_ENGINE, "CPUOffloadPolicy"),
+    Seam(_ENGINE, "FSDPEngineWithLMHead._build_fsdp_module", ("module",)),
     Seam("verl.utils.torch_functional", "logprobs_from_logits_v2", ("logits", "labels")),
     Seam("verl.utils.torch_functional", "logprobs_from_logits_naive", ("logits", "labels")),
     Seam("verl.workers.rollout.base", "_ROLLOUT_REGISTRY"),

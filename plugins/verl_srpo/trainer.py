@@ -32,6 +32,7 @@ from verl.utils import tensordict_utils
 
 from verl_srpo.advantage import exact_hits, group_advantage
 from verl_srpo.batches import check_batch_sizes
+from verl_srpo.confine import answer_catalog, check_confined, confine_vllm
 from verl_srpo.dataset import DATA, check_ground_truths, check_same_data, hashes_of_files
 from verl_srpo.dispatch import NumberedDispatch
 from verl_srpo.groups import read_selection
@@ -65,6 +66,7 @@ class SrpoTrainer(PPOTrainerSync):
             check_installed(config.actor_rollout_ref.rollout.name)
         self._catalog = Catalog.load(Path(self._settings.catalog))
         self._reward = ResidualReward(self._catalog, self._settings.reward_table, near_miss=self._settings.near_miss)
+        confine_vllm(config)
         self._earlier_records: list[dict[str, Any]] = []
         self._fetched = 0, 0  # step, prompts fetched in it
         # Of each rollout of the step, by verl's key; verl itself keeps the advantages.
@@ -99,6 +101,8 @@ class SrpoTrainer(PPOTrainerSync):
         # One that verl fetches from elsewhere is known by its tokens alone.
         if model.is_dir() and (contract := read_contract(model)):
             contract.check_ids(self._catalog.ids, model, Path(self._settings.catalog))
+            if (confined := answer_catalog(self.config)) is not None:
+                contract.check_ids(Catalog.load(confined).ids, model, confined)
 
     def _init_dataloader(self) -> None:
         data = self.config.data
@@ -273,12 +277,7 @@ def _check_settings(config: Any) -> None:
             "hf_cpu alone; set actor_rollout_ref.rollout.agent.default_agent_loop=single_turn_agent, or for vLLM on a "
             "CPU take the recipe quickstart_vllm, which sets the rest as well"
         )
-    model = config.actor_rollout_ref.model
-    if model.override_config.get("answer_catalog") and (rollout.name != "hf_cpu" or model.use_remove_padding):
-        raise GreamError(
-            "actor_rollout_ref.model.override_config.answer_catalog constrains answers in the rollout hf_cpu with "
-            "model.use_remove_padding=false only: verl hands vLLM and SGLang plain sampling parameters; remove it"
-        )
+    check_confined(config)
     if config.algorithm.filter_groups.enable and not rollout.calculate_log_probs:
         raise GreamError(
             "actor_rollout_ref.rollout.calculate_log_probs=false: algorithm.filter_groups keeps surplus groups, whose "

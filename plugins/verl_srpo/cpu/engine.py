@@ -12,7 +12,7 @@ from verl.utils import torch_functional
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 
-from verl_srpo.cpu.constraint import OPTION, read_constraint, restrict
+from verl_srpo.engine import ConfinedEngine
 
 
 def _train_on_own_share_of_cores(workers: int) -> None:
@@ -26,31 +26,8 @@ def _unpinned_offload(pin_memory: bool = True) -> CPUOffloadPolicy:
 
 
 @EngineRegistry.register(model_type="language_model", backend="fsdp2", device="cpu")
-class CpuFsdpEngine(transformer_impl.FSDPEngineWithLMHead):
+class CpuFsdpEngine(ConfinedEngine):
     """FSDP2 over gloo; with one process, plain training. Probabilities are those under the rollout's constraint."""
-
-    def __init__(self, model_config: Any, *rest: Any, **named: Any) -> None:
-        """Take verl's configurations of an engine."""
-        self._constraint = read_constraint(model_config.override_config, model_config.tokenizer)
-        # verl writes what it overrides into the model's own configuration, and so into checkpoints.
-        vars(model_config.hf_config).pop(OPTION, None)
-        super().__init__(model_config, *rest, **named)
-
-    def prepare_model_outputs(
-        self, output: Any, output_args: dict[str, Any], micro_batch: Any, logits_processor_func: Any
-    ) -> Any:
-        """What the model says of a micro-batch."""
-        if self._constraint is not None:
-            sequences = micro_batch["input_ids"].unbind()
-            output.logits = restrict(
-                output.logits,
-                [
-                    ((row, position), allowed)
-                    for row, tokens in enumerate(sequences)
-                    for position, allowed in self._constraint.restrictions(tokens.tolist())
-                ],
-            )
-        return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> Any:
         _train_on_own_share_of_cores(torch.distributed.get_world_size())

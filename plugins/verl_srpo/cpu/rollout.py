@@ -24,9 +24,9 @@ from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
 from verl_srpo.cpu.agent_loop import NAME
-from verl_srpo.cpu.constraint import read_constraint
 from verl_srpo.cpu.sampler import Request, Response, SamplingParameters, load_sampling_model, sample_responses
 from verl_srpo.cpu.weights import whole_weights
+from verl_srpo.support import read_constraint
 
 # Requests of a step arrive one by one; those that come within this time of each other are sampled together.
 _GATHER_SECONDS = 0.03

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from gream.decoding.answer import AnswerConstraint
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, DynamicCache
 from transformers.masking_utils import sdpa_mask
 
-from verl_srpo.cpu.constraint import AnswerConstraint, Place, restrict
+from verl_srpo.support import Choices
 
 _ATTENTION = "grouped_sdpa"
 
@@ -151,15 +152,14 @@ def sample_responses(
     log_probs = torch.zeros(len(requests), parameters.max_tokens, dtype=torch.float64)
     lengths = torch.full((len(requests),), parameters.max_tokens)
     finished = torch.zeros(len(requests), dtype=torch.bool)
-    places = [Place()] * len(requests)
+    states = [AnswerConstraint.START] * len(requests)
     for step in range(parameters.max_tokens):
         if constraint is not None:
-            choices = [constraint.allowed(places[row]) for row in working.tolist()]
-            logits = restrict(logits, [((at,), choice) for at, choice in enumerate(choices) if choice is not None])
+            logits = _confined(logits, [constraint.allowed(states[row]) for row in working.tolist()])
         drawn, log_prob = _draw(logits, uniforms[working, step], parameters)
         if constraint is not None:
             for row, token in zip(working.tolist(), drawn.tolist(), strict=True):
-                places[row] = constraint.after(places[row], token)
+                states[row] = constraint.after(states[row], token)
         tokens[working, step], log_probs[working, step] = drawn, log_prob
         if end_token is not None:
             ends = (drawn == end_token) & ~finished
@@ -183,6 +183,12 @@ def sample_responses(
     return [
         Response(tokens[row, :end].tolist(), log_probs[row, :end].tolist()) for row, end in enumerate(lengths.tolist())
     ]
+
+
+def _confined(logits: torch.Tensor, allowed: Sequence[npt.NDArray[np.int64] | None]) -> torch.Tensor:
+    """Logits ``[B, V]`` without the tokens that each row does not allow; None allows all."""
+    some = {row: tokens for row, tokens in enumerate(allowed) if tokens is not None}
+    return Choices.of([(row,) for row in some], list(some.values()), "cpu").restrict(logits) if some else logits
 
 
 def _draw(
