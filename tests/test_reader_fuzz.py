@@ -25,6 +25,8 @@ from data_processing.readers.formats import Columns, Format, check_format
 from data_processing.readers.published import read_published_items, read_published_sequences
 from data_processing.readers.rows import RowLog
 from data_processing.readers.text import clean_items
+from data_processing.shop.fit import measure_shop
+from data_processing.shop.look import look_at
 
 INPUTS = int(os.environ.get("GREAM_FUZZ", "40"))
 # Without the path, which the test's folder makes long.
@@ -75,6 +77,17 @@ def metadata_of(name: Format, columns: Columns | None = None) -> Read:
     return read
 
 
+def look(path: Path) -> object:
+    """`gream shop --look`."""
+    found = look_at(path, None, {})
+    assert found.lines()
+    return measure_shop(found)
+
+
+ORDERS = "\n".join(
+    ["customer;product;date;title", *(f"c{n % 3};p{n % 4};{n + 1}.3.2021;Tea {n % 4}" for n in range(24))]
+)
+
 READERS: dict[str, tuple[str, bytes, Read]] = {
     "reviews 2018": ("r.json", json_lines(REVIEWS), reviews_of("amazon-2018")),
     "reviews 2018, gzip": ("r.json.gz", gzip.compress(json_lines(REVIEWS), mtime=0), reviews_of("amazon-2018")),
@@ -95,6 +108,12 @@ READERS: dict[str, tuple[str, bytes, Read]] = {
         "r.parquet",
         parquet(user_id=[1.0, None, 2.0], item_id=["x", "y", "z"], timestamp=[1.5, 2.0, 3.0], text=["a", None, "b"]),
         reviews_of("table"),
+    ),
+    "shop": ("orders.csv", ORDERS.encode(), look),
+    "shop, parquet": (
+        "orders.parquet",
+        parquet(user=["a", "b", "c"] * 4, sku=["x", "y", "z", "w"] * 3, day=["2021-03-25"] * 12, name=["Tea"] * 12),
+        look,
     ),
     "u.data": ("u.data", b"1\t2\t3\t881250949\n2\t3\t4\t881250950\n", reviews_of("movielens")),
     "u.item": ("u.item", b"1|Tea (1995)|01-Jan-1995||http://x" + b"|0" * 19 + b"\n", metadata_of("movielens")),
@@ -145,6 +164,9 @@ ODD = (
         b"9999-12-31",
         b"0000-00-00",
         b"02/03/2021",
+        b"2 Mar 2021",
+        b"May 99, 2021",
+        b"202103021230",
         b"1677-01-01",
         b"-9223372036854775808",
         b"::",

@@ -266,6 +266,14 @@ def test_charts_stay_inside_their_frame_and_thin_long_series() -> None:
             assert 0 <= float(x) <= 360 and 0 <= float(y) <= 200
     assert len(line_chart("loss", points, zero=False)) < 12_000
     Page(bar_chart("<x>", [("<name>", 0.0, "<0>")]))
+    widths = [
+        [
+            float(width)
+            for width in re.findall(r'width="([0-9.]+)" height="16"', bar_chart("x", [("a", 0.5, "50 %")], full))
+        ]
+        for full in (None, 1.0)
+    ]
+    assert widths[1][0] == widths[0][0] == 2 * widths[1][1]  # the whole, then half of it
 
 
 def test_a_histogram_joins_neighbours_and_loses_none() -> None:

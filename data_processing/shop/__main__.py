@@ -48,11 +48,7 @@ def shop(
         print("\n".join(look.lines()), flush=True)
         sizes = measure_shop(look)
         write_recipe(recipe, look, sizes)
-        print(
-            f"orders from {sizes.first} to {sizes.last}; {sizes.kept_customers:,} of {sizes.customers:,} customers "
-            f"with three products and more, {sizes.kept_products:,} products\nrecipe: {recipe}",
-            flush=True,
-        )
+        print("\n".join([*sizes.lines(), f"recipe: {recipe}"]), flush=True)
     if look_only:
         # What was said of columns stands in the recipe by now.
         again = ["gream", "shop", *map(str, filter(None, (orders, products))), *(["--run", str(run)] if run else [])]

@@ -56,6 +56,15 @@ class Sizes:
     kept_customers: int
     kept_products: int
 
+    def lines(self) -> list[str]:
+        """The same for people."""
+        return [
+            f"orders from {self.first} to {self.last}",
+            f"taken: {self.kept_customers:,} of {self.customers:,} customers and {self.kept_products:,} of "
+            f"{self.products:,} products, those with {self.core} and {self.item_core} orders or more",
+            *(f"left out: {count:,} rows {reason}" for reason, count in self.unusable.items()),
+        ]
+
 
 def measure_shop(look: Look) -> Sizes:
     """Read both tables whole and choose the core.
@@ -150,9 +159,9 @@ def write_recipe(path: Path, look: Look, sizes: Sizes) -> None:
             *(["sample_users: a first look; delete the line to take all."] if "sample_users" in interactions else []),
         ],
         "semantic_ids": [
-            f"{levels} levels of {size} codes: {size**levels:,} ids for {sizes.kept_products:,} products. At least "
-            f"{shared:.1%} of the",
-            "products share one at first; one of them then gets another last level.",
+            f"{levels} levels of {size} codes: {size**levels:,} ids for {sizes.kept_products:,} products. By chance "
+            f"{shared:.1%} of the products",
+            "would share one at first, products of like texts more; one of them then gets another last level.",
         ],
     }
     parts = [f"# {look.orders.path.name} and {look.products.path.name}, for a first look on two CPU cores.", ""]

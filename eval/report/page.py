@@ -149,8 +149,8 @@ def _semantic_ids(quality: Mapping[str, Any]) -> _Part:
             (f"prefix of {row.get('prefix_length')}", float(row["category_purity"]), f"{row['category_purity']:.1%}")
             for row in purity
         ]
-        chart = bar_chart("Category purity by length of the prefix", rows)
-        says = "Share of items whose category is the commonest one under their prefix."
+        chart = bar_chart("Category purity by length of the prefix", rows, 1.0)
+        says = "Share of items whose category is the commonest one under their prefix, of all items."
         part.figures.append(("Category purity", chart, says))
     part.tables = {title_of(key): value for key, value in tables.items()}
     return part

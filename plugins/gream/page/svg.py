@@ -88,21 +88,25 @@ def _path(points: Sequence[Point], place: Callable[[Point], Point]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in map(place, _thin(points)))
 
 
-def bar_chart(label: str, rows: Sequence[tuple[str, float, str]]) -> Markup:
+def bar_chart(label: str, rows: Sequence[tuple[str, float, str]], full: float | None = None) -> Markup:
     """Horizontal bars from 0, each with its name and its figure.
 
     Args:
         label: What the chart shows.
         rows: (name, value, figure as text); values of 0 or more.
+        full: What a bar of full length stands for, which a faint one behind each shows; the largest value by default.
     """
-    largest = max((value for _, value, _ in rows), default=0.0) or 1.0
+    largest = full or max((value for _, value, _ in rows), default=0.0) or 1.0
     parts = []
     for index, (name, value, figure) in enumerate(rows):
         y = 4 + index * 30
         width = max(1.0, value / largest * (_WIDTH - 190))
         parts.append(f'<text class="tick" x="0" y="{y + 14}">{escape(name)}</text>')
+        if full:
+            parts.append(f'<rect class="full" x="130" y="{y + 2}" width="{_WIDTH - 190}" height="16" rx="3"/>')
         parts.append(f'<rect class="bar" x="130" y="{y + 2}" width="{width:.1f}" height="16" rx="3"/>')
-        parts.append(f'<text class="value" x="{136 + width:.1f}" y="{y + 14}">{escape(figure)}</text>')
+        end = _WIDTH - 190 if full else width
+        parts.append(f'<text class="value" x="{136 + end:.1f}" y="{y + 14}">{escape(figure)}</text>')
     return _svg(label, _WIDTH, 4 + 30 * len(rows), parts, "chart")
 
 

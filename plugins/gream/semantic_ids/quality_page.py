@@ -9,34 +9,46 @@ from gream.page.markup import figure_of
 from gream.page.overview import Figure, overview_page
 from gream.page.svg import bar_chart
 
-# Table, key, title, what it says.
-_CHARTS = (
-    ("per_level", "perplexity", "Perplexity", "Codes in even use that carry as much information; at best the size."),
-    ("per_level", "gini", "Gini", "0: all codes of a level are used alike; 1: one has all items."),
-    ("per_level", "reconstruction_error", "Reconstruction error", "Share of the embeddings that is left unexplained."),
-    ("purity", "category_purity", "Category purity", "Share of items in the commonest category under their prefix."),
+# Table, key, what a full bar stands for (a number, or a key of the table), title, what it says.
+_CHARTS: tuple[tuple[str, str, float | str | None, str, str], ...] = (
+    (
+        "per_level",
+        "perplexity",
+        "size",
+        "Perplexity",
+        "Codes in even use that carry as much information, of all codes.",
+    ),
+    ("per_level", "gini", 1.0, "Gini", "0: all codes of a level are used alike; 1: one has all items."),
+    ("per_level", "reconstruction_error", 1.0, "Reconstruction error", "Share of the embeddings left unexplained."),
+    ("purity", "category_purity", 1.0, "Category purity", "Share of items in the commonest category of their prefix."),
     (
         "cooccurrence",
         "lift",
+        None,
         "Neighbours",
-        "How many times likelier consecutive items share a prefix than any two.",
+        "How many times likelier consecutive items share a prefix than any two; the largest fills its line.",
     ),
 )
 
 
 def quality_page(report: Mapping[str, Any]) -> str:
     """The page of what `quality_report` returned."""
-    charts = [chart for table, *rest in _CHARTS if (chart := _chart(report[table], *rest)) is not None]
+    drawn = (_chart(report[table], key, full, title, says) for table, key, full, title, says in _CHARTS)
+    charts = [chart for chart in drawn if chart is not None]
     overview = {key: report[key] for key in ("items", "levels", "sizes", "unique_rate", "collisions")}
     titles = {"per_level": "Levels", "purity": "Purity", "cooccurrence": "Neighbours"}
     tables = [(title, report[key]) for key, title in titles.items() if report[key]]
     return overview_page("Semantic ids", overview, charts, tables)
 
 
-def _chart(rows: Sequence[Mapping[str, Any]], key: str, title: str, says: str) -> Figure | None:
+def _chart(
+    rows: Sequence[Mapping[str, Any]], key: str, full: float | str | None, title: str, says: str
+) -> Figure | None:
     bars = [
         (f"level {level}", float(row[key]), figure_of(key, row[key]))
         for level, row in enumerate(rows, start=1)
         if row.get(key) is not None
     ]
-    return (title, bar_chart(title, bars), says) if bars else None
+    if isinstance(full, str):
+        full = max((float(row[full]) for row in rows), default=None)
+    return (title, bar_chart(title, bars, full), says) if bars else None
