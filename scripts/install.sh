@@ -3,7 +3,7 @@
 #
 # usage: [PYTHON=INTERPRETER] [VENV=FOLDER] bash scripts/install.sh [--gpu | --sglang] [--dev]
 #
-#   --gpu    for NVIDIA GPUs, into .venv-gpu: CUDA builds, vLLM, DeepSpeed and Liger, 8.6 GB
+#   --gpu    for NVIDIA GPUs, into .venv-gpu: CUDA builds, vLLM, DeepSpeed and Liger, 10 GB
 #   --sglang SGLang and its plugin, into .venv-sglang; without a GPU with a stand-in for its kernels (tests/sglang_cpu),
 #            which is for tests, 3.4 GB
 #   --dev    the test tools as well
@@ -30,7 +30,7 @@ for argument in "$@"; do
 done
 case "$set" in # folder, and GB of disk that it needs
     cpu) venv=${VENV:-.venv} room=3 ;;
-    gpu) venv=${VENV:-.venv-gpu} room=10 ;;
+    gpu) venv=${VENV:-.venv-gpu} room=12 ;;
     sglang) venv=${VENV:-.venv-sglang} room=12 ;;
     sglang-cpu) venv=${VENV:-.venv-sglang} room=4 ;;
 esac

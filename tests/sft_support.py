@@ -44,7 +44,7 @@ def llamafactory(*arguments: str, **environment: str) -> str:
         [str(Path(sys.executable).parent / "llamafactory-gream"), *arguments],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1500,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment},
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

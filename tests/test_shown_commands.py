@@ -32,7 +32,7 @@ RUN_BY = (
     (r"bash scripts/quickstart.sh .*--base", "pretrained"),
     (r"bash scripts/quickstart.sh", "test_quickstart.py: quickstart.sh"),
     (r"bash scripts/reproduce_beauty.sh .*(--tiny|--dry-run)", "test_reproduce.py: --tiny"),
-    (r"bash scripts/reproduce_", "GPU"),
+    (r"bash scripts/(reproduce_|gpu_proofs)", "GPU"),
     (r"bash scripts/from_nothing.sh", "published"),
     (r"bash scripts/(install|pins).sh", "test_install.py: install.sh"),
     (r"bash scripts/deploy.sh", "test_server_deploy.py: deploy.sh"),
