@@ -454,7 +454,7 @@ def test_vllm_is_started_with_the_processor_and_the_catalogue() -> None:
     assert OmegaConf.to_container(config.actor_rollout_ref.rollout.engine_kwargs) == {
         "vllm": {
             "seed": 3,
-            "logits_processors": ["my:Own", "vllm_gream.processor:AnswerProcessor"],
+            "logits_processors": ["mine:Own", "vllm_gream.processor:AnswerProcessor"],
             "additional_config": {"gream": {"catalogue": str(Path("index.json").resolve())}},
         },
         "sglang": {},
