@@ -408,7 +408,7 @@ def test_server_and_client_are_killed_and_the_file_is_that_of_an_undisturbed_run
 
 
 on_vllm = pytest.mark.skipif(
-    "GREAM_VLLM" not in os.environ, reason="GREAM_VLLM names no root of a vLLM server (see docs/serving.md)"
+    "GREAM_VLLM" not in os.environ, reason="GREAM_VLLM names no root of a vLLM server (see docs/servers.md)"
 )
 
 

@@ -1,4 +1,4 @@
-"""Evaluation over a real SGLang on a CPU: ``python -m pytest -m slow tests/test_server_sglang.py``; docs/serving.md.
+"""Evaluation over a real SGLang on a CPU: ``python -m pytest -m slow tests/test_server_sglang.py``; docs/servers.md.
 
 Needs the environment of ``scripts/install.sh --sglang``, and starts three servers, of which one is killed.
 """
