@@ -14,7 +14,6 @@ import polars as pl
 from gream.counted.fusion import (
     TRANSITIONS,
     embeddings_of,
-    popular_first,
     transition_scores,
     transitions_of,
 )
@@ -23,6 +22,7 @@ from gream.counted.lists import (
     Ranking,
     cooccurrence,
     markov_chain,
+    popular_first,
     popularity,
     popularity_of,
     rank_by,
@@ -497,7 +497,7 @@ def _weigh(
         return {}
     items = len(engine.ids)
     train = training_matrix(table, items)
-    first = popular_first(train, items)
+    first = popular_first(popularity_of(train, items))
     recorded: dict[str, str | int | float | None] = {}
     if file is not None:
         scores = FileScores.load(file, run)

@@ -143,17 +143,8 @@ def test_bytes_per_logit_of_the_loss_in_sft() -> None:
 def test_activations_of_a_checkpointed_model(shape: Shape) -> None:
     from transformers import Qwen3Config, Qwen3Model
 
-    config = Qwen3Config(
-        vocab_size=shape.rows,
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        intermediate_size=shape.intermediate,
-        attn_implementation="sdpa",
-        use_cache=False,
-    )
+    assert Shape.of(shape.config()) == shape
+    config = Qwen3Config(**shape.config(), attn_implementation="sdpa", use_cache=False)
     model = Qwen3Model(config).bfloat16().train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
     for part in model.parameters():

@@ -46,16 +46,9 @@ def write_shape(folder: Path) -> None:
     shape, tokenizer = QWEN3["4B"], tiny_tokenizer()
     tokenizer.save_pretrained(folder)
     Qwen3Config(
+        **shape.config(),
         architectures=["Qwen3ForCausalLM"],
-        vocab_size=shape.rows,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
         max_position_embeddings=262_144,
-        tie_word_embeddings=shape.tied,
         eos_token_id=tokenizer.eos_token_id,
         dtype="bfloat16",
     ).save_pretrained(folder)

@@ -76,6 +76,19 @@ class Shape:
             tied=config.get("tie_word_embeddings", False),
         )
 
+    def config(self) -> dict[str, Any]:
+        """The keys of a config.json that say so: what `of` reads."""
+        return {
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "intermediate_size": self.intermediate,
+            "vocab_size": self.rows,
+            "tie_word_embeddings": self.tied,
+        }
+
     @property
     def parameters(self) -> int:
         """Parameters, the few of norms left out."""

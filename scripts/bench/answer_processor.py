@@ -3,7 +3,7 @@
 OMP_NUM_THREADS=1 python -P scripts/bench/answer_processor.py --items 12000 --rows 1 --rows 64 --rows 256
 
 Measured is the work of the processor on a made-up batch: with no request in its answer, and with some (one in fifty
-tokens is an answer's). Logits are 2,000 wide, so that their arithmetic hardly counts; for Qwen3's 152,693 a GPU is
+tokens is an answer's). Logits are 2,000 wide, so that their arithmetic hardly counts; for Qwen3's 152,704 a GPU is
 reckoned to take 5 microseconds for each of 9 kernels, and 3.35 TB/s for what they write.
 The step beside it is reckoned from what it must at least read on an H100: 8.04 GB of weights in bfloat16, and keys and
 values of 1,000 tokens for each request (36 layers, 8 heads of 128, 147 kB per token). A real step is longer, and vLLM,
@@ -21,13 +21,14 @@ import torch
 import typer
 from gream.console import make_console
 from gream.decoding.answer import AnswerConstraint
+from gream.footprint import QWEN3
 from rich.table import Table
 from vllm_gream.rows import AnswerRows
 
-VOCABULARY, WIDTH = 152_693, 2000  # of Qwen3 with four levels of 256 ids, and of what is measured
+SHAPE, WIDTH = QWEN3["4B"], 2000  # of the step beside it, and of what is measured
 BYTES_PER_SECOND = 3.35e12
-WEIGHTS = 4.02e9 * 2  # bytes
-KEYS_AND_VALUES = 2 * 36 * 8 * 128 * 2  # bytes per token
+WEIGHTS = SHAPE.parameters * 2  # bytes
+KEYS_AND_VALUES = 2 * SHAPE.layers * SHAPE.kv_heads * SHAPE.head_dim * 2  # bytes per token
 CONTEXT = 1000  # tokens per request
 LEVELS, CODES = 4, 256
 INSIDE = 0.02  # share of a response's tokens
@@ -72,7 +73,7 @@ def main(
     for count in rows or [1, 64, 256]:
         busy = max(1, round(count * INSIDE))
         idle, answering = host_seconds(constraint, count, 0, steps), host_seconds(constraint, count, busy, steps)
-        answering += KERNELS * KERNEL + busy * VOCABULARY * 4 / BYTES_PER_SECOND
+        answering += KERNELS * KERNEL + busy * SHAPE.rows * 4 / BYTES_PER_SECOND
         step = (WEIGHTS + count * CONTEXT * KEYS_AND_VALUES) / BYTES_PER_SECOND
         steps_with = 1 - (1 - INSIDE) ** count  # share of steps in which somebody is in an answer
         share = (steps_with * answering + (1 - steps_with) * idle) / step

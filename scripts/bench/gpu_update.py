@@ -27,18 +27,7 @@ ROW = 256
 
 def make_model(shape: Shape, device: str) -> Any:
     """A bfloat16 model whose layers are checkpointed, and whose gradients are there."""
-    config = Qwen3Config(
-        vocab_size=shape.rows,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        tie_word_embeddings=shape.tied,
-        attn_implementation="sdpa",
-        use_cache=False,
-    )
+    config = Qwen3Config(**shape.config(), attn_implementation="sdpa", use_cache=False)
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device(device):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
-from gream.counted.lists import popularity_of
+from gream.counted.lists import popular_first, popularity_of
 from gream.counted.transitions import Transitions, Weights
 from gream.engine.fusion import Fusion, ItemScores
 from gream.errors import GreamError
@@ -33,11 +33,6 @@ def transitions_of(run: Path, train: npt.NDArray[np.int64], items: int) -> Trans
     """
     path = embeddings_of(run)
     return Transitions(train, items, None if path is None else load_file(str(path))["embeddings"])
-
-
-def popular_first(train: npt.NDArray[np.int64], items: int) -> npt.NDArray[np.int64]:
-    """All items, the one of most training interactions first."""
-    return np.argsort(-popularity_of(train, items), kind="stable")
 
 
 def transition_scores(counts: Transitions, weights: Weights) -> ItemScores:
@@ -67,4 +62,4 @@ def chosen_fusion(run: Path, name: str) -> Fusion:
     start = f"{TRANSITIONS}."
     weights = {key[len(start) :]: float(value or 0) for key, value in settings.items() if key.startswith(start)}
     scores = transition_scores(transitions_of(run, train, items), Weights(**weights))
-    return Fusion(scores, popular_first(train, items), float(settings["fuse_weight"] or 0))
+    return Fusion(scores, popular_first(popularity_of(train, items)), float(settings["fuse_weight"] or 0))

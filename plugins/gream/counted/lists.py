@@ -111,14 +111,14 @@ def rank_histories(
         minus infinity: it is in the list only where the catalogue holds too little else to fill it.
     """
     k = min(k, len(popularity))
-    popular_first = np.argsort(-popularity, kind="stable")
+    first = popular_first(popularity)
     ranked, scores = [], []
     for start in range(0, len(histories), _USERS_AT_ONCE):
         batch = histories[start : start + _USERS_AT_ONCE]
         values = score(batch)  # [B, items]
         if not allow_history:
             values[places(batch)] = -np.inf
-        best = popular_first[top_k(values[:, popular_first], k)]
+        best = first[top_k(values[:, first], k)]
         ranked.append(best)
         scores.append(np.take_along_axis(values, best, axis=1).astype(np.float32))
     return np.concatenate(ranked), np.concatenate(scores)
@@ -151,6 +151,15 @@ def ndcg_gain(
 def popularity_of(train: npt.NDArray[np.int64], items: int) -> npt.NDArray[np.float64]:
     """Training interactions of each item, ``[items]``."""
     return np.bincount(train[1], minlength=items).astype(np.float64)
+
+
+def popular_first(popularity: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """All items, the most popular one first, ties to the lower item.
+
+    Args:
+        popularity: See `popularity_of`.
+    """
+    return np.argsort(-popularity, kind="stable")
 
 
 def places(histories: Histories) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
