@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -30,6 +30,8 @@ _FLOAT_ID = r"^\d+\.0+$"
 # White space, and what shows nothing where it stands.
 _AROUND = r"^[\s\u{200b}-\u{200f}\u{2060}\u{feff}]+|[\s\u{200b}-\u{200f}\u{2060}\u{feff}]+$"
 _HEAD = 64
+# Characters of a value; of the process, as Python has it. polars knows no limit.
+csv.field_size_limit(1 << 30)
 
 
 class Table:
@@ -241,15 +243,29 @@ class Table:
             for number, text in enumerate(decoded_lines(path), start=1):
                 yield number, text.rstrip("\r\n").split(delimiter)
             return
-        csv.field_size_limit(1 << 30)  # polars knows no limit
-        reader = csv.reader(decoded_lines(path), delimiter=delimiter, strict=True)
-        line = 1
-        try:
-            for values in reader:
-                yield line, values
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise GreamError(f"{path}:{line}: not valid CSV ({error}); correct the line or delete it") from None
+        yield from csv_records(path, decoded_lines(path), delimiter, strict=True)
+
+
+def csv_records(path: Path, lines: Iterable[str], delimiter: str, *, strict: bool) -> Iterator[tuple[int, list[str]]]:
+    """Number of the first line, from 1, and values of each record; a blank line is a record without values.
+
+    Args:
+        path: Of the file, for errors.
+        lines: Its lines, from the first one on.
+        delimiter: One character.
+        strict: Whether a quotation mark in the wrong place is an error.
+
+    Raises:
+        GreamError: It is not valid CSV; names the line at which the record begins.
+    """
+    reader = csv.reader(lines, delimiter=delimiter, strict=strict)
+    line = 1
+    try:
+        for values in reader:
+            yield line, values
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise GreamError(f"{path}:{line}: not valid CSV ({error}); correct the line or delete it") from None
 
 
 def _with_single_bytes(path: Path, delimiter: str) -> IO[bytes]:

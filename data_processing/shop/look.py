@@ -17,7 +17,7 @@ from gream.errors import GreamError
 from ..readers.fields import present
 from ..readers.files import bounded
 from ..readers.formats import Columns
-from ..readers.table import decoded_lines, first_rows, is_parquet
+from ..readers.table import csv_records, decoded_lines, first_rows, is_parquet
 from ..readers.times import TwoReadingsError, read_times
 from .names import Role, is_amount, name_fits
 
@@ -173,13 +173,8 @@ def _sample(path: Path, count: int) -> Sample:
             f"{path}: JSON, where a table is needed; write it as CSV or Parquet, or take the stage 'interactions' for "
             "the dumps of Amazon and MovieLens and for published data"
         )
-    csv.field_size_limit(1 << 30)
     delimiter = max(_DELIMITERS, key=lambda one: _columns_by(lines, one))
-    reader = csv.reader(lines, delimiter=delimiter)
-    try:
-        records = [record for record in reader if record]
-    except csv.Error as error:
-        raise GreamError(f"{path}:{reader.line_num}: not valid CSV ({error}); correct the line or delete it") from None
+    records = [record for _, record in csv_records(path, lines, delimiter, strict=False) if record]
     if len(records) < 2 or len(records[0]) < 2:
         raise GreamError(f"{path}: no table of two columns and more with their names in the first line")
     names = [name.strip() for name in records[0]]
