@@ -32,8 +32,7 @@ OTHER_TITLE_WORDS = 3
 
 _CLAUSE_END = re.compile(r"[.;:!?](?:\s|$)")
 _ID = re.compile(rf"(?:{TOKEN_PATTERN.pattern})+")
-# Without groups, so that nothing but the matches is made of a text.
-_UNIT = re.compile(rf"{TOKEN_PATTERN.pattern.replace('(', '(?:')}|[{SPACELESS}]|\w+|[^\w\s]")
+_UNIT = re.compile(rf"{TOKEN_PATTERN.pattern}|[{SPACELESS}]|\w+|[^\w\s]")
 
 
 class Rejection(StrEnum):
