@@ -63,7 +63,7 @@ def test_the_wheel_takes_no_general_names_and_lacks_nothing(installed: Installed
     files = set(zipfile.ZipFile(installed.wheel).namelist())
     packages = {name.split("/")[0] for name in files if ".dist-info/" not in name}
     ours = {"gream", "gream_data", "gream_eval", "gream_recipes", "gream_serving"}
-    ours |= {"llamafactory_gream", "verl_srpo", "sglang_gream"}
+    ours |= {"llamafactory_gream", "verl_srpo", "sglang_gream", "vllm_gream"}
     assert packages == ours
     folders = {"data_processing": "gream_data", "eval": "gream_eval", "serving": "gream_serving"}
     folders |= {"recipes": "gream_recipes", **{f"plugins/{name}": name for name in ours}}
