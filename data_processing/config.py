@@ -150,6 +150,9 @@ class CurriculumConfig(Config):
         easy_first: Short histories before long ones.
         growth: Share of the reasoning rows, from the first one on, over which chains grow stage by stage.
         stages: Number of data sets that the order is cut into, to be trained on one after the other.
+        batch: Rows of a training step. Within ten steps at a time, rows of about the same length come into one step, so
+            that little is padded: a row with a chain is some three times as long as one without. 0: rows stay where the
+            schedule puts them.
     """
 
     schedule: Literal["ramp", "official", "shuffled"] = "ramp"
@@ -157,6 +160,7 @@ class CurriculumConfig(Config):
     easy_first: bool = True
     growth: float = Field(default=0.0, ge=0.0, lt=1.0)
     stages: PositiveInt = 1
+    batch: NonNegativeInt = 0
 
     @model_validator(mode="after")
     def _shuffled_cannot_grow(self) -> CurriculumConfig:

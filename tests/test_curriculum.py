@@ -86,16 +86,21 @@ def test_shuffled_depends_on_the_seed_alone() -> None:
 
 
 @settings(max_examples=60)
-@given(lengths=st.lists(st.integers(1, 60), max_size=700), batch=st.integers(1, 9), seed=st.integers(0, 3))
-def test_batches_of_like_length(lengths: list[int], batch: int, seed: int) -> None:
-    order = like_length_order(lengths, batch, random.Random(seed)).tolist()
+@given(
+    lengths=st.lists(st.integers(1, 60), max_size=700),
+    batch=st.integers(1, 9),
+    seed=st.integers(0, 3),
+    stretch=st.sampled_from([10, 50]),
+)
+def test_batches_of_like_length(lengths: list[int], batch: int, seed: int, stretch: int) -> None:
+    order = like_length_order(lengths, batch, random.Random(seed), stretch).tolist()
     assert sorted(order) == list(range(len(lengths)))
-    assert order == like_length_order(lengths, batch, random.Random(seed)).tolist()
-    for start in range(0, len(order), 50 * batch):
-        stretch = order[start : start + 50 * batch]
+    assert order == like_length_order(lengths, batch, random.Random(seed), stretch).tolist()
+    for start in range(0, len(order), stretch * batch):
+        rows = order[start : start + stretch * batch]
         # The same rows as before, and no two batches of them overlap but at their ends.
-        assert sorted(stretch) == list(range(start, start + len(stretch)))
-        batches = [[lengths[row] for row in stretch[at : at + batch]] for at in range(0, len(stretch), batch)]
+        assert sorted(rows) == list(range(start, start + len(rows)))
+        batches = [[lengths[row] for row in rows[at : at + batch]] for at in range(0, len(rows), batch)]
         batches.sort(key=lambda rows: (min(rows), max(rows)))
         assert all(max(one) <= min(next_) for one, next_ in pairwise(batches))
 

@@ -165,6 +165,22 @@ def test_passes_are_written_in_batches_of_like_length(synthetic: Path, tmp_path:
     assert statistics.mean(map(len, wordings.values())) > 1.5
 
 
+def test_a_curriculum_in_batches_of_like_length_keeps_its_course(synthetic: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(synthetic, run)
+    stage("sft", run, *SMALL, "sft.curriculum.batch=8", "--overwrite")
+    plain, batched = ((folder / "sft" / "reasoning.jsonl").read_text().splitlines() for folder in (synthetic, run))
+    assert plain != batched
+    for start in range(0, len(plain), 80):  # ten steps
+        assert sorted(plain[start : start + 80]) == sorted(batched[start : start + 80])
+
+    def padded(rows: list[str]) -> int:
+        whole = [rows[start : start + 8] for start in range(0, len(rows) - 7, 8)]
+        return sum(8 * max(map(len, step)) - sum(map(len, step)) for step in whole)
+
+    assert padded(batched) < 0.4 * padded(plain)
+
+
 def test_reserved_targets_are_unknown_to_sft(synthetic: Path, tmp_path: Path) -> None:
     """SRPO's prompts ask for the last training item of some users, and nothing that SFT reads depends on those."""
     prompts = pl.read_parquet(synthetic / "rl" / "train.parquet")

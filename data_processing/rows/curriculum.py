@@ -15,8 +15,9 @@ from ..config import CurriculumConfig
 
 Ints = npt.NDArray[np.int64]
 
-# Steps whose rows are sorted together: enough that the rows of one step are about as long as each other.
-_STRETCH = 50
+# Steps of the curriculum whose rows are sorted together: enough that little is padded, and so few that the share of
+# reasoning rows keeps its course.
+CURRICULUM_STRETCH = 10
 
 # Of the official implementation's reasoning rows, so large a share comes after all others, in one block.
 OFFICIAL_TAIL = 0.47
@@ -107,22 +108,23 @@ def chained_stages(order: Ints, stages: int) -> list[Ints]:
     return [order[first:last] for first, last in pairwise(ends) if first < last]
 
 
-def like_length_order(lengths: Sequence[int], batch: int, random_: random.Random) -> Ints:
+def like_length_order(lengths: Sequence[int], batch: int, random_: random.Random, stretch: int = 50) -> Ints:
     """Order in which each ``batch`` rows that follow each other are of like length, and batches come at random.
 
     The sampler that groups by length in transformers sorts its batches too, from long to short, again and again: a
     model made from nothing learns less that way (docs/sft.md).
 
     Args:
-        lengths: Of each row, in any unit. Rows stay within the stretch of fifty batches in which they are.
+        lengths: Of each row, in any unit.
         batch: Rows per batch; what does not fill the last one comes at the end.
         random_: Draws the order of the batches.
+        stretch: Batches that are sorted together: no row leaves the stretch in which it is.
     """
     order = array("q")
-    for start in range(0, len(lengths), _STRETCH * batch):
-        stretch = sorted(range(start, min(start + _STRETCH * batch, len(lengths))), key=lengths.__getitem__)
-        whole = len(stretch) // batch * batch
-        batches = [stretch[first : first + batch] for first in range(0, whole, batch)]
+    for start in range(0, len(lengths), stretch * batch):
+        rows = sorted(range(start, min(start + stretch * batch, len(lengths))), key=lengths.__getitem__)
+        whole = len(rows) // batch * batch
+        batches = [rows[first : first + batch] for first in range(0, whole, batch)]
         random_.shuffle(batches)
-        order.extend([row for rows in batches for row in rows] + stretch[whole:])
+        order.extend([row for one in batches for row in one] + rows[whole:])
     return np.asarray(order)

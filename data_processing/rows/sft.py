@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -24,7 +24,7 @@ from ..config import RlConfig, SftConfig
 from ..tables import Item, JsonlTable, read_items, read_training_sequences
 from ..teacher.chains import read_chains
 from .alignment import Records, draw_records
-from .curriculum import chained_stages, like_length_order, steps_shown, training_order
+from .curriculum import CURRICULUM_STRETCH, chained_stages, like_length_order, steps_shown, training_order
 from .length import check_fit, fitted_items
 from .reasoning import reasoning_rows
 from .reasoning_page import reasoning_page
@@ -94,9 +94,7 @@ def build_sft(
     curriculum = config.curriculum
     mixed = records.of_tasks(curriculum.tasks, first_pass)
     if config.batch:
-        rows = map(message_row, range(len(records)))
-        lengths = array("i", (sum(len(message["content"]) for message in row["messages"]) for row in rows))
-        order = like_length_order(lengths, config.batch, random_)
+        order = like_length_order(_lengths(map(message_row, range(len(records)))), config.batch, random_)
         mixed = np.argsort(order)[mixed]  # where they come to be
         records.reorder(order)
     write_jsonl(folder / "alignment_records.jsonl", records)
@@ -108,15 +106,18 @@ def build_sft(
         )
         steps = steps_shown(curriculum, len(reasoned))
         order = training_order(curriculum, len(mixed), len(reasoned), seed)
-        parts = {"reasoning": order} if len(reasoned) else {}
-        if parts and curriculum.stages > 1:
-            stages = chained_stages(order, curriculum.stages)
-            parts |= {f"reasoning_{number}": stage for number, stage in enumerate(stages, start=1)}
 
         def row(number: int) -> Row:
             if number < len(mixed):
                 return message_row(mixed[number])
             return reasoned[number - len(mixed)].row(steps[number - len(mixed)])
+
+        if curriculum.batch:
+            order = order[like_length_order(_lengths(map(row, order)), curriculum.batch, random_, CURRICULUM_STRETCH)]
+        parts = {"reasoning": order} if len(reasoned) else {}
+        if parts and curriculum.stages > 1:
+            stages = chained_stages(order, curriculum.stages)
+            parts |= {f"reasoning_{number}": stage for number, stage in enumerate(stages, start=1)}
 
         for name, part in parts.items():
             write_jsonl(folder / f"{name}.jsonl", map(row, part))
@@ -139,6 +140,11 @@ def build_sft(
     write_json(folder / "statistics.json", statistics)
     write_text(folder / "reasoning.html", reasoning_page(statistics, order, steps))
     return _summary(config, len(records), statistics, catalogue)
+
+
+def _lengths(rows: Iterable[Row]) -> array[int]:
+    """Characters of each row."""
+    return array("i", (sum(len(message["content"]) for message in row["messages"]) for row in rows))
 
 
 def _summary(config: SftConfig, rows: int, statistics: Mapping[str, Any], catalogue: Sequence[Item]) -> Summary:
