@@ -115,7 +115,7 @@ def test_few_cpus_are_said_where_a_gpu_is(tmp_path: Path, monkeypatch: pytest.Mo
 
 CARDS = re.findall(
     r"^\| (24|48|80|141) GB \| (0\.6B|1\.7B|4B) \| (.*?) \| (\d+) GB \|$",
-    (Path(__file__).resolve().parent.parent / "docs" / "srpo.md").read_text(),
+    (Path(__file__).resolve().parent.parent / "docs" / "gpus.md").read_text(),
     re.MULTILINE,
 )
 
@@ -145,8 +145,8 @@ def test_what_the_page_says_of_a_card_fits_it(card: str, model: str, settings: s
     assert round(main_memory(QWEN3[model], 1, offload=job.offload) / GB) == int(main)
 
 
-def test_what_the_page_of_sft_says_of_a_card_is_what_fits_it() -> None:
-    page = (Path(__file__).resolve().parent.parent / "docs" / "sft.md").read_text()
+def test_what_the_page_says_of_sft_on_a_card_is_what_fits_it() -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "gpus.md").read_text()
     cards = re.findall(r"^\| (\d+) GB \| (\w+) \| (\w+) \| (\w+) \|$", page, re.MULTILINE)
     assert [card for card, *_ in cards] == ["24", "48", "80", "141"]
     for card, *said in cards:
