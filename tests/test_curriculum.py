@@ -213,6 +213,7 @@ def train(folder: Path, output: Path) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_two_ranks_consume_the_rows_in_their_order(folder: Path, tmp_path: Path) -> None:
     train(folder, tmp_path / "out")
     consumed = read_order(tmp_path / "out")

@@ -279,6 +279,7 @@ def test_two_ranks_give_the_bytes_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_killed_and_finished_elsewhere(tmp_path: Path, qwen: Path) -> None:
     """SIGKILL after the first part, the rest by Ray: the bytes of a run that nothing happened to."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"

@@ -209,6 +209,7 @@ def losses(output: Path) -> list[float]:
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_both_programs_train_alike(run: Path, tmp_path: Path) -> None:
     """Plain CLI on messages in one rank; plugin CLI on records, with its own template, in two: the same losses."""
     plain = call(train("llamafactory-cli", run, tmp_path / "plain", "max_steps=3", "per_device_train_batch_size=8"))
