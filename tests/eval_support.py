@@ -109,7 +109,8 @@ def make_run(run: Path, *, users: int = 24, items: int = 30, seed: int = 0) -> P
     )
     last = pl.col("position").max().over("user") - pl.col("position")
     interactions.with_columns(
-        split=pl.when(last == 0).then(pl.lit("test")).when(last == 1).then(pl.lit("valid")).otherwise(pl.lit("train"))
+        split=pl.when(last == 0).then(pl.lit("test")).when(last == 1).then(pl.lit("valid")).otherwise(pl.lit("train")),
+        tied=pl.lit(None, pl.Boolean),
     ).write_parquet(run / "interactions.parquet")
     pl.DataFrame(
         {

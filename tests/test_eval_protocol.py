@@ -67,7 +67,7 @@ def test_targets_that_share_their_time_are_left_out_by_name(tmp_path: Path) -> N
         assert held_out(tied, split).users.tolist() == users  # type: ignore[arg-type]
     with pytest.raises(GreamError, match="no user has a valid-untied item"):
         held_out(tied, "valid-untied")
-    # Nothing is known of ties in a run that was made before they were noted, nor in published data.
+    # Nothing is known of ties in published data.
     before = read_interactions(make_run(tmp_path / "run") / "interactions.parquet")
     with pytest.raises(GreamError, match=r"does not say which targets share .*take --split test, or"):
         held_out(before, "test-untied")

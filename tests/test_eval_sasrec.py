@@ -38,7 +38,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         splits = ["train"] * (len(items) - 2) + ["valid", "test"]
         rows += [(user, item, at, split) for at, (item, split) in enumerate(zip(items, splits, strict=True))]
     schema = {"user": pl.Int32, "item": pl.Int32, "position": pl.Int32, "split": pl.String}
-    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(folder / "interactions.parquet")
+    pl.DataFrame(rows, schema=schema, orient="row").with_columns(tied=pl.lit(None, pl.Boolean)).write_parquet(
+        folder / "interactions.parquet"
+    )
     make_catalog(ITEMS).save(folder / "index.json")
     return folder
 

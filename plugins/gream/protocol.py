@@ -18,7 +18,7 @@ Split = Literal["test", "valid", "test-untied", "valid-untied"]
 History = Literal["allowed", "excluded"]
 Fitted = Literal["train", "train+valid"]
 
-_COLUMNS = ("user", "item", "position", "split")
+_COLUMNS = ("user", "item", "position", "split", "tied")
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,12 @@ class Cases:
 
 
 def read_interactions(path: Path) -> pl.DataFrame:
-    """``interactions.parquet``, by user and position; ``tied`` is null where the file says nothing of ties.
+    """``interactions.parquet``, by user and position; ``tied`` is null where nothing is known of ties.
 
     Raises:
         GreamError: The file cannot be read or lacks a column.
     """
-    try:
-        table = read_table(path, *_COLUMNS, "tied")
-    except GreamError:  # made before ties were noted, or broken, which the next line says
-        table = read_table(path, *_COLUMNS).with_columns(pl.lit(None, pl.Boolean).alias("tied"))
-    return table.sort("user", "position")
+    return read_table(path, *_COLUMNS).sort("user", "position")
 
 
 def held_out(interactions: pl.DataFrame, split: Split) -> Cases:
