@@ -59,7 +59,7 @@ class Scripted(torch.nn.Module):
         use_cache: bool = False,
     ) -> Any:
         # Keys are the tokens themselves.
-        cache = past_key_values or DynamicCache()
+        cache = DynamicCache() if past_key_values is None else past_key_values
         tokens = input_ids[:, None, :, None].float()
         read, _ = cache.update(tokens, tokens, 0)
         mask = torch.ones_like(read[:, 0, :, 0], dtype=torch.bool) if attention_mask is None else attention_mask

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gream.decoding.cache import growing_cache
 from gream.errors import GreamError
 
 # Logits held at once for a sum over the vocabulary: 2 MiB of a CPU's cache, on a GPU 256 MiB, for fewer and larger
@@ -163,7 +164,7 @@ class LanguageModel:
                 "positions; shorten the history or the chain"
             )
         empty = torch.zeros(len(sizes), 0, dtype=torch.int64, device=self.device)  # [B, T], T = 0
-        encoded = Encoded(empty, empty.bool(), empty.sum(1), None)
+        encoded = Encoded(empty, empty.bool(), empty.sum(1), growing_cache())
         self.extend(encoded, prompts)
         return encoded
 
@@ -189,7 +190,7 @@ class LanguageModel:
             use_cache=True,
         )
         encoded.lengths = encoded.lengths + sizes
-        encoded.hidden, encoded.cache = output.last_hidden_state[:, -1], output.past_key_values
+        encoded.hidden = output.last_hidden_state[:, -1]
 
     def branch(self, encoded: Encoded, tokens: torch.Tensor, ancestry: torch.Tensor, depth: int) -> torch.Tensor:
         """Read the ``depth``-th tokens of W branches that all grow from the same prompt.

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gream.decoding.answer import AnswerConstraint
+from gream.decoding.cache import growing_cache
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, DynamicCache
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
 from transformers.masking_utils import sdpa_mask
 
 from verl_srpo.support import Choices
@@ -131,7 +132,7 @@ def sample_responses(
     for row, prompt in enumerate(prompts):
         ids[row, length - len(prompt) :] = torch.tensor(prompt)
         mask[row, length - len(prompt) :] = 1
-    cache = DynamicCache(config=model.config)
+    cache = growing_cache()
     positions = (mask[:, :length].cumsum(dim=-1) - 1).clamp(min=0)
     logits = model(
         input_ids=ids,
