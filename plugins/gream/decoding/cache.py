@@ -42,8 +42,6 @@ class GrowingLayer(DynamicLayer):
         if self.keys is not self._grown or end > self._space[0].shape[-2]:
             self._space = tuple(
                 torch.cat([old, new.new_empty(*new.shape[:-2], end + _ROOM - start, new.shape[-1])], dim=-2)
-                if start
-                else new.new_empty(*new.shape[:-2], end + _ROOM, new.shape[-1])
                 for old, new in ((self.keys, key_states), (self.values, value_states))
             )
         for space, new in zip(self._space, (key_states, value_states), strict=True):
