@@ -5,8 +5,10 @@
     PYTHONPATH=. python scripts/bench/pretrained.py --run runs/gifts --base models/smollm2 --out runs/pretrained
 
 Every arm is a model trained by LLaMA-Factory on the same rows in the same order, at a constant learning rate, and asked
-at each budget for the next item of users it was not trained for, the text of items whose texts it never saw, and the id
-of such texts. Finished arms are skipped when it is started again. Some five minutes an arm on two idle cores.
+at each budget for the validation items of users, the text of items whose texts no row of training shows (new rows that
+start from words start from theirs, too), and the id of such texts. Rows of other tasks are left out, as they show texts
+of several items. Finished arms are skipped when it is started again. Some ten minutes an arm on two idle cores, by
+arithmetic.
 """
 
 from __future__ import annotations
@@ -45,10 +47,11 @@ ARMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 
-def write_rows(run: Path, folder: Path, users: int, share: float) -> None:
+def write_rows(recipe: DataRecipe, run: Path, folder: Path, users: int, share: float) -> None:
     """The rows that all arms are trained on, and those held out, as data sets of LLaMA-Factory.
 
     Args:
+        recipe: Of the run.
         run: A run folder after the stage ``sft``.
         folder: Made here.
         users: Whose validation items are asked for.
@@ -61,13 +64,15 @@ def write_rows(run: Path, folder: Path, users: int, share: float) -> None:
     told = {"id_to_text": "text", "text_to_id": "id"}
     names = ("alignment_records.jsonl", "alignment.jsonl")
     for (_, record), (_, row) in zip(*(iterate_jsonl(run / "sft" / name) for name in names), strict=True):
-        name = told.get(record["task"]) if record["item"] in items else None
-        sets[name or "train"].append(row)
-        if record["task"] == "next_item":
+        task = record["task"]
+        if task == "next_item":
+            sets["train"].append(row)
             sets["train_next"].append(row)
+        elif task in told:
+            sets[told[task] if record["item"] in items else "train"].append(row)
     cases = held_out(read_interactions(run / "interactions.parquet"), "valid").sample(users, SEED)
     for target, history in zip(cases.targets.tolist(), cases.histories, strict=True):
-        asked = Record(task="next_item", template=0, item=target, history=list(history[-10:]), user=-1)
+        asked = Record(task="next_item", template=0, item=target, history=list(history[-recipe.sft.history :]), user=-1)
         sets["next"].append({"messages": render_record(asked, material)})
     shape = json.loads((run / "sft" / "dataset_info.json").read_text())["alignment"]
     folder.mkdir(parents=True)
@@ -76,9 +81,8 @@ def write_rows(run: Path, folder: Path, users: int, share: float) -> None:
     write_json(folder / "dataset_info.json", {name: {**shape, "file_name": f"{name}.jsonl"} for name in sets})
 
 
-def make_model(start: str, run: Path, base: Path, folder: Path) -> None:
+def make_model(start: str, recipe: DataRecipe, run: Path, base: Path, folder: Path) -> None:
     """The extended model of an arm; ``random`` has the base's shape and weights of its own."""
-    recipe = load_config(DataRecipe, ROOT / "recipes" / "data" / "smollm2.yaml")
     kind = "gaussian" if start == "random" else start
     build_model(
         recipe.model.model_copy(update={"initialisation": kind}),
@@ -139,15 +143,16 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=96, help="whose next item is asked for")
     parser.add_argument("--share", type=float, default=0.2, help="of the items, whose texts are held out")
     options = parser.parse_args()
+    recipe = load_config(DataRecipe, ROOT / "recipes" / "data" / "smollm2.yaml")
     run, out = options.run.resolve(), options.out.resolve()
     if not (out / "rows").is_dir():
-        write_rows(run, out / "rows", options.users, options.share)
+        write_rows(recipe, run, out / "rows", options.users, options.share)
     results = []
     for number, (arm, (start, *_)) in enumerate(ARMS.items()):
         folder = out / str(number)
         if not (folder / "result.json").is_file():
             folder.mkdir(exist_ok=True)
-            make_model(start, run, options.base, folder)
+            make_model(start, recipe, run, options.base, folder)
             write_json(folder / "result.json", train(arm, folder, out / "rows", options.budgets))
             shutil.rmtree(folder / "model")
         results.append(json.loads((folder / "result.json").read_text()))
