@@ -188,6 +188,7 @@ class SftConfig(Config):
             also learned from those two and three places before it.
         passes: Times that all alignment rows are written, each time in other words and another order. Train one epoch
             over the file then.
+        alignment_rows: Passes end with the first that makes so many alignment rows; 0 writes all passes.
         batch: Rows of a training step. Alignment rows are ordered so that the rows of a step have about the same length
             and little is padded; long and short steps are mixed. Train with ``disable_shuffling`` then. 0: shuffled.
         reasoning_min_history: Fewest items of a history that a chain may argue from.
@@ -215,6 +216,7 @@ class SftConfig(Config):
     sequence_items: PositiveInt = 50
     sequence_drop: float = Field(default=0.0, ge=0.0, lt=1.0)
     passes: PositiveInt = 1
+    alignment_rows: NonNegativeInt = 0
     batch: NonNegativeInt = 0
     reasoning_min_history: PositiveInt = 4
     reasoning_rows: NonNegativeInt = 0

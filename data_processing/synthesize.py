@@ -4,12 +4,12 @@ The shop sells 16 categories under up to 12 brands; titles and descriptions name
 
 - from an item of one category to one of the category's two usual successors, of the same brand;
 - or, leaving the brand, mostly to its sister brand, into the category's counterpart, and else back to a favourite;
-- within brand and category preferably to the next series up (First, Daily, Signature, ...);
-- and now and then, aside from the walk, to an item of no meaning: what a denoised history leaves out.
+- within brand and category to any item, now and then to the next series up (First, Daily, Signature, ...);
+- and sometimes, aside from the walk, to an item of no meaning: what a denoised history leaves out.
 
-So category, brand and series of the last items tell much about the next one, while popularity tells little and
-co-occurrence only which brands go together. What the filters of later stages are for is there too: repeated reviews,
-users and items with few reviews, items without metadata, same-day reviews, markup and entities in texts.
+So category and brand of the last items tell much about the next one, and which items they were tells little: each pair
+of items is bought in turn too rarely to be counted. What the filters of later stages are for is there too: repeated
+reviews, users and items with few reviews, items without metadata, same-day reviews, markup and entities in texts.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from .invented import (
 )
 
 # Probabilities of the walk that is planted, given that the brand is kept, or left.
-FIRST_SUCCESSOR = 0.6
-SECOND_SUCCESSOR = 0.3
+FIRST_SUCCESSOR = 0.8
+SECOND_SUCCESSOR = 0.15
 SISTER_BRAND = 0.8
 # Of taking the next series up where a brand and category has it, instead of any item of the two.
-NEXT_SERIES = 0.5
+NEXT_SERIES = 0.2
 # Exponent of the Pareto distribution of how much items appeal: few stand out, none is forgotten.
 APPEAL_TAIL = 2.2
 
@@ -84,9 +84,9 @@ class SynthesizeConfig(Config):
     seed: int = 42
     users: int = Field(800, ge=50)
     # The lower bound fills two brands; the upper one is what differs in series and variant.
-    items: int = Field(400, ge=64, le=3000)
-    loyalty: float = Field(0.65, ge=0.0, le=1.0)
-    noise: float = Field(0.17, ge=0.0, lt=1.0)
+    items: int = Field(800, ge=64, le=3000)
+    loyalty: float = Field(0.75, ge=0.0, le=1.0)
+    noise: float = Field(0.1, ge=0.0, lt=1.0)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 SMALL = (
     *("synthesize.users=150", "synthesize.items=100", "semantic_ids.codebook_size=6", "model.hidden_size=32"),
-    *("sft.reasoning_rows=400", "rl.validation_users=8"),
+    *("sft.alignment_rows=800", "sft.reasoning_rows=400", "rl.validation_users=8"),
 )
 # What holds times, or the folder that it was made in.
 _TIMED = (".stages", ".partial", "logs", "report.html", "trainer_log.jsonl", "trainer_state.json", "training_args.bin")

@@ -90,6 +90,5 @@ evaluate_both_modes() { # before and after SRPO
     on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-srpo "${asked[@]}" "${reasoning[@]}"
     # With the counted transitions: worth what it is ahead of them, and of the model alone.
     on_all_gpus eval direct --checkpoint "${checkpoints[1]}" --name direct-fused --fuse transitions "${asked[@]}"
-    on_all_gpus eval reasoning --checkpoint "${checkpoints[1]}" --name reasoning-fused --fuse transitions "${asked[@]}" "${reasoning[@]}"
     evaluate rewards
 }

@@ -14,7 +14,7 @@ import polars as pl
 from gream.hashing import sha256_of
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = ROOT / "recipes" / "data" / "quickstart.yaml"
+RECIPE = ROOT / "tests" / "recipe.yaml"
 STAGES = ("enrich", "embed", "semantic-ids", "sft", "rl", "model")
 # A small catalogue and a small model: the stages are the same, only shorter.
 SMALL = ("synthesize.users=150", "synthesize.items=100", "semantic_ids.codebook_size=6", "model.hidden_size=32")

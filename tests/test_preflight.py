@@ -158,7 +158,7 @@ def test_packages_are_asked_for_by_what_the_recipes_use(monkeypatch: pytest.Monk
 def test_the_papers_sft_is_read() -> None:
     for name in ("paper_alignment", "paper_reasoning"):
         assert read_tuning(find_recipe("sft", Path(name))) == TUNING
-    assert read_tuning(find_recipe("sft", Path("quickstart_alignment"))) == Tuning(32, 512, False, False, False, False)
+    assert read_tuning(find_recipe("sft", Path("quickstart_alignment"))) == Tuning(128, 512, False, False, False, False)
 
 
 def test_a_machine_with_few_slots_or_little_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,9 @@ import polars as pl
 import pytest
 from data_support import ROOT, hashes, insist_on_full_lists
 
-FUSED = ("direct-fused", "reasoning-fused")
-EVALUATIONS = ("direct-sft", "direct-srpo", "reasoning-sft", "reasoning-srpo", *FUSED)
+MODES = ("direct-sft", "direct-srpo", "reasoning-sft", "reasoning-srpo")
+FUSED = ("direct-fused",)
+COUNTED = ("popularity", "cooccurrence", "markov", "transitions")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """What the README shows."""
-    return finish(tmp_path_factory.mktemp("runs"), steps=22)
+    return finish(tmp_path_factory.mktemp("runs"), steps=18)
 
 
 @pytest.fixture(params=["tiny", pytest.param("whole", marks=pytest.mark.slow)])
@@ -73,10 +74,10 @@ def metrics(run: Path, name: str) -> dict[str, Any]:
 @pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.timeout(3100)
-def test_direct_recommendations_beat_both_baselines(whole: Finished) -> None:
-    recall = metrics(whole.run, "direct-sft")["metrics"]["recall@10"]["value"]
-    assert recall >= 2 * metrics(whole.run, "popularity")["metrics"]["recall@10"]["value"]
-    assert recall > metrics(whole.run, "cooccurrence")["metrics"]["recall@10"]["value"]
+def test_both_modes_are_ahead_of_every_counted_list(whole: Finished) -> None:
+    best = max(metrics(whole.run, name)["metrics"]["recall@10"]["high"] for name in COUNTED)
+    for name in MODES:
+        assert metrics(whole.run, name)["metrics"]["recall@10"]["low"] > best
 
 
 @pytest.mark.e2e
@@ -91,8 +92,8 @@ def test_fused_with_transitions_lists_are_ahead_of_the_model_alone(whole: Finish
 @pytest.mark.e2e
 @pytest.mark.timeout(3100)
 def test_every_list_is_full_of_distinct_items_that_exist(finished: Finished) -> None:
-    insist_on_full_lists(finished.run, EVALUATIONS)
-    for name in EVALUATIONS:
+    insist_on_full_lists(finished.run, (*MODES, *FUSED))
+    for name in (*MODES, *FUSED):
         reported = metrics(finished.run, name)
         assert (reported["invalid_rate"], reported["duplicates"]) == (0, 0)
     for name in FUSED:

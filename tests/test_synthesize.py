@@ -81,12 +81,12 @@ def test_every_filter_has_something_to_do(run: Path) -> None:
     statistics = json.loads((run / "statistics.json").read_text())
     filters = statistics["filters"]
     assert filters["raw"]["users"] == 800
-    assert filters["removed_without_metadata"]["items"] == 8
+    assert filters["removed_without_metadata"]["items"] == 16
     assert filters["removed_repetitions"]["interactions"] > 0
     assert filters["removed_by_core"]["users"] >= 24
     assert statistics["titles_replaced"] > 0
-    assert statistics["users"] >= 760
-    assert statistics["items"] >= 380
+    assert statistics["users"] >= 720
+    assert statistics["items"] >= 620
     lengths = {int(length) for length in statistics["sequence_lengths"]}
     assert (min(lengths), max(lengths)) == (5, 20)
     assert 8 < statistics["mean_sequence_length"] < 10

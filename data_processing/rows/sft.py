@@ -86,6 +86,8 @@ def build_sft(
         records.shuffle(random_, before)
         if number == 0:
             first_pass = len(records)
+        if 0 < config.alignment_rows <= len(records):
+            break
 
     def message_row(number: int) -> Row:
         return {"messages": render_record(records[number], material)}
