@@ -143,7 +143,10 @@ def test_passes_are_written_in_batches_of_like_length(synthetic: Path, tmp_path:
     """Each pass has all rows, in words of its own; the curriculum takes its alignment rows from one of them."""
     run = tmp_path / "run"
     shutil.copytree(synthetic, run)
-    settings = ("sft.sequence=true", "sft.passes=3", "sft.batch=16")
+    before = json.loads((synthetic / "sft" / "statistics.json").read_text())["alignment"]
+    # Two passes are not enough, whatever the sequences add; the third is.
+    enough = int(2.5 * sum(before.values()))
+    settings = ("sft.sequence=true", "sft.passes=9", f"sft.alignment_rows={enough}", "sft.batch=16")
     stage("sft", run, *SMALL, *settings, "--overwrite")
     once, thrice = (json.loads((folder / "sft" / "statistics.json").read_text()) for folder in (synthetic, run))
     sequences = thrice["alignment"].pop("sequence")
@@ -386,7 +389,7 @@ def test_a_pretrained_model_starts_from_words_and_keeps_what_it_knows(synthetic:
         assert all(torch.equal(state[key], before[key]) for key in before if key not in (name, "lm_head.weight")), start
     assert torch.equal(weights[""][name], weights["semantic"][name])
     assert not torch.allclose(weights[""][name][old + 2 :], weights["gaussian"][name][old + 2 :], atol=1e-3)
-    assert not torch.allclose(weights[""][name][old + 2 :], weights["centroid"][name][old + 2 :], atol=1e-3)
+    assert not torch.allclose(weights[""][name][old + 2 :], weights["centroid"][name][old + 2 :], atol=1e-4)
     assert f"{2 + len(tokens)} of them new, which start as the words of their items, " in said[""]
     assert f", {-used % 64} unused, for a multiple of 64; <|im_start|> and" in said[""]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "as-" / "model")

@@ -287,7 +287,7 @@ def test_every_recipe_is_understood_by_llamafactory() -> None:
         settings = yaml.safe_load(recipe.read_text())
         assert settings["template"] == "qwen3_nothink", recipe
         # The curriculum is an order, and so are batches of like length.
-        ordered = any(word in recipe.stem for word in ("reasoning", "scratch", "smollm2"))
+        ordered = any(word in recipe.stem for word in ("reasoning", "scratch", "smollm2", "quickstart"))
         assert settings.get("disable_shuffling", False) == ordered, recipe
 
 

@@ -98,7 +98,7 @@ def test_every_filter_has_something_to_do(run: Path) -> None:
     ties = interactions.group_by("user", "timestamp").len().filter(pl.col("len") > 1)
     assert 0.05 < len(ties) / len(interactions) < 0.15
     asins = [row["asin"] for row in rows(run / "raw" / "meta.json.gz")]
-    assert len(asins) > len(set(asins)) == 400
+    assert len(asins) > len(set(asins)) == 800
 
 
 def test_items_say_what_they_are(run: Path) -> None:
