@@ -312,3 +312,12 @@ def test_failing_command_names_its_log(tmp_path: Path) -> None:
     assert "ended with status 3" in done.stderr.splitlines()[-1]
     assert str(tmp_path / "logs" / "s.log") in done.stderr.splitlines()[-1]
     assert not (tmp_path / "x").exists()
+
+
+def test_a_full_bar_is_not_shown_for_what_comes_after_it(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "gream", "stage", "s", f"--run={tmp_path}", "--output=x", "--"]
+    bars = "Training: 17%|#6 | 3/18 [00:10<00:50", "Loading weights: 100%|##########| 35/35 [00:01<00:00"
+    done = call([*arguments, "bash", "-c", 'for bar in "$@"; do echo "$bar"; sleep 6; done; exit 3', "bash", *bars])
+    shown = [line.rpartition(",")[0] for line in done.stderr.splitlines() if line.startswith("  s: ")]
+    assert "  s: training 3/18" in shown
+    assert shown[-1] == "  s: at work"

@@ -187,7 +187,8 @@ def _show_steps(process: subprocess.Popen[bytes], name: str, log: BinaryIO) -> N
             matches = [match for match in _STEP.findall(text) if match[2] != "1"]
             if matches:
                 what, done, total = matches[-1]
-                step = f"{what.lower() or 'step'} {done}/{total}"
+                # A full bar, as of weights that are loaded, says nothing of the validation that comes after it.
+                step = f"{what.lower() or 'step'} {done}/{total}" if done != total else "at work"
             # Half a bar may stand at the end; a chunk may hold more lines than one bar and what follows it.
             text = text[-200:]
         elif process.poll() is not None:
