@@ -193,7 +193,8 @@ def main() -> None:
                 raise SystemExit(f"{name}: does not end after kills; see {log}")
         found = artefacts(killed)
         if differing := sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key)):
-            raise SystemExit(f"round {rounds}: {len(differing)} artefacts differ: {', '.join(differing[:10])}")
+            what = ", ".join(differing[:10])
+            raise SystemExit(f"round {rounds}, after {count.total()} kills: {len(differing)} artefacts differ: {what}")
         print(f"round {rounds}: {count.total()} kills so far, all {len(found)} artefacts equal", flush=True)
     for what, times in sorted(count.items()):
         print(f"  {times:4d}  {what}")

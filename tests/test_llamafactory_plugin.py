@@ -256,6 +256,8 @@ def test_killed_training_resumes_to_the_same_weights(run: Path, tmp_path: Path) 
     weights = "trained/model.safetensors"
     assert sha256_of(killed / weights) == sha256_of(undisturbed / weights)
     assert json.loads((killed / "trained" / "trainer_state.json").read_text())["global_step"] == 12
+    # The last start, which only saves, does not say on which data the earlier ones have trained.
+    assert not (killed / "trained" / "gream_data.json").exists()
 
 
 @pytest.mark.e2e
