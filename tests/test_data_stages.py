@@ -389,7 +389,9 @@ def test_a_pretrained_model_starts_from_words_and_keeps_what_it_knows(synthetic:
         assert all(torch.equal(state[key], before[key]) for key in before if key not in (name, "lm_head.weight")), start
     assert torch.equal(weights[""][name], weights["semantic"][name])
     assert not torch.allclose(weights[""][name][old + 2 :], weights["gaussian"][name][old + 2 :], atol=1e-3)
-    assert not torch.allclose(weights[""][name][old + 2 :], weights["centroid"][name][old + 2 :], atol=1e-4)
+    # Means over words and means over items are near each other in texts of like length, and for no token the same.
+    apart = (weights["semantic"][name] - weights["centroid"][name])[old + 2 : used].abs().amax(dim=1)
+    assert apart.min() > 1e-5
     assert f"{2 + len(tokens)} of them new, which start as the words of their items, " in said[""]
     assert f", {-used % 64} unused, for a multiple of 64; <|im_start|> and" in said[""]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "as-" / "model")

@@ -16,6 +16,7 @@ from data_support import ROOT, hashes, insist_on_full_lists
 
 MODES = ("direct-sft", "direct-srpo", "reasoning-sft", "reasoning-srpo")
 FUSED = ("direct-fused",)
+EVALUATIONS = (*MODES, *FUSED)
 COUNTED = ("popularity", "cooccurrence", "markov", "transitions")
 
 
@@ -92,8 +93,8 @@ def test_fused_with_transitions_lists_are_ahead_of_the_model_alone(whole: Finish
 @pytest.mark.e2e
 @pytest.mark.timeout(3100)
 def test_every_list_is_full_of_distinct_items_that_exist(finished: Finished) -> None:
-    insist_on_full_lists(finished.run, (*MODES, *FUSED))
-    for name in (*MODES, *FUSED):
+    insist_on_full_lists(finished.run, EVALUATIONS)
+    for name in EVALUATIONS:
         reported = metrics(finished.run, name)
         assert (reported["invalid_rate"], reported["duplicates"]) == (0, 0)
     for name in FUSED:

@@ -53,7 +53,8 @@ class DataGuard(TrainerCallback):
         path = Path(args.resume_from_checkpoint) / DATA
         if not path.exists():
             print(f"{path}: not there: on which data the checkpoint was trained is not known", flush=True)
-            self._data = None  # and of what comes of it neither
+            if state.global_step >= state.max_steps:
+                self._data = None  # nothing is trained any more: nothing to be said of what others were trained on
             return
         if read_json(path, remedy="remove the checkpoint") != {"sha256": self._data}:
             raise GreamError(
