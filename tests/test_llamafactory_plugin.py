@@ -212,11 +212,13 @@ def losses(output: Path) -> list[float]:
 @pytest.mark.slow
 def test_both_programs_train_alike(run: Path, tmp_path: Path) -> None:
     """Plain CLI on messages in one rank; plugin CLI on records, with its own template, in two: the same losses."""
-    plain = call(train("llamafactory-cli", run, tmp_path / "plain", "max_steps=3", "per_device_train_batch_size=8"))
+    # Muon's products on a CPU are the plugin's alone to take in float32.
+    steps = ["max_steps=3", "use_muon=false"]
+    plain = call(train("llamafactory-cli", run, tmp_path / "plain", *steps, "per_device_train_batch_size=8"))
     assert plain.returncode == 0, plain.stderr[-3000:]
     settings = ["dataset=alignment_records", "template=gream", "per_device_train_batch_size=4"]
     ranks = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"}
-    plugin = call(train("llamafactory-gream", run, tmp_path / "plugin", "max_steps=3", *settings), **ranks)
+    plugin = call(train("llamafactory-gream", run, tmp_path / "plugin", *steps, *settings), **ranks)
     assert plugin.returncode == 0, plugin.stderr[-3000:]
     expected = losses(tmp_path / "plain")
     assert len(expected) == 3
@@ -225,6 +227,35 @@ def test_both_programs_train_alike(run: Path, tmp_path: Path) -> None:
     contract = read_contract(run / "model")
     assert contract is not None
     assert contract == read_contract(tmp_path / "plain") == read_contract(tmp_path / "plugin")
+
+
+@pytest.mark.parametrize("shape", [(48, 80), (80, 48)])
+def test_muon_takes_its_products_in_float32_on_a_cpu(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is Muon's polynomial of the gradient's singular values; LLaMA-Factory's own, in bfloat16, is near it."""
+    import torch
+    from llamafactory.third_party.muon import Muon, muon
+    from llamafactory_gream.muon import full_precision_on_cpu
+
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+    def step() -> torch.Tensor:
+        weights = torch.nn.Parameter(torch.zeros(shape))
+        weights.grad = gradient.clone()
+        Muon(lr=1.0, wd=0.0, momentum=0.0, muon_params=[weights]).step()
+        return weights.data / (-0.2 * max(shape) ** 0.5)
+
+    left, values, right = torch.linalg.svd(gradient.double(), full_matrices=False)
+    values /= values.norm()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    expected = (left * values @ right).float()
+
+    monkeypatch.setattr(muon, "zeropower_via_newtonschulz5", muon.zeropower_via_newtonschulz5)
+    errors = [(step() - expected).abs().max()]
+    full_precision_on_cpu()
+    full_precision_on_cpu()
+    errors.append((step() - expected).abs().max())
+    assert errors[1] < 1e-5 < 1e-3 < errors[0] < 0.03
 
 
 @pytest.mark.e2e

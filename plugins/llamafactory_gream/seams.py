@@ -29,6 +29,9 @@ PROGRAM_SEAMS = (
         parameters=("config", "model", "model_args", "finetuning_args"),
         reads=("LoraConfig",),
     ),
+    # Muon's products on a CPU.
+    Seam("llamafactory.third_party.muon.muon", "zeropower_via_newtonschulz5", parameters=("G", "steps")),
+    Seam("llamafactory.third_party.muon.muon", "Muon.step", reads=("zeropower_via_newtonschulz5",)),
     # A training that is over trains nothing.
     Seam("transformers", "Trainer._run_epoch"),
 )

@@ -18,11 +18,13 @@ def with_callbacks(run_exp: Callable[..., None]) -> Callable[[], None]:
         run_exp: ``llamafactory.train.tuner.run_exp``.
     """
     from llamafactory_gream.added_rows import train_added_rows
+    from llamafactory_gream.muon import full_precision_on_cpu
     from llamafactory_gream.order_log import OrderLog
     from llamafactory_gream.resume import DataGuard, stop_where_over
 
     stop_where_over()
     train_added_rows()
+    full_precision_on_cpu()
     # Refused data must not have touched the log of what was trained on.
     callbacks: list[Any] = [DataGuard(), OrderLog()]
     return partial(run_exp, callbacks=callbacks)
