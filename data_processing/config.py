@@ -70,21 +70,28 @@ class EmbedConfig(Config):
             support as many.
         batch_tokens: Tokens that a language model is given at once, padding included.
         collaborative: Share of an embedding's squared norm that comes from what items are bought together in training;
-            0: text alone.
+            0: text alone, 1: no text at all.
     """
 
     encoder: Kind = "lsa"
     model: Path | None = None
     dimensions: PositiveInt = 64
     batch_tokens: PositiveInt = 16_384
-    collaborative: float = Field(default=0.0, ge=0.0, lt=1.0)
+    collaborative: float = Field(default=0.0, ge=0.0, le=1.0)
 
     @model_validator(mode="after")
     def _model_is_named(self) -> EmbedConfig:
         if (self.encoder == "lsa") != (self.model is None):
             needs = "no embed.model" if self.encoder == "lsa" else "the folder of one: embed.model=FOLDER"
             raise ValueError(f"encoder '{self.encoder}' needs {needs}")
+        if self.model is not None and not self.reads_texts:
+            raise ValueError("collaborative=1 reads no text; leave embed.encoder and embed.model out")
         return self
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the items' texts take part."""
+        return self.collaborative < 1
 
 
 class SemanticIdsConfig(Config):

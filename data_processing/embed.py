@@ -28,7 +28,7 @@ ENCODER, COLLABORATIVE = "encoder.safetensors", "collaborative.safetensors"
 
 def encoder_files(config: EmbedConfig) -> list[str]:
     """What the stage writes to encode later items with, and reads in a later run's ``--previous``."""
-    return [ENCODER, *([COLLABORATIVE] if config.collaborative else [])]
+    return [*([ENCODER] if config.reads_texts else []), *([COLLABORATIVE] if config.collaborative else [])]
 
 
 def model_folder(config: EmbedConfig) -> Path | None:
@@ -78,6 +78,39 @@ def embed(
     """
     from safetensors.numpy import save_file
 
+    parts = []
+    if config.reads_texts:
+        parts.append(_of_texts(config, seed, items, enriched, previous, ray, out))
+    if config.collaborative:
+        sequences = without_reserved(rl, seed, read_training_sequences(interactions))
+        parts.append(_collaborative(config, seed, list(sequences.values()), read_item_ids(items), previous, out))
+    vectors = parts[0] if len(parts) == 1 else fuse(parts[0], parts[1], config.collaborative)
+    with write_atomically(out / "embeddings.safetensors") as temporary:
+        save_file({"embeddings": vectors}, str(temporary))
+    return _summary(vectors)
+
+
+def _summary(vectors: npt.NDArray[np.float32]) -> Summary:
+    """How many items there are, and how many of them nothing tells from another."""
+    # A projection tells rows apart as well as all their numbers do, but for chance, in a hundredth of the memory.
+    keys = np.round(vectors @ np.random.default_rng(0).normal(size=vectors.shape[1]), 9)
+    _, counts = np.unique(keys, return_counts=True)
+    alike, silent = int(counts[counts > 1].sum()), int((~vectors.any(axis=1)).sum())
+    made = f"{len(vectors):,} items, {alike:,} of them with the vector of another, {silent:,} of which nothing is known"
+    if max(alike, silent) <= LARGEST_SHARE_ALIKE * len(vectors):
+        return Summary(made)
+    return Summary(
+        made,
+        (
+            f"{max(alike, silent):,} of {len(vectors):,} items cannot be told from another, and their semantic ids say "
+            "little; give items texts of their own, or take embed.collaborative or a pretrained encoder",
+        ),
+    )
+
+
+def _of_texts(
+    config: EmbedConfig, seed: int, items: Path, enriched: Path, previous: Path | None, ray: str | None, out: Path
+) -> npt.NDArray[np.float32]:
     catalogue = read_catalogue(items, enriched)
     encoder = out / ENCODER
     if not encoder.exists():
@@ -100,32 +133,7 @@ def embed(
         from .encoders.cluster import encode_on_cluster
 
         encode_on_cluster(job, ray)
-    vectors = join_parts(job, catalogue)
-    if config.collaborative:
-        sequences = without_reserved(rl, seed, read_training_sequences(interactions))
-        known = _collaborative(config, seed, list(sequences.values()), read_item_ids(items), previous, out)
-        vectors = fuse(vectors, known, config.collaborative)
-    with write_atomically(out / "embeddings.safetensors") as temporary:
-        save_file({"embeddings": vectors}, str(temporary))
-    return _summary(vectors)
-
-
-def _summary(vectors: npt.NDArray[np.float32]) -> Summary:
-    """How many items there are, and how many of them nothing tells from another."""
-    # A projection tells rows apart as well as all their numbers do, but for chance, in a hundredth of the memory.
-    keys = np.round(vectors @ np.random.default_rng(0).normal(size=vectors.shape[1]), 9)
-    _, counts = np.unique(keys, return_counts=True)
-    alike, silent = int(counts[counts > 1].sum()), int((~vectors.any(axis=1)).sum())
-    made = f"{len(vectors):,} items, {alike:,} of them with the vector of another, {silent:,} without a known word"
-    if max(alike, silent) <= LARGEST_SHARE_ALIKE * len(vectors):
-        return Summary(made)
-    return Summary(
-        made,
-        (
-            f"{max(alike, silent):,} of {len(vectors):,} items cannot be told from another, and their semantic ids say "
-            "little; give items texts of their own, or take embed.collaborative or a pretrained encoder",
-        ),
-    )
+    return join_parts(job, catalogue)
 
 
 def _collaborative(

@@ -5,7 +5,8 @@
 #
 # usage: bash scripts/from_nothing.sh --data DIR --name NAME [--overwrite]
 #
-#   --data DIR     folder with *.inter.json and *.item.json, plain, .gz or .zst
+#   --data DIR     folder with *.inter.json and *.item.json, plain, .gz or .zst; where no texts were published, with
+#                  *.item2id in place of the latter: ids are then made of co-purchases alone
 #   --name NAME    run folder runs/NAME
 #   --overwrite    replace what another configuration made
 #
@@ -23,6 +24,7 @@ name=
 data=
 recipe=recipes/data/beauty_scratch.yaml
 overwrite=()
+texts=() # settings of embed, where there are none
 while [ $# -gt 0 ]; do
     case "$1" in
         --data | --name)
@@ -39,12 +41,17 @@ done
 folder=$(cd "$original" && realpath -ms -- "$data")
 only_file() { # PATTERN: the one file of the folder
     local files
-    mapfile -t files < <(compgen -G "$folder/$1" | grep -E '\.json(\.gz|\.zst)?$')
-    [ ${#files[@]} = 1 ] || fail "$folder: ${#files[@]} files named $1, one needed"
+    mapfile -t files < <(compgen -G "$folder/$1*" | grep -E "${1#\*}(\.gz|\.zst)?\$")
+    [ ${#files[@]} = 1 ] || fail "$folder: ${#files[@]} files named $1*, one needed"
     echo "${files[0]}"
 }
-interactions=$(only_file '*.inter.json*')
-items=$(only_file '*.item.json*')
+interactions=$(only_file '*.inter.json')
+if compgen -G "$folder/*.item2id*" > /dev/null && ! compgen -G "$folder/*.item.json*" > /dev/null; then
+    items=$(only_file '*.item2id')
+    texts=(embed.collaborative=1)
+else
+    items=$(only_file '*.item.json')
+fi
 
 enter
 run=$runs/$name
@@ -52,7 +59,9 @@ began=$SECONDS
 
 title "Interactions, texts, embeddings, ids, rows, model"
 data interactions --reviews "$interactions" --metadata "$items"
-for each in enrich embed semantic-ids sft model; do data "$each"; done
+data enrich
+data embed "${texts[@]}"
+for each in semantic-ids sft model; do data "$each"; done
 
 title "Training"
 sft beauty_scratch alignment model

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -441,6 +442,26 @@ def test_a_grown_catalogue_keeps_its_collaborative_space(tmp_path: Path) -> None
         embedded(tmp_path / "new", previous=tmp_path / "old", collaborative=0.25, dimensions=6)
 
 
+def test_a_catalogue_without_any_text_is_described_by_co_purchases_alone(tmp_path: Path) -> None:
+    """Names that share no word end the stage, with the way out; that way, groups bought together lie together."""
+    random = np.random.default_rng(0)
+    items = [
+        replace(item, title=f"B{number:09}", description="", brand="", categories=())
+        for number, item in enumerate(catalogue_of(21))
+    ]
+    sequences = [(random.choice(10, size=7, replace=False) + 10 * (user % 2)).tolist() for user in range(60)]
+    write_catalogue(items, tmp_path)
+    write_interactions(sequences, tmp_path)
+    with pytest.raises(GreamError, match=r"set embed\.collaborative=1 for ids of co-purchases alone"):
+        embedded(tmp_path, collaborative=0.5, dimensions=6)
+    vectors = embedded(tmp_path, collaborative=1, dimensions=6)
+    assert vectors.shape == (21, 6)
+    np.testing.assert_allclose(np.linalg.norm(vectors[:20], axis=1), 1, atol=1e-6)
+    likeness = vectors @ vectors.T
+    assert likeness[:10, :10].mean() > likeness[:10, 10:20].mean() + 0.3
+    assert not vectors[20].any()
+
+
 # --- settings
 
 
@@ -450,7 +471,8 @@ def test_a_grown_catalogue_keeps_its_collaborative_space(tmp_path: Path) -> None
         (("embed.encoder=language-model",), "needs the folder of one: embed.model=FOLDER"),
         (("embed.model=x",), "encoder 'lsa' needs no embed.model"),
         (("embed.encoder=language-model", "embed.model=no/such/folder"), "no/such/folder: no model folder"),
-        (("embed.collaborative=1",), "embed.collaborative"),
+        (("embed.collaborative=1.5",), "embed.collaborative"),
+        (("embed.collaborative=1", "embed.encoder=language-model", "embed.model=x"), "collaborative=1 reads no text"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_clear_line(tmp_path: Path, overrides: tuple[str, ...], said: str) -> None:

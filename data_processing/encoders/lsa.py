@@ -47,7 +47,10 @@ class LsaEncoder:
         try:
             counts = vectorizer.fit_transform([item_text(item) for item in items])
         except ValueError:
-            raise GreamError(f"{source}: no word occurs in two items; semantic ids need item texts") from None
+            raise GreamError(
+                f"{source}: no word occurs in two items; give items texts, or set embed.collaborative=1 for ids "
+                "of co-purchases alone"
+            ) from None
         rank = min(dimensions, min(counts.shape) - 1)
         if rank < 1:
             raise GreamError(f"{source}: the texts of {len(items)} items are too few or too alike to embed")
