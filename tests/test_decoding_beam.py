@@ -17,6 +17,7 @@ from gream.semantic_ids.extension import write_rows
 from gream.semantic_ids.trie import PrefixTrie
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 from transformers import GraniteConfig, GraniteForCausalLM
 
 VOCABULARY = 60
@@ -82,6 +83,37 @@ def test_a_search_without_items_is_one_over_a_catalogue_that_lacks_them(
         # Scores of this model lie far apart; where two do not, either order is right.
         swapped = found != np.array(left)[alone.items[0]]
         assert not swapped.any() or np.isclose(np.diff(np.sort(alone.scores[0])), 0, atol=1e-4).any()
+
+
+@pytest.mark.parametrize("score", list(Score))
+def test_a_level_has_fixed_shapes_and_reads_nothing_back(score: Score) -> None:
+    """Whatever the prompts say, the same operations in the same shapes; the device is read once the lists are done."""
+
+    class Recorder(TorchFunctionMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.operations: list[tuple[str, list[tuple[int, ...]]]] = []
+
+        def __torch_function__(self, operation: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+            made = operation(*given, **(named or {}))
+            name = getattr(operation, "__name__", str(operation))
+            self.operations.append((name, [tuple(each.shape) for each in (*given, made) if type(each) is torch.Tensor]))
+            return made
+
+    searcher = TrieBeamSearch(make_model(VOCABULARY), PrefixTrie.build(uneven_ids()), k=4, beams=5, score=score)
+    recorded = []
+    for seed in range(4):
+        with torch.inference_mode():
+            encoded = searcher._lm.encode(prompts_of(seed, (6, 6, 6)), room=4)
+        # Items whose ids differ in length are included.
+        with Recorder() as recorder:
+            searcher.search(encoded, include=[[seed], [7 - seed], [3]])
+        recorded.append(recorder.operations)
+    assert all(operations == recorded[0] for operations in recorded)
+    names = [name for name, _ in recorded[0]]
+    waits = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "nonzero", "unique", "cpu", "numpy"}
+    assert [name for name in names if name in waits] == ["__bool__", "cpu", "numpy", "cpu", "numpy", "cpu", "numpy"]
+    assert "__bool__" in names[-20:]
 
 
 def test_excluding_the_whole_catalogue_is_refused() -> None:

@@ -167,7 +167,7 @@ def main() -> None:
                 node = following
             nodes.append(node)
         at = torch.tensor(nodes).view(users, beams)
-        ours += seconds_of(lambda at=at: search.children(at), 20 * arguments.repeats) / depth
+        ours += seconds_of(lambda at=at, level=level: search.children(at, level), 20 * arguments.repeats) / depth
         written = torch.tensor([tokens[:level] for tokens in chosen], dtype=torch.int64)
         so_far = torch.cat([padded.repeat_interleave(beams, 0), written], dim=1)
         for name, rival in rivals.items():

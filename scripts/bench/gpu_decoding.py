@@ -52,10 +52,10 @@ class TimedSearch(TrieBeamSearch):
 
     in_constraint = 0.0
 
-    def children(self, node: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def children(self, node: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
         """What the trie gathers, timed."""
         began = now(node.device)
-        found = super().children(node)
+        found = super().children(node, depth)
         self.in_constraint += now(node.device) - began
         return found
 

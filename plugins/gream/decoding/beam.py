@@ -4,6 +4,10 @@ A hypothesis is a node of the prefix trie. All children of all beams are gathere
 so no full-vocabulary mask is ever built. The prompt is read once; its keys and values are neither copied nor
 reordered over the beams: they branch off it by attention mask, and a batch of B prompts with W beams holds
 the keys and values of B prompts, not of B x W.
+
+The shapes of a level follow from the trie, the batch, the beams and the number of items excluded alone, and nothing is
+read back from the device before the lists are done: a level can be compiled or captured, and a GPU never waits for the
+host.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ class BeamResult:
     """Recommended items, best first.
 
     Attributes:
-        items: int64 ``[B, k]``, distinct within a row; -1 where what was excluded leaves fewer.
+        items: int64 ``[B, k]``, distinct within a row; -1 where what was excluded leaves fewer than in
+            another row.
         scores: float32 ``[B, k]``, log-probability of the item's id after the prompt: the sum over its
             tokens, without any token that ends the answer; -inf where there is no item.
         included: float32 ``[B, F]``, that of the items that were asked about, in their order; -inf behind a row's last
@@ -76,11 +81,14 @@ class TrieBeamSearch:
         self._trie = trie
         device = self._lm.device
         self._start = torch.from_numpy(trie.start).to(device)
-        self._token = torch.from_numpy(trie.child_token).to(device)
         self._item = torch.from_numpy(trie.item).to(device)
+        self._token = torch.from_numpy(trie.child_token).to(device)
         # Where a row has fewer hypotheses than others, the rest are placed on a leaf: no child, so no
         # candidate.
         self._leaf = int(np.flatnonzero(np.diff(trie.start) == 0)[0])
+        self._levels, at = _levels(trie)
+        self._used = [torch.from_numpy(level.tokens).to(device) for level in self._levels]
+        self._at = torch.from_numpy(at).to(device)
 
     @torch.inference_mode()
     def search(
@@ -106,8 +114,7 @@ class TrieBeamSearch:
             GreamError: A prompt is empty or too long, all items are excluded, or the model computes logits that are
                 not numbers.
         """
-        depths = self._trie.depth
-        encoded = prompts if isinstance(prompts, Encoded) else self._lm.encode(prompts, room=depths)
+        encoded = prompts if isinstance(prompts, Encoded) else self._lm.encode(prompts, room=self._trie.depth)
         device = self._lm.device
         batch = len(encoded.lengths)
         excluded = None if exclude is None else self._excluded(exclude)
@@ -119,10 +126,13 @@ class TrieBeamSearch:
         ancestry = torch.zeros(batch, 1, 0, dtype=torch.bool, device=device)  # [B, W, S]
         items = torch.zeros(batch, 0, dtype=torch.int64, device=device)  # [B, <= k]
         item_scores = torch.zeros(batch, 0, device=device)  # [B, <= k]
-        for depth in range(depths):
-            token, child, legal = self.children(node)  # [B, W, C] each
+        broken = torch.zeros((), dtype=torch.bool, device=device)
+        for depth, level in enumerate(self._levels):
+            edge, legal = self.children(node, depth)  # [B, W, C] each
+            child = edge + 1
             ends, inner = self._open(child, excluded)
-            total = self._scores(hidden, score, token, legal & (ends | inner))
+            total = self._scores(hidden, score, edge, legal & (ends | inner), depth)
+            broken = broken | total.isnan().any()
             item_ends = total.masked_fill(~ends, -torch.inf)
             items, item_scores = self._collect(items, item_scores, child, item_ends)
             inside = total.masked_fill(~inner, -torch.inf).flatten(1)
@@ -132,23 +142,26 @@ class TrieBeamSearch:
             included = included.maximum(torch.where(arrived, item_ends.flatten(1)[:, None], -torch.inf).amax(2))
             kept = leads.any(1) & (inside > -torch.inf)  # [B, W * C]
             room = self._beams + kept.sum(1, keepdim=True)
-            # Reading the device waits for it: only where items are included.
-            widest = int(room.max()) if wanted.shape[1] else self._beams
-            width = min(widest, int((inside > -torch.inf).sum(1).max()))
+            # At most this many hypotheses can go on.
+            width = min(self._beams + wanted.shape[1], inside.shape[1], level.inner)
             if width == 0:
                 break
             best = inside.masked_fill(kept, torch.inf).sort(descending=True, stable=True).indices[:, :width]
             # A row has as many beams whatever the others include.
             score = inside.gather(1, best).masked_fill(torch.arange(width, device=device) >= room, -torch.inf)
-            parent = best // token.shape[2]
+            parent = best // level.widest
             # [B, W, S]: what the parent consists of, and the token itself.
             ancestry = ancestry.gather(1, parent[..., None].expand(-1, -1, ancestry.shape[2]))
             own = torch.eye(width, dtype=torch.bool, device=device).expand(batch, -1, -1)
             ancestry = torch.cat([ancestry, own], dim=2)
-            node = torch.where(score > -torch.inf, child.flatten(1).gather(1, best), self._leaf)
-            hidden = self._lm.branch(encoded, token.flatten(1).gather(1, best), ancestry, depth)
-        items = items.masked_fill(item_scores == -torch.inf, -1)
-        return BeamResult(items.cpu().numpy(), item_scores.cpu().numpy(), included.cpu().numpy())
+            chosen = edge.flatten(1).gather(1, best)
+            node = torch.where(score > -torch.inf, chosen + 1, self._leaf)
+            hidden = self._lm.branch(encoded, self._token[chosen], ancestry, depth)
+        if broken:
+            raise GreamError("the model computes logits that are not numbers; the checkpoint is broken")
+        found = items.masked_fill(item_scores == -torch.inf, -1).cpu().numpy()
+        longest = int((found >= 0).sum(1).max())
+        return BeamResult(found[:, :longest], item_scores.cpu().numpy()[:, :longest], included.cpu().numpy())
 
     def _wanted(self, include: Sequence[Sequence[int]]) -> torch.Tensor:
         """Nodes on the way to the items that each row includes, ``[B, F, depth + 1]``; -1 behind an item's own."""
@@ -182,38 +195,59 @@ class TrieBeamSearch:
         return ends, inner
 
     def _scores(
-        self, hidden: torch.Tensor, score: torch.Tensor, token: torch.Tensor, legal: torch.Tensor
+        self, hidden: torch.Tensor, score: torch.Tensor, edge: torch.Tensor, legal: torch.Tensor, depth: int
     ) -> torch.Tensor:
-        """Score of every child of every beam, ``[B, W, C]``; -inf where none is."""
-        used = torch.unique(token[legal])  # [U] sorted
-        at = torch.searchsorted(used, token).clamp(max=len(used) - 1)
+        """Score of what every edge ``[B, W, C]`` leads to; -inf where it is not legal."""
+        used = self._used[depth]
+        at = self._at[edge].clamp(max=len(used) - 1)  # that of an edge of another level does not matter
         logits = self._lm.logits_of(hidden, used).gather(2, at).masked_fill(~legal, -torch.inf)
         if self._score == Score.vocabulary:
             logs = logits - self._lm.normaliser(hidden)[..., None]
         else:
             logs = logits - logits.logsumexp(2, keepdim=True)
-        total = torch.where(legal, score[..., None] + logs, -torch.inf)
-        if total.isnan().any():
-            raise GreamError("the model computes logits that are not numbers; the checkpoint is broken")
-        return total
+        return torch.where(legal, score[..., None] + logs, -torch.inf)
 
-    def children(self, node: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Token and node of every child of the nodes ``[B, W]``, and where there is one: ``[B, W, C]`` each.
+    def children(self, node: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Edges to the children of the nodes ``[B, W]`` of a depth, and where there is one: ``[B, W, C]`` each.
 
         This is all that the constraint takes: one gather from the CSR arrays.
         """
         start, stop = self._start[node], self._start[node + 1]  # [B, W]
-        offset = torch.arange(int((stop - start).max()), device=node.device)  # [C]
-        edge = start[..., None] + offset
-        legal = edge < stop[..., None]
-        edge = edge.clamp(max=len(self._token) - 1)
-        return self._token[edge], edge + 1, legal
+        edge = start[..., None] + torch.arange(self._levels[depth].widest, device=node.device)
+        return edge.clamp(max=len(self._token) - 1), edge < stop[..., None]
 
     def _collect(
         self, items: torch.Tensor, scores: torch.Tensor, child: torch.Tensor, total: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The k best of the items found so far and those that end at ``child``, -inf in ``total`` where none does."""
         scores = torch.cat([scores, total.flatten(1)], dim=1)
-        width = min(self.k, int((scores > -torch.inf).sum(1).max()))
-        scores, best = (part[:, :width] for part in scores.sort(dim=1, descending=True, stable=True))
+        scores, best = (part[:, : self.k] for part in scores.sort(dim=1, descending=True, stable=True))
         return torch.cat([items, self._item[child].flatten(1)], dim=1).gather(1, best), scores
+
+
+@dataclass(frozen=True)
+class _Level:
+    """What is the same for every search at one depth of a trie.
+
+    Attributes:
+        tokens: int64 ``[U]`` sorted, on the edges that leave this depth.
+        widest: Most children of one node.
+        inner: How many nodes of the next depth have children.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    widest: int
+    inner: int
+
+
+def _levels(trie: PrefixTrie) -> tuple[list[_Level], npt.NDArray[np.int64]]:
+    """The levels of a trie, and where each edge's token stands among its level's, int64 ``[edges]``."""
+    levels, at = [], np.zeros(len(trie.child_token), dtype=np.int64)
+    first, last = 0, 1  # nodes of a depth: breadth first, they lie side by side, and so do the edges that leave them
+    for _ in range(trie.depth):
+        edges = slice(trie.start[first], trie.start[last])
+        widest = int(np.diff(trie.start[first : last + 1]).max())
+        first, last = edges.start + 1, edges.stop + 1
+        tokens, at[edges] = np.unique(trie.child_token[edges], return_inverse=True)
+        levels.append(_Level(tokens, widest, int((np.diff(trie.start[first : last + 1]) > 0).sum())))
+    return levels, at
