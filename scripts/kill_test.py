@@ -64,7 +64,7 @@ def commands(run: Path) -> dict[str, list[str]]:
     def sft(name: str, model: str, steps: int) -> list[str]:
         settings = [f"model_name_or_path={run / model}", f"dataset_dir={run / 'sft'}", f"max_steps={steps}"]
         settings += [f"output_dir={{out}}/checkpoints/{name}", "save_steps=4", "per_device_train_batch_size=4"]
-        program = str(Path(sys.executable).with_name("llamafactory-cli"))
+        program = str(Path(sys.executable).with_name("llamafactory-gream"))
         recipe = str(recipes / "sft" / f"quickstart_{name}.yaml")
         return framework(name, [model, "sft"], program, "train", recipe, *settings)
 

@@ -9,7 +9,7 @@
 runs=${GREAM_RUNS:-runs} # folder of all run folders; tests have one of their own
 dry_run=                # not empty: commands are printed and none is run
 launcher=(python -m)    # runs a module on every GPU
-trainer=()              # stands before llamafactory-cli
+trainer=()              # stands before llamafactory-gream
 platform=()             # NAME=VALUE in verl's environment
 inputs=()               # --input FILE, further ones of the next 'sft' or 'srpo'
 asked=(--exclude-history) # options of each evaluation of a model: as the baselines are asked, no item twice
@@ -60,7 +60,7 @@ stage() { # NAME OPTION... -- COMMAND..., a framework's own command; 'gream stag
 sft() { # RECIPE NAME MODEL [KEY=VALUE ...], beside those of sft_settings
     stage "sft-$2" --recipe "recipes/sft/$1.yaml" \
         --input "$run/$3" --input "$run/sft" --output "checkpoints/$2" -- \
-        "${trainer[@]}" llamafactory-cli train "recipes/sft/$1.yaml" \
+        "${trainer[@]}" llamafactory-gream train "recipes/sft/$1.yaml" \
         "model_name_or_path=$run/$3" "dataset_dir=$run/sft" "output_dir={out}/checkpoints/$2" "${@:4}" "${sft_settings[@]}"
 }
 

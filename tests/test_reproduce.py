@@ -80,7 +80,7 @@ def test_run_again_it_does_nothing_and_a_dry_run_prints_the_same_commands(finish
     dry = reproduce("beauty", *finished.arguments, "--dry-run", runs=finished.run.parent)
     assert dry.returncode == 0, dry.stderr
     # The frameworks' own commands are printed by their stages, where these run.
-    trained = ("llamafactory-cli train", "verl.trainer.main_ppo")
+    trained = ("llamafactory-gream train", "verl.trainer.main_ppo")
     planned = commands(dry)
     assert [command for command in planned if not any(name in command for name in trained)] == commands(again)
     assert [sum(name in command for command in planned) for name in trained] == [2, 1]
@@ -110,7 +110,7 @@ def test_a_dry_run_finds_the_raw_dump_and_plans_for_the_gpus_named(tmp_path: Pat
         f"torchrun --nproc-per-node 4 -m -- data_processing embed --config recipes/data/paper.yaml "
         f"embed.encoder=language-model embed.model={base}",
         "--passes 3",
-        "NPROC_PER_NODE=4 llamafactory-cli train recipes/sft/paper_alignment.yaml",
+        "NPROC_PER_NODE=4 llamafactory-gream train recipes/sft/paper_alignment.yaml",
         "gradient_accumulation_steps=8",
         "--config-name paper",
         "run_folder=runs/sports",
