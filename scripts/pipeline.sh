@@ -19,7 +19,7 @@ rl_settings=()          # and of SRPO's
 
 cut_short() { # for --tiny: the same stages in few steps, with a model that no figure is worth mentioning of
     recipe=recipes/data/tiny.yaml
-    sft_settings=(max_steps=20)
+    sft_settings=(max_steps=10 per_device_train_batch_size=32)
     rl_settings=(trainer.total_training_steps=2 trainer.test_freq=2 data.train_batch_size=4
         actor_rollout_ref.actor.ppo_mini_batch_size=4 actor_rollout_ref.rollout.n=4)
     reasoning=(--chain-tokens 96)

@@ -50,7 +50,8 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gift_cards(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Path:
-    return gift_cards_run(tmp_path_factory.mktemp("gift_cards"), real_data)
+    # The model knows of the data what its tokenizer was trained on: the synthetic run covers that.
+    return gift_cards_run(tmp_path_factory.mktemp("gift_cards"), real_data, STAGES[:-1])
 
 
 @pytest.fixture(params=["synthetic", "gift_cards"])
@@ -85,14 +86,14 @@ def test_ids_are_unique_and_cover_the_catalogue(finished: Path) -> None:
     assert len(Catalog.load(finished / "index.json")) == len(pl.read_parquet(finished / "items.parquet"))
 
 
-def exchange_items(run: Path, which: pl.Expr) -> None:
-    """Exchange the items of some interactions for others, and make everything after them again."""
+def exchange_items(run: Path, which: pl.Expr, stages: tuple[str, ...] = STAGES) -> None:
+    """Exchange the items of some interactions for others, and make what the stages make again."""
     shutil.rmtree(run / ".stages")
     interactions = pl.read_parquet(run / "interactions.parquet")
     items = interactions["item"].n_unique()
     other = pl.when(which).then((pl.col("item") + 1) % items).otherwise("item").cast(pl.Int32)
     interactions.with_columns(other.alias("item")).write_parquet(run / "interactions.parquet")
-    for name in STAGES:
+    for name in stages:
         stage(name, run, *SMALL)
 
 
@@ -124,10 +125,12 @@ def test_training_files_do_not_depend_on_held_out_interactions(
     run = tmp_path / "run"
     dump_options = ("--reviews", str(tmp_path / "reviews.json.gz"), "--metadata", str(metadata))
     stage("interactions", run, *dump_options, *SMALL)
-    exchange_items(run, pl.col("split") != "train")
+    stages = STAGES if (finished / "model").exists() else STAGES[:-1]
+    exchange_items(run, pl.col("split") != "train", stages)
     before, after = hashes(finished), hashes(run)
     compared = [path for path in before if path.startswith(TRAINING_FILES)]
-    assert {path.partition("/")[0] for path in compared} == {path.partition("/")[0] for path in TRAINING_FILES}
+    made = {path.partition("/")[0] for path in TRAINING_FILES}
+    assert {path.partition("/")[0] for path in compared} == (made if "model" in stages else made - {"model"})
     for path in compared:
         assert after[path] == before[path], path
     # The exchange does reach what may depend on it.
