@@ -1,6 +1,6 @@
 """Muon's matrix products in float32 on a CPU.
 
-LLaMA-Factory's Muon takes them in bfloat16, which GPUs are made for. A CPU without instructions for it needs 20 to 40
+LLaMA-Factory's Muon takes them in bfloat16, which GPUs are made for. A CPU without instructions for it needs 15 to 40
 times as long as for float32, up to nine tenths of the time of a step; and with float32 all CPUs take the same steps.
 """
 
