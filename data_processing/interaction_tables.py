@@ -17,6 +17,7 @@ from .statistics_page import render_statistics
 # Reasoning starts at this position of a sequence (GREAM, training samples).
 _REASONING_POSITION = 4
 # Share of targets from which on the order of one moment is said to decide a result.
+_MANY_LOST = 0.05
 _MANY_TIES = 0.05
 # Of interactions.parquet.
 _COLUMNS = ("user", "item", "timestamp", "position", "split", "tied")
@@ -73,7 +74,9 @@ def write_tables(
     write_text(out / "statistics.md", render_statistics(statistics))
     counted = ", ".join(f"{statistics[name]:,} {name}" for name in ("users", "items", "interactions"))
     skipped = left_out(statistics.get("rows_skipped", {}))
-    return Summary(", ".join(filter(None, (counted, items.says(), *skipped))), _warnings(statistics))
+    lost = _without_metadata(statistics)[0]
+    unknown = f"{lost:,} interactions of items without metadata left out" if lost else ""
+    return Summary(", ".join(filter(None, (counted, items.says(), unknown, *skipped))), _warnings(statistics))
 
 
 def write_items(items: CleanItems, out: Path) -> None:
@@ -86,14 +89,29 @@ def _write(frame: pl.DataFrame, path: Path) -> None:
     frame.rechunk().write_parquet(path, row_group_size=1 << 18)
 
 
+def _without_metadata(statistics: dict[str, Any]) -> tuple[int, int]:
+    """Interactions of items without metadata, and all that the file holds; zeros where nothing was filtered."""
+    filters = statistics.get("filters")
+    if filters is None:
+        return 0, 0
+    return filters["removed_without_metadata"]["interactions"], filters["raw"]["interactions"]
+
+
 def _warnings(statistics: dict[str, Any]) -> tuple[str, ...]:
-    """What of times and ties will disappoint later."""
+    """What of times, ties and lost items will disappoint later."""
     found = []
+    lost, all_ = _without_metadata(statistics)
+    if lost > _MANY_LOST * all_:
+        found.append(
+            f"{lost / all_:.0%} of the interactions are of items that the metadata do not hold; see whether both files "
+            "write item ids alike, zeros in front and capital letters included"
+        )
     source, ties = statistics["source"], statistics.get("ties")
     if source.get("first", "").startswith("1970") and source["last"].startswith("1970"):
         found.append(
             f"all times lie between {source['first']} and {source['last']}: they count something else than seconds "
-            "since 1970, such as days or places in a list; their order holds, their dates mean nothing"
+            "since 1970, such as days or places in a list; where they count upwards their order holds, and their dates "
+            "mean nothing; where they are dates, set interactions.columns.time_format"
         )
     if ties is not None and max(ties["test_share"], ties["validation_share"]) > _MANY_TIES:
         found.append(

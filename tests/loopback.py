@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import threading
 from abc import ABC, abstractmethod
@@ -67,6 +68,17 @@ def kept_ports(count: int) -> Iterator[int]:
         finally:
             for each in held:
                 each.close()
+    raise AssertionError("no free ports")
+
+
+def free_port() -> int:
+    """A port for a server that does not set SO_REUSEPORT; none of those that the kernel hands out by itself."""
+    for port in random.sample(range(20_000, 32_000), 1000):
+        try:
+            _bound(port).close()
+        except OSError:  # taken
+            continue
+        return port
     raise AssertionError("no free ports")
 
 

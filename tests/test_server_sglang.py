@@ -37,7 +37,7 @@ from gream.engine.settings import Combine, Settings
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.item_ids import ItemIds
 from gream.semantic_ids.trie import PrefixTrie
-from loopback import kept_ports
+from loopback import free_port
 from server_support import insist_on_their_logs
 
 from eval.generative import InProcess, OnServers
@@ -127,7 +127,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     checkpoint = make_checkpoint(run)
     short = uneven(run, folder / "short.json")
     with ExitStack() as stack:
-        port = stack.enter_context(kept_ports(1))
+        port = free_port()
         process = deploy(checkpoint, port, f"shop={run / 'index.json'}", f"short={short}")
         stack.callback(process.wait)
         stack.callback(process.send_signal, signal.SIGTERM)
@@ -232,7 +232,7 @@ def test_prompts_may_be_as_long_as_the_client_says_and_a_longer_one_is_refused_a
 def test_a_server_killed_and_started_again_changes_nothing(server: Server, tmp_path: Path) -> None:
     slow = dataclasses.replace(REASONING, chain_tokens=120, temperature=1.2)
     with ExitStack() as stack:
-        port = stack.enter_context(kept_ports(1))
+        port = free_port()
         catalogue = f"shop={server.run / 'index.json'}"
         own = dataclasses.replace(server, url=f"http://127.0.0.1:{port}")
         first = deploy(server.checkpoint, port, catalogue)

@@ -157,13 +157,29 @@ def test_the_column_decides_what_is_day_and_month(values: list[str], second: str
         *("2 Mar 2021 12:00", "2 March 2021, 12:00:00", "Mar. 2, 2021 12:00 PM", "Tue, 02 Mar 2021 12:00:00 GMT"),
         *("02-Mar-2021 14:00 +0200", "02Mar2021:12:00:00", "march 2nd, 2021 12:00", "Tuesday, 2. March 2021 12:00"),
         *("2021年3月2日 12:00", "2021年03月02日12:00:00", "2021년 3월 2일 12:00"),
+        *(
+            "2. März 2021 12:00",
+            "2 mars 2021 12:00",
+            "2 de março de 2021 12:00",
+            "2 marzo 2021 12:00",
+            "02-mrt-2021 12:00",
+        ),
+        *("2021-03-02".translate({48 + one: zero + one for one in range(10)}) + " 12:00" for zero in (0xFF10, 0x0660)),
     ],
 )
-def test_months_in_words(text: str) -> None:
+def test_months_in_words_and_digits_of_other_scripts(text: str) -> None:
     assert (
-        nanoseconds(["2021-03-02 12:00", text, "2 Mai 2021", "30 Feb 2021", "May 2021", None])
+        nanoseconds(["2021-03-02 12:00", text, "2 Mond 2021", "30 Feb 2021", "May 2021", None])
         == [NOON, NOON] + [None] * 4
     )
+
+
+@pytest.mark.parametrize("number", ["44288", "0", "-1", "44288.5"])
+def test_a_small_number_among_dates_is_no_time_of_1970(number: str) -> None:
+    series = pl.Series(["25/03/2021", number, "1616630400"])
+    times = read_times(series, None, None)
+    assert times.nanoseconds.to_list() == [1616630400 * SECOND, None, 1616630400 * SECOND]
+    assert "as Excel counts days" in times.expected
 
 
 @pytest.mark.parametrize(
@@ -176,6 +192,10 @@ def test_months_in_words(text: str) -> None:
         (["20210302"], ("1970-08-22", "a date", "time_unit=s", "%Y%m%d")),
         ([202103021230], ("1976-05-28", "a date", "time_unit=ms", "%Y%m%d%H%M")),
         (["20210302123045", "20211231235959"], ("a date", "%Y%m%d%H%M%S")),
+        ([2032021, 25032021], ("1970-01-24", "a date", "%d%m%Y")),
+        (["03252021", "12312021"], ("1970-02-07", "a date", "%m%d%Y")),
+        (["210325", "201231"], ("1970-01-03", "a date", "%y%m%d")),
+        (["20210302.0", "20210303.0"], ("a date", "%Y%m%d")),
     ],
 )
 def test_two_readings_are_refused_and_both_remedies_work(values: list[Any], both: tuple[str, ...]) -> None:
@@ -187,6 +207,14 @@ def test_two_readings_are_refused_and_both_remedies_work(values: list[Any], both
     read = {tuple(nanoseconds(values, form=check_time_format(form))) for form in formats}
     assert len(read) == len(formats)
     assert all(None not in times for times in read)
+
+
+def test_some_that_are_no_dates_do_not_make_dates_numbers() -> None:
+    days = [20210302 + day for day in range(19)]
+    for wrong in (0, 20210230):
+        with pytest.raises(TwoReadingsError, match="time_format=%Y%m%d"):
+            nanoseconds([*days, wrong])
+        assert nanoseconds([*days, wrong], form="%Y%m%d").count(None) == 1
 
 
 @pytest.mark.parametrize(

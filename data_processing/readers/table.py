@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,10 @@ from .times import Times, TwoReadingsError, read_times
 _DELIMITERS = (",", ";", "\t", "|", "::")
 # Stands for a delimiter of several bytes, of which polars knows none; meant for this, and in no text.
 _UNIT_SEPARATOR = "\x1f"
+# Where lines are read whole; what stands behind one of these takes no part in the check.
+_NO_SEPARATOR = "\x1e"
+# Records read at once where Python reads them.
+_RECORDS = 1 << 18
 _SETTINGS = "interactions.columns.time_unit, or interactions.columns.time_format as in '%d %b %Y %H:%M'"
 _FLOAT_ID = r"^\d+\.0+$"
 # White space, and what shows nothing where it stands.
@@ -103,15 +108,25 @@ class Table:
         )
         frame = frame.with_columns(pl.lit(None, pl.String).alias(key) for key in named if named[key] is None)
 
+        plain: dict[str, pl.Expr] = {}
+        for key, kind in frame.schema.items():
+            plain[key] = pl.col(key)
+            # Of lists of lists, as Amazon's categories, the first: those behind it are other ways to the same item.
+            while isinstance(kind, pl.List | pl.Array) and isinstance(kind.inner, pl.List | pl.Array):
+                plain[key], kind = plain[key].list.first(), kind.inner
+            inner = kind.inner if isinstance(kind, pl.List | pl.Array) else kind
+            if key in named and inner.is_nested():
+                raise GreamError(f"{path}: column '{named[key]}' holds {bounded(str(kind), 60)}; write it as text")
+        is_lists = {key: isinstance(frame.schema[key], pl.List | pl.Array) for key in named}
+
         def text(key: str) -> pl.Expr:
-            value = pl.col(key)
-            kind = frame.schema[key]
-            if isinstance(kind, pl.List | pl.Array):
+            value = plain[key]
+            if is_lists[key]:
                 value = value.cast(pl.List(pl.String), strict=False).list.join(" ", ignore_nulls=True)
             return value.cast(pl.String, strict=False).alias(key)
 
         def as_list(key: str, parts: pl.Expr) -> pl.Expr:
-            value = pl.col(key) if isinstance(frame.schema[key], pl.List | pl.Array) else parts
+            value = plain[key] if is_lists[key] else parts
             return value.cast(pl.List(pl.String), strict=False).alias(key)
 
         category = pl.col("category").cast(pl.String, strict=False)
@@ -150,7 +165,10 @@ class Table:
                     if delimiter and self._header is None and _first_record(path, delimiter).count(theirs) > 1:
                         raise GreamError(f"{path}: two columns are called '{theirs}'; give them a name each")
                 wanted = {ours: pl.col(known[theirs]) for ours, theirs in names.items()}
-                scan = scan.select(**wanted).with_row_index("row")
+                scan = scan.select(**wanted)
+                if delimiter and not self._is_plain(path, delimiter):
+                    scan = self._by_records(path, delimiter, names).lazy()
+                scan = scan.with_row_index("row")
                 if rows is not None:
                     scan = scan.join(rows.alias("row").to_frame().lazy(), on="row", how="semi")
                 frame = scan.collect(engine="streaming")
@@ -181,6 +199,60 @@ class Table:
             infer_schema=False,
             quote_char='"' if single else None,
         )
+
+    def _is_plain(self, path: Path, delimiter: str) -> bool:
+        """Whether each line is a row of no more values than there are columns, with quotation marks around values only.
+
+        Of other files polars makes other rows without a word: a mark inside a value begins a quotation that swallows
+        lines until the next one, and what is too much in a line is passed over where columns are chosen.
+        """
+        columns = len(self._header or _first_record(path, delimiter))
+        with _with_single_bytes(path, delimiter) as stream:
+            line = (
+                pl.scan_csv(
+                    stream,
+                    separator=_NO_SEPARATOR,
+                    quote_char=None,
+                    has_header=False,
+                    new_columns=["line"],
+                    infer_schema=False,
+                    truncate_ragged_lines=True,
+                )
+                .select("line")
+                .collect(engine="streaming")["line"]
+            )
+        if len(delimiter.encode()) > 1:
+            return bool((line.str.count_matches(_UNIT_SEPARATOR, literal=True) < columns).all())
+        between = re.escape(delimiter)
+        value = rf'(?:[^"{between}]*|"(?:[^"]|"")*")'
+        return bool(line.str.contains(rf"^{value}(?:{between}{value}){{0,{columns - 1}}}\s*$").all())
+
+    def _by_records(self, path: Path, delimiter: str, names: Mapping[str, str]) -> pl.DataFrame:
+        """The wanted columns under our names, as Python's csv module reads them, record by record.
+
+        Raises:
+            GreamError: A record has more values than there are columns, or a quotation mark in the wrong place.
+        """
+        header = list(self._header or _first_record(path, delimiter))
+        places = {ours: header.index(theirs) for ours, theirs in names.items()}
+        parts: list[pl.DataFrame] = []
+        records = self._records(path, delimiter)
+        if self._header is None:
+            next((values for _, values in records if values), None)
+        while part := list(islice(records, _RECORDS)):
+            for line, values in part:
+                if any(values[len(header) :]):
+                    raise _too_many(path, line, len(values), len(header))
+            parts.append(
+                pl.DataFrame(
+                    {
+                        ours: [values[place] or None if place < len(values) else None for _, values in part]
+                        for ours, place in places.items()
+                    },
+                    schema=dict.fromkeys(places, pl.String),
+                )
+            )
+        return pl.concat(parts) if parts else pl.DataFrame(schema=dict.fromkeys(places, pl.String))
 
     def _delimiter(self, path: Path, wanted: Sequence[str]) -> str:
         """What stands between values: what is set, else what shows the wanted columns in the first line."""
@@ -232,10 +304,7 @@ class Table:
         for line, values in self._records(path, delimiter):
             columns = columns or len(values)
             if len(values) > columns:
-                raise GreamError(
-                    f"{path}:{line}: {len(values)} values where {columns} are expected; correct the line, or name the "
-                    "right interactions.columns.delimiter"
-                )
+                raise _too_many(path, line, len(values), columns)
 
     def _records(self, path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         """Number of the first line, from 1, and values of each record; a blank line is a record without values."""
@@ -244,6 +313,13 @@ class Table:
                 yield number, text.rstrip("\r\n").split(delimiter)
             return
         yield from csv_records(path, decoded_lines(path), delimiter, strict=True)
+
+
+def _too_many(path: Path, line: int, found: int, expected: int) -> GreamError:
+    return GreamError(
+        f"{path}:{line}: {found} values where {expected} are expected; put quotation marks around the value that holds "
+        "the delimiter, or name the right interactions.columns.delimiter"
+    )
 
 
 def csv_records(path: Path, lines: Iterable[str], delimiter: str, *, strict: bool) -> Iterator[tuple[int, list[str]]]:
@@ -338,8 +414,14 @@ def _as_frame(table: pa.Table) -> pl.DataFrame:
     table.validate(full=True)
     # Column by column, without what else the file notes about them.
     return pl.DataFrame(
-        {name: pl.from_arrow(column) for name, column in zip(table.column_names, table.columns, strict=True)}
+        {name: pl.from_arrow(_in_utc(column)) for name, column in zip(table.column_names, table.columns, strict=True)}
     )
+
+
+def _in_utc(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The same moments, of a zone that polars knows: it knows none like +05:30."""
+    kind = column.type
+    return column.cast(pa.timestamp(kind.unit, "UTC")) if pa.types.is_timestamp(kind) and kind.tz else column
 
 
 def _unreadable(path: Path, error: Exception) -> GreamError:
@@ -363,6 +445,9 @@ def _ids(values: pl.Series) -> pl.Series:
         if (known == known.floor()).all():
             values = values.fill_nan(None).cast(pl.Int64, strict=False)
     texts = values.cast(pl.String, strict=False).str.replace_all(_AROUND, "")
+    if texts.str.contains(r"[^\x00-\x7f]").any():
+        # The same letters, in whichever way they are put together.
+        texts = texts.str.normalize("NFC")
     column = pl.lit(texts)
     texts = pl.select(pl.when(present(column)).then(column)).to_series()
     # Of most columns the first value says that they are none of these.

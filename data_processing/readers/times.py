@@ -7,6 +7,8 @@ dates in numerals have day and month in the order that the whole column allows. 
 from __future__ import annotations
 
 import re
+import sys
+import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Literal
@@ -23,26 +25,60 @@ _LARGEST = 2**63 - 1
 _EARLY, _LATE = 10**8, 10**10
 
 _DATE = (
-    r"^\s*(?<a>\d{1,4})(?<sep>[-/.])(?<b>\d{1,2})(?<sep2>[-/.])(?<c>\d{1,4})"
-    r"(?:(?:[Tt]|,?\s+)(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2})(?:[.,](?<fraction>\d+))?)?"
-    r"\s*(?:(?<half>[AaPp])\.?[Mm]\.?)?\s*(?:[Zz]|UTC|GMT|(?<sign>[+-])(?<zone>\d{2}):?(?<zone_minute>\d{2})?)?)?\s*$"
+    r"^\s*(?<a>[0-9]{1,4})(?<sep>[-/.])(?<b>[0-9]{1,2})(?<sep2>[-/.])(?<c>[0-9]{1,4})"
+    r"(?:(?:[Tt]|,?\s+)(?<hour>[0-9]{1,2}):(?<minute>[0-9]{2})(?::(?<second>[0-9]{2})(?:[.,](?<fraction>[0-9]+))?)?"
+    r"\s*(?:(?<half>[AaPp])\.?[Mm]\.?)?\s*"
+    r"(?:[Zz]|UTC|GMT|(?<sign>[+-])(?<zone>[0-9]{2}):?(?<zone_minute>[0-9]{2})?)?)?\s*$"
 )
-# The same with the month in words, and as Chinese, Japanese and Korean write it; the year has four digits.
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_MONTH = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
-    r"|nov(?:ember)?|dec(?:ember)?)"
-)
+# The same with the month in words, and as Chinese, Japanese and Korean write it; the year has four digits. English,
+# German, French, Spanish, Portuguese, Italian, Dutch, Danish, Norwegian and Swedish; no word means two months.
+_MONTHS = {
+    word: number
+    for number, words in enumerate(
+        (
+            "jan january januar janvier janv enero ene janeiro gennaio gen januari jän jänner",
+            "feb february februar février fevrier févr fevr fév febrero fevereiro fev febbraio februari",
+            "mar march märz mär mrz mars marzo março marco maart mrt marts",
+            "apr april avril avr abril abr aprile",
+            "may mai mayo maio maggio mag mei maj",
+            "jun june juni juin junio junho giugno giu",
+            "jul july juli juillet juil julio julho luglio lug",
+            "aug august août aout agosto ago augustus augusti",
+            "sep sept september septembre septiembre setembro set settembre",
+            "oct october oktober okt octobre octubre outubro out ottobre ott",
+            "nov november novembre noviembre novembro",
+            "dec december dezember dez décembre decembre déc diciembre dic dezembro dicembre desember des",
+        ),
+        start=1,
+    )
+    for word in words.split()
+}
+_MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _SPELT = (
     r"(?i)^\s*(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+)?"
-    rf"(?:(?<d1>\d{{1,2}})(?:st|nd|rd|th)?[\s./-]*(?<m1>{_MONTH})|(?<m2>{_MONTH})\.?\s+(?<d2>\d{{1,2}})(?:st|nd|rd|th)?)"
-    r"[\s.,/-]*(?<y>\d{4})(?:[\s,:T]+(?<rest>\d.*))?$"
+    rf"(?:(?<d1>[0-9]{{1,2}})(?:st|nd|rd|th)?[\s./-]*(?:de\s+)?(?<m1>{_MONTH})"
+    rf"|(?<m2>{_MONTH})\.?\s+(?<d2>[0-9]{{1,2}})(?:st|nd|rd|th)?)"
+    r"[\s.,/-]*(?:de\s+)?(?<y>[0-9]{4})(?:[\s,:T]+(?<rest>[0-9].*))?$"
 )
-_HAN_DATE = r"^\s*(\d{4})\s*[年년]\s*(\d{1,2})\s*[月월]\s*(\d{1,2})\s*[日일]\s*"
-# Dates written as one number.
-_COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
-_NUMBER = r"^\s*(?<sign>[+-]?)(?<whole>\d+)(?:[.,](?<fraction>\d*))?\s*$"
-_EXPONENT = r"^\s*[+-]?\d+(?:\.\d*)?[eE][+-]?\d+\s*$"
+_HAN_DATE = r"^\s*([0-9]{4})\s*[年년]\s*([0-9]{1,2})\s*[月월]\s*([0-9]{1,2})\s*[日일]\s*"
+# Dates written as one number, by its digits, zeros in front included, which are lost where it is one.
+_COMPACT = {
+    8: ("%Y%m%d", "%d%m%Y", "%m%d%Y"),
+    12: ("%Y%m%d%H%M",),
+    14: ("%Y%m%d%H%M%S",),
+    6: ("%y%m%d", "%d%m%y", "%m%d%y"),
+}
+_DIGITS = {"Y": 4, "y": 2, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2}
+# Numbers of which so many can be read as dates are dates; the others are mistakes, or stand for no date.
+_MOST = 0.9
+_NUMBER = r"^\s*(?<sign>[+-]?)(?<whole>[0-9]+)(?:[.,](?<fraction>[0-9]*))?\s*$"
+_EXPONENT = r"^\s*[+-]?[0-9]+(?:\.[0-9]*)?[eE][+-]?[0-9]+\s*$"
+# Decimal digits of all scripts, and those of ASCII.
+_FOREIGN_DIGITS = {
+    chr(code): str(unicodedata.decimal(chr(code)))
+    for code in range(128, sys.maxunicode + 1)
+    if unicodedata.decimal(chr(code), None) is not None
+}
 # Year, month and day among the three numerals, and how people call it.
 _ORDERS = {"cba": "day/month/year", "cab": "month/day/year", "abc": "year/month/day"}
 _FORMATS = {"cba": "%d{0}%m{0}%Y", "cab": "%m{0}%d{0}%Y", "abc": "%Y{0}%m{0}%d"}
@@ -81,6 +117,8 @@ def read_times(values: pl.Series, unit: Unit | None, time_format: str | None, us
         values = values.cast(pl.Datetime("us"))
     if isinstance(values.dtype, pl.Datetime):
         return Times(_scaled(values.to_physical(), TICK[values.dtype.time_unit]), "a time between 1677 and 2262")
+    if values.dtype == pl.String and values.str.contains(r"[^\x00-\x7f]").any():
+        values = values.str.replace_many(_FOREIGN_DIGITS)
     if time_format is not None:
         return Times(_by_format(values.cast(pl.String, strict=False), time_format), f"a time like '{time_format}'")
     if values.dtype.is_integer():
@@ -168,27 +206,36 @@ def _shows(size: pl.Series, unit: Unit) -> pl.Series:
 
 
 def _refuse_compact_dates(size: pl.Series, values: pl.Series, counts: Unit) -> None:
-    """Numbers that are all dates like 20210302 are no seconds of August 1970 unless somebody says so."""
+    """Numbers that are dates like 20210302 or 2032021 are no seconds of 1970 unless somebody says so."""
     known = size.drop_nulls()
-    digits = next((count for count in _COMPACT if not known.is_empty() and _are_dates(known, count)), None)
-    if digits is None:
+    known = known.filter(known > 0)
+    if known.is_empty():
         return
-    first = values.drop_nulls()[0]
+    form = next((form for digits, forms in _COMPACT.items() for form in forms if _are_dates(known, digits, form)), None)
+    if form is None:
+        return
+    first = values.filter(size > 0)[0]
     seconds = int(known[0]) * TICK[counts] // _SECOND
     number = f" as {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}" if seconds < 2**32 else ""
     raise TwoReadingsError(
         f"can be read two ways: {first!r}{number} ({counts} since 1970) or as a date; set "
-        f"interactions.columns.time_unit={counts} or interactions.columns.time_format={_COMPACT[digits]}"
+        f"interactions.columns.time_unit={counts} or interactions.columns.time_format={form}"
     )
 
 
-def _are_dates(numbers: pl.Series, digits: int) -> bool:
-    """Whether numbers of so many digits are all days, or moments, between 1900 and 2200."""
-    scale = 10 ** (digits - 8)
-    if not numbers.is_between(19000101 * scale, 22001231 * scale + scale - 1).all():
+def _are_dates(numbers: pl.Series, digits: int, form: str) -> bool:
+    """Whether most of the numbers are days, or moments, between 1900 and 2200 in a form of so many digits."""
+    # What has the year in front has no zero there; else the day or month may have lost one.
+    fewest = digits if form.startswith("%Y") else digits - 1
+    fitting = numbers.filter(numbers.is_between(10 ** (fewest - 1), 10**digits - 1))
+    if len(fitting) < _MOST * len(numbers):
         return False
-    kind = pl.Date if digits == 8 else pl.Datetime
-    return not numbers.cast(pl.String).str.strptime(kind, _COMPACT[digits], strict=False).null_count()
+    texts = fitting.cast(pl.String).str.zfill(digits)
+    if "%H" in form:
+        days = texts.str.strptime(pl.Datetime, form, strict=False).dt.date()
+    else:
+        days = texts.str.strptime(pl.Date, form, strict=False)
+    return int(days.is_between(date(1900, 1, 1), date(2200, 12, 31)).sum()) >= _MOST * len(numbers)
 
 
 def _texts(values: pl.Series, unit: Unit | None, usual: Unit) -> Times:
@@ -213,17 +260,29 @@ def _texts(values: pl.Series, unit: Unit | None, usual: Unit) -> Times:
         floats, more = _parts(pl.select(pl.when(exponents).then(values.str.strip_chars())).to_series().cast(pl.Float64))
         parts = parts.select(pl.coalesce("whole", floats).alias("whole"), pl.coalesce("rest", more).alias("rest"))
     dates = _dates(values, None)
+    note = ""
+    if unit is None and dates.nanoseconds.count():
+        # Beside dates, a small number is no time of 1970: it is a day as Excel counts them, or stands for none.
+        small = (parts["whole"].abs() < _EARLY).fill_null(False)
+        parts = parts.with_columns(pl.when(~small).then("whole").alias("whole"))
+        if small.any():
+            note = ", and no number as Excel counts days or as stands for a missing date"
     if not parts["whole"].count():
-        return Times(dates.nanoseconds, dates.expected)
+        return Times(dates.nanoseconds, dates.expected + note)
     numbers = _numbers(parts["whole"], parts["rest"], values, unit, usual)
     if not dates.nanoseconds.count():
         return numbers
     both = pl.select(pl.coalesce(numbers.nanoseconds, dates.nanoseconds)).to_series().alias(values.name)
-    return Times(both, numbers.expected)
+    return Times(both, numbers.expected + note)
 
 
 def _by_format(values: pl.Series, time_format: str) -> pl.Series:
     """Times of texts in a format; of dates in numerals, the format says the order and need not say the time of day."""
+    codes = re.fullmatch(r"(?:%[YymdHMS])+", time_format)
+    if codes:
+        # A number has lost zeros in front, and a table library may have given it a fraction.
+        width = sum(_DIGITS[code] for code in time_format[1::2])
+        values = values.str.strip_chars().str.replace(r"\.0+$", "").str.zfill(width)
     read = values.str.strip_chars().str.to_datetime(time_format, strict=False, time_unit="us")
     # In microseconds there is room for every year, so that none can wrap around.
     times = _scaled(read.to_physical(), TICK["us"])
@@ -282,8 +341,8 @@ def _in_numerals(values: pl.Series) -> pl.Series:
     if not values.str.contains(_SPELT).any():
         return values
     parts = pl.DataFrame(values.str.extract_groups(_SPELT).alias("").struct.unnest())
-    month = pl.coalesce("m1", "m2").str.slice(0, 3).str.to_lowercase()
-    number = month.replace_strict(_MONTHS, [f"{number:02}" for number in range(1, 13)], default=None)
+    month = pl.coalesce("m1", "m2").str.to_lowercase()
+    number = month.replace_strict({word: f"{number:02}" for word, number in _MONTHS.items()}, default=None)
     day = pl.coalesce("d1", "d2").str.zfill(2)
     numerals = pl.format("{}-{}-{} {}", "y", number, day, pl.col("rest").fill_null(""))
     return parts.select(pl.coalesce(numerals, pl.lit(values))).to_series()
