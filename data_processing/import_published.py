@@ -15,7 +15,7 @@ from .readers.files import bounded
 from .readers.formats import check_format
 from .readers.published import read_published_items, read_published_sequences
 from .readers.text import clean_items
-from .sequences import leave_one_out, sample_users
+from .sequences import SHORTEST_SEQUENCE, leave_one_out, sample_users
 
 
 def import_published(config: InteractionsConfig, inter: Path, item: Path, out: Path) -> Summary:
@@ -30,7 +30,8 @@ def import_published(config: InteractionsConfig, inter: Path, item: Path, out: P
         out: Existing folder to write to.
 
     Raises:
-        GreamError: A file is unreadable or of another format, the two do not belong together, or users are too few.
+        GreamError: A file is unreadable or of another format, the two do not belong together, a user has fewer than
+            three items, or users are too few.
     """
     for path in (inter, item):
         check_format(path, "published")
@@ -40,7 +41,14 @@ def import_published(config: InteractionsConfig, inter: Path, item: Path, out: P
     if set(names) == {str(number) for number in range(len(names))}:
         names.sort(key=int)
     lengths = [len(published[name]) for name in names]
-    largest = max(max(items, default=0) for items in published.values())
+    short = [name for name in names if len(published[name]) < SHORTEST_SEQUENCE]
+    if short:
+        # Not left out: results on other users than those published could not be compared.
+        raise GreamError(
+            f"{inter}: user '{bounded(short[0], 40)}' has {len(published[short[0]])} items, and training, validation "
+            f"and test take {SHORTEST_SEQUENCE}; remove the users with fewer from the file, {len(short):,} in all"
+        )
+    largest = max(max(items) for items in published.values())
     if largest >= len(metadata):
         found = bounded(str(largest), 40) if largest < 1 << 99 else "a number without end"
         raise GreamError(f"{item}: describes items 0 to {len(metadata) - 1}, but {inter} has item {found}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gream.errors import GreamError
 from gream.files import write_json, write_text
+from gream.semantic_ids.embeddings import read_embeddings
 from gream.semantic_ids.published import index_codes, read_index
 from gream.semantic_ids.quality import id_quality
 from gream.semantic_ids.quality_page import quality_page
@@ -29,14 +30,13 @@ def build_quality(
     Raises:
         GreamError: A file cannot be read, or is of another catalogue than ``index``.
     """
-    from safetensors.numpy import load_file
-
     codes = index_codes(read_index(index))
     catalogue = None if items is None else read_items(items)
-    vectors = None if embeddings is None else load_file(str(embeddings))["embeddings"]
-    for path, part in ((items, catalogue), (embeddings, vectors)):
-        if part is not None and len(part) != len(codes):
-            raise GreamError(f"{index}: has {len(codes)} items, but {path} {len(part)}; take the run of the same data")
+    vectors = None if embeddings is None else read_embeddings(embeddings, len(codes))
+    if catalogue is not None and len(catalogue) != len(codes):
+        raise GreamError(
+            f"{index}: has {len(codes)} items, but {items} {len(catalogue)}; take the run of the same data"
+        )
     pairs = training_pairs(interactions)
     if pairs.max(initial=-1) >= len(codes):
         raise GreamError(f"{index}: has {len(codes)} items, but {interactions} names item {pairs.max()}")

@@ -9,6 +9,7 @@ from gream.errors import GreamError
 from gream.files import write_json, write_text
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.collisions import Policy, resolve_collisions
+from gream.semantic_ids.embeddings import read_embeddings
 from gream.semantic_ids.kmeans import Codebook, Codes, Floats, fit_residual_kmeans
 from gream.semantic_ids.published import index_codes
 from gream.semantic_ids.quality import quality_report
@@ -41,9 +42,9 @@ def build_semantic_ids(
         out: Folder written to.
 
     Raises:
-        GreamError: More clusters than items, more items than ids, or ``previous`` does not fit.
+        GreamError: Unusable embeddings, more clusters than items, more items than ids, or ``previous`` does not fit.
     """
-    vectors = _read_vectors(embeddings, len(read_item_ids(items)))
+    vectors = read_embeddings(embeddings, len(read_item_ids(items)))
     if previous is None:
         sizes = (config.codebook_size,) * config.levels
         codebook, raw = fit_residual_kmeans(
@@ -86,31 +87,6 @@ def build_semantic_ids(
     return Summary(
         f"{len(codes):,} items, codes {levels}, {sharing:,} items sharing an id at first, {moved:,} ids moved"
     )
-
-
-def _read_vectors(path: Path, items: int) -> Floats:
-    """The vectors of a run's items, float32 ``[items, d]``, which may have been made elsewhere.
-
-    Raises:
-        GreamError: The file holds none under "embeddings", or not one of numbers for each item.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    remedy = f"write one vector per row of items.parquet, in its order, under 'embeddings': float32 [{items}, d]"
-    try:
-        vectors = load_file(str(path))["embeddings"]
-    except KeyError:
-        raise GreamError(f"{path}: has no tensor 'embeddings'; {remedy}") from None
-    except (OSError, SafetensorError) as error:
-        raise GreamError(f"{path}: cannot be read as safetensors ({str(error)[:200]}); {remedy}") from None
-    if vectors.ndim != 2 or not vectors.shape[1]:
-        raise GreamError(f"{path}: holds a tensor of shape {list(vectors.shape)}; {remedy}")
-    if len(vectors) != items:
-        raise GreamError(f"{path}: holds {len(vectors):,} embeddings, but there are {items:,} items; {remedy}")
-    if not np.issubdtype(vectors.dtype, np.number):
-        raise GreamError(f"{path}: holds values of type {vectors.dtype}; {remedy}")
-    return vectors.astype(np.float32, copy=False)
 
 
 def _grow(

@@ -330,11 +330,28 @@ def test_texts_of_a_table(tmp_path: Path) -> None:
     assert source.read_review_texts(path, pl.Series([2, 3], dtype=pl.UInt32)).rows() == []
 
 
+@pytest.mark.parametrize("written", [json.dumps, repr])
+def test_dumps_of_2014_come_as_json_and_as_literals(tmp_path: Path, written: Any) -> None:
+    """Even in one file, as the first line of each here is the other kind; JSON has null where there is no value."""
+    source = source_of("amazon-2014", Columns())
+    first, rest = (json.dumps, repr) if written is repr else (repr, json.dumps)
+    reviews = [first({**R2018, "summary": "Good"}), rest({**R2018, "asin": "C", "summary": None, "reviewText": "It's"})]
+    path = put(tmp_path / "r.json", "\n".join(reviews) + "\n")
+    assert source.read_reviews(path)["item_id"].to_list() == ["B", "C"]
+    assert source.read_review_texts(path, pl.Series([0, 1], dtype=pl.UInt32))["text"].to_list() == ["Good", "It's"]
+    about = [first({**M2014, "brand": None}), rest({**M2014, "asin": "B2", "title": None})]
+    frame = source.read_metadata(put(tmp_path / "m.json", "\n".join(about) + "\n"))
+    assert frame.select("item_id", "title", "brand", "category").rows() == [
+        ("B1", "Tea", None, ["All"]),
+        ("B2", None, None, ["All"]),
+    ]
+
+
 def test_literals_are_data(tmp_path: Path) -> None:
-    """Metadata of 2014 is parsed, never run."""
+    """What 2014 holds is parsed, never run."""
     mark = tmp_path / "ran"
     line = f"{{'asin': 'B1', 'title': __import__('pathlib').Path({str(mark)!r}).touch()}}\n"
-    with pytest.raises(GreamError, match=r"m\.json:1: not a Python literal"):
+    with pytest.raises(GreamError, match=r"m\.json:1: neither JSON nor a Python literal \(malformed node or string\);"):
         source_of("amazon-2014", Columns()).read_metadata(put(tmp_path / "m.json", line))
     assert not mark.exists()
 
@@ -346,9 +363,11 @@ HEAD = "user_id,item_id,timestamp\nA,x,5\n"
 
 BROKEN: dict[str, tuple[str, str, str, str]] = {
     # format, file (m: metadata), content, message
-    "2014 cut": ("amazon-2014", "m.json", f"{M2014!r}\n{{'asin': 'B2', 'ti", ":2: not a Python literal.*ends inside"),
-    "2014 line": ("amazon-2014", "m.json", f"{M2014!r}\n{{'asin': \n{M2014!r}\n", ":2: not a Python literal.*correct"),
-    "2014 null": ("amazon-2014", "m.json", f'{M2014!r}\n{{"asin": null}}\n', ":2: not a Python literal"),
+    "2014 cut": ("amazon-2014", "m.json", f"{M2014!r}\n{{'asin': 'B2', 'ti", ":2: neither JSON nor a .*ends inside"),
+    "2014 line": ("amazon-2014", "m.json", f"{M2014!r}\n{{'asin': \n{M2014!r}\n", ":2: neither JSON nor a .*correct"),
+    "2014 null": ("amazon-2014", "m.json", f'{M2014!r}\n{{"asin": null}}\n', ":2: 'asin' is missing"),
+    "2014 JSON": ("amazon-2014", "m.json", f'{M2014!r}\n{{"asin": nul}}\n', r":2: neither .*\(Expecting value"),
+    "2018 literal": ("amazon-2018", "m.json", f"{M2014!r}\n", ":1: .*literal; set interactions.format=amazon-2014"),
     "2014 no asin": ("amazon-2014", "m.json", f"{M2014!r}\n{{'title': 'x'}}\n", ":2: 'asin' is missing.* 2014 dump"),
     "2014 list": ("amazon-2014", "m.json", f"{M2014!r}\n['x']\n", ":2: a JSON object is expected"),
     "2023 cut": ("amazon-2023", "r.jsonl", json_lines([R2023]) + '{"user_id": "A', ":2: not valid JSON .*ends inside"),

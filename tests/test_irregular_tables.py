@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,13 @@ def test_nested_columns_of_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table(table | {"categories": [[{"id": 1}], [{"id": 2}]]}), path)
     with pytest.raises(GreamError, match=r"m\.parquet: column 'categories' holds List\(Struct.*write it as text"):
         source.read_metadata(path)
+
+
+def test_compressed_parquet_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"item_id": ["1"], "title": ["Tea"]}), tmp_path / "m.parquet")
+    (tmp_path / "m.parquet.gz").write_bytes(gzip.compress((tmp_path / "m.parquet").read_bytes()))
+    with pytest.raises(GreamError, match=r"m\.parquet\.gz: Parquet within another compression; unpack it"):
+        READ.read_metadata(tmp_path / "m.parquet.gz")
 
 
 def test_times_of_parquet_with_an_offset(tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_sequences_by_line(tmp_path: Path) -> None:
         ('{"user": "x"}', r'jsonl:1: .* is expected, found \{"user": "x"\}'),
         ('{"user": 7, "items": [0]}', r"jsonl:1: .* is expected"),
         ('{"user": "x", "items": [0]}\n{"user": "x", "items": [1]}', r"jsonl:2: user 'x' has a line above"),
+        ('{"user": "x", "items": [0], "items": [1]}', r"jsonl:1: the key 'items' stands twice in an object"),
         ('{"user": "x", "items": [0, "one"]}', r"user 'x' must have a list of item numbers"),
         ('{"user": "x", "items": [0], "complete": false}', r"no user has a complete sequence"),
     ],
@@ -263,7 +264,10 @@ def test_a_broken_index(tmp_path: Path, content: object, message: str) -> None:
     ("inter", "item", "message"),
     [
         ({"0": [0, 1, 3]}, ITEMS, "describes items 0 to 2, but .*s.inter.json has item 3"),
-        ({"0": [0, 1]}, ITEMS, "user 0 has fewer than 3 interactions"),
+        ({"x": [0, 1, 2], "y": [0, 1], "z": []}, ITEMS, "inter.json: user 'y' has 2 .* take 3; remove .* 2 in all"),
+        ({"x": [0, 1, 2], "z": []}, ITEMS, "inter.json: user 'z' has 0 items.* take 3; remove .* 1 in all"),
+        ('{"A": [0, 1, 2], "B": [0, 1, 2], "A": [2, 1, 0]}', ITEMS, "inter.json: the key 'A' stands twice"),
+        ({"0": [0, 1, 2]}, '{"0": {}, "1": {}, "0": {}}', "item.json: the key '0' stands twice"),
         ({"0": [0, "x", 2]}, ITEMS, r"user '0' must have a list of item numbers, found \[0, \"x\", 2\]"),
         ({"0": [0, -1, 2]}, ITEMS, "user '0' must have a list of item numbers"),
         ({"0": [0, 1, 2]}, {"0": "x"}, 'item 0 must have named texts, found "x"'),
@@ -286,11 +290,17 @@ def test_a_cut_archive(tmp_path: Path) -> None:
         read_published_sequences(path)
 
 
-def test_a_broken_item2id(tmp_path: Path) -> None:
-    with pytest.raises(GreamError, match=r"s\.item2id:2: an ASIN, a tab and an item number are expected"):
-        read_published_items(put(tmp_path / "s.item2id", "B0\t0\nB1\n"))
-    with pytest.raises(GreamError, match="items must be numbered 0 to 1, found 2"):
-        read_published_items(put(tmp_path / "s.item2id", "B0\t0\nB1\t2\n"))
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("B0\t0\nB1\n", "item2id:2: an ASIN, a tab and an item number are expected"),
+        ("B0\t0\nB1\t2\n", "item2id: items must be numbered 0 to 1, found 2"),
+        ("B0\t0\nB1\t1\nB2\t0\n", "item2id:3: item 0 has a line above"),
+    ],
+)
+def test_a_broken_item2id(tmp_path: Path, lines: str, message: str) -> None:
+    with pytest.raises(GreamError, match=message):
+        read_published_items(put(tmp_path / "s.item2id", lines))
 
 
 def test_published_ids_are_measured_by_a_command(tmp_path: Path) -> None:
@@ -334,6 +344,11 @@ def test_validation_prompts_have_the_shortest_history_too(tmp_path: Path) -> Non
         ({"embeddings": np.zeros((4, 4), np.float32)}, "holds 4 embeddings, but there are 3 items"),
         ({"embeddings": np.zeros(3, np.float32)}, r"holds a tensor of shape \[3\]"),
         ({"vectors": np.zeros((3, 4), np.float32)}, "has no tensor 'embeddings'"),
+        ({"embeddings": np.ones((3, 4), bool)}, "holds values of type bool"),
+        ({"embeddings": np.diag([1, np.nan, 1])}, "embedding of item 1 is not finite"),
+        ({"embeddings": np.diag([1, 1, np.float32(1e30)])}, r"the largest value is 1e\+30, of item 2.*; multiply"),
+        ({"embeddings": np.diag([1e300, 1, 1])}, r"the largest value is 1e\+300, of item 0"),
+        ({"embeddings": np.eye(3, dtype=np.float32) * 1e-30}, "the largest value is 1e-30"),
         (None, "cannot be read as safetensors"),
     ],
 )

@@ -86,7 +86,7 @@ BROKEN: dict[str, tuple[object, str]] = {
     "no date": ({**REVIEW, "unixReviewTime": "yesterday"}, r":2: 'unixReviewTime' must be a date.*found \"yesterday\""),
     "literal": (
         "{'reviewerID': 'A'}",
-        r":2: not valid JSON .*2014 metadata; .*set interactions.format=amazon-2014",
+        r":2: not valid JSON .*; this is a Python literal; set interactions.format=amazon-2014",
     ),
     "encoding": (b'{"reviewerID": "\xff"}', r":2: not valid JSON .*utf-8"),
     "two": (json.dumps(REVIEW) * 2, r":2: not valid JSON"),
@@ -299,6 +299,17 @@ def test_marks_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str, 
     assert table["user_id"].to_list() == ["Zoë", "A"]
 
 
+def test_a_parquet_is_never_taken_for_text(tmp_path: Path) -> None:
+    """Of a number that is a carriage return, in a file without a line feed."""
+    numbers = {"item_id": list(range(11, 19)), "title": ["Kettle"] * 8}
+    path = tmp_path / "m.parquet"
+    pl.DataFrame(numbers).write_parquet(path, compression="uncompressed")
+    content = path.read_bytes()
+    assert b"\r" in content and b"\n" not in content
+    metadata = source_of("table", Columns()).read_metadata(path)
+    assert metadata["item_id"].to_list() == [str(number) for number in range(11, 19)]
+
+
 FOREIGN = {
     "zip": (b"PK\x03\x04more", "a zip archive; unpack it"),
     "xlsx": (b"PK\x03\x04....[Content_Types].xml", "an Excel workbook; export it as CSV"),
@@ -306,6 +317,7 @@ FOREIGN = {
     "xz": (b"\xfd7zXZ\x00", "an xz file; unpack it"),
     "html": (b"\n<!DOCTYPE html><html>", "a web page; the download went wrong"),
     "feather": (b"ARROW1\x00\x00", "an Arrow .* file; write the table as Parquet"),
+    "twice": (gzip.compress(gzip.compress(b"{}")), "a compressed file inside another; unpack it"),
     "tar": (b"r.json" + b"\x00" * 251 + b"ustar", "a tar archive; unpack it"),
 }
 
@@ -324,7 +336,7 @@ def test_what_is_no_table_is_named_with_its_remedy(tmp_path: Path, kind: str, fo
 def test_an_array_is_named_with_its_remedy(tmp_path: Path, indent: int | None) -> None:
     for read, row in ((read_reviews, REVIEW), (read_metadata, ITEM)):
         path = write(tmp_path / "a.json", json.dumps([row, row], indent=indent).encode())
-        with pytest.raises(GreamError, match=r"a\.json:1: one JSON array.*one object per line.*jq -c"):
+        with pytest.raises(GreamError, match=r"a\.json:1: .*one JSON array.*one object per line.*jq -c"):
             read(path)
     path = write(tmp_path / "o.json", json.dumps(REVIEW, indent=1).encode())
     with pytest.raises(GreamError, match=r"o\.json:1: .*one object over several lines; .*jq -c"):

@@ -14,6 +14,7 @@ import pytest
 from gream.errors import GreamError
 from gream.semantic_ids.catalog import Catalog
 from gream.semantic_ids.collisions import collision_groups, resolve_collisions
+from gream.semantic_ids.embeddings import read_embeddings
 from gream.semantic_ids.extension import add_id_tokens, centroid_rows, fill_up, semantic_rows, write_rows
 from gream.semantic_ids.kmeans import Codebook, fit_residual_kmeans, squared_distances
 from gream.semantic_ids.published import disambiguate_index, index_codes, read_index
@@ -295,6 +296,20 @@ def test_kmeans_refuses_what_it_cannot_cluster() -> None:
         fit_residual_kmeans(np.zeros((3, 2), dtype=np.float32), (5,), seed=0)
     with pytest.raises(GreamError, match="item 1 is not finite"):
         fit_residual_kmeans(np.array([[0.0], [np.nan], [1.0]], dtype=np.float32), (2,), seed=0)
+    with pytest.raises(GreamError, match=r"largest value is 1e\+30"):
+        fit_residual_kmeans(np.array([[0.0], [1e30], [1.0]], dtype=np.float32), (2,), seed=0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64", "int8"])
+def test_embeddings_of_any_type_of_number_are_read(tmp_path: Path, dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    vectors = [[0, 1], [-2, 0.5 if "float" in dtype else 3]]
+    save_file({"embeddings": torch.tensor(vectors).to(getattr(torch, dtype))}, tmp_path / "e.safetensors")
+    read = read_embeddings(tmp_path / "e.safetensors", 2)
+    assert read.dtype == np.float32
+    assert read.tolist() == vectors
 
 
 def test_quality_figures_worked_out_by_hand() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -120,18 +121,150 @@ def test_a_title_is_what_speaks_of_a_product_whatever_its_column_is_called(tmp_p
     assert "  title        none, ids in their place: columns.title=COLUMN" in ids.lines()
 
 
+# What a column holds, by customer and order.
+HOLDS: dict[str, Callable[[int, int], object]] = {
+    "id": lambda user, _: f"u{user}",
+    "shared": lambda user, _: "AB"[user % 2],
+    "row": lambda user, order: f"s{user}-{order}",
+    "day": lambda _, order: f"2021-03-{20 + order}",
+    "later": lambda _, order: f"2021-04-{20 + order}",
+    "constant": lambda user, _: f"1980-01-{20 + user}",
+    "sku": lambda user, order: f"p{(user + order) % 8}",
+    "name": lambda user, order: f"Tea pot {(user + order) % 8}",
+    "number": lambda user, order: (user + order) % 8 + 1,
+    "back": lambda user, order: 8 - (user + order) % 8,
+    "ean": lambda user, order: 4_006_381_333_900 + (user + order) % 8,
+}
+ORDERS = [(user, order) for order in range(5) for user in range(6)]
+PRODUCTS = [(number, 0) for number in range(8)]
+
+
+def write_table(path: Path, head: str, rows: list[tuple[int, int]] = ORDERS) -> Path:
+    """A name of ``head`` has behind it what its column holds."""
+    columns = [column.rsplit(":", 1) for column in head.split(", ")]
+    lines = [",".join(str(HOLDS[held](*row)) for _, held in columns) for row in rows]
+    path.write_text("\n".join([",".join(name for name, _ in columns), *lines]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["forth", "back"])
+@pytest.mark.parametrize(
+    ("head", "user", "time"),
+    [
+        ("customer_id:id, customer_city:shared, customer_state:shared, date:day, sku:sku", "customer_id", "date"),
+        (
+            "Customer ID:id, Customer Segment:shared, Order Date:day, Ship Date:later, sku:sku",
+            "Customer ID",
+            "Order Date",
+        ),
+        ("client_id:id, client_type:shared, client_since:constant, date:day, sku:sku", "client_id", "date"),
+        (
+            "kunde:id, kunde_ort:shared, Kundenname:shared, Kaufdatum:day, Lieferdatum:later, sku:sku",
+            "kunde",
+            "Kaufdatum",
+        ),
+        ("user_id:id, user_session:row, event_time:day, sku:sku", "user_id", "event_time"),
+        ("customer_id:row, customer_unique_id:id, order_purchase_timestamp:day, sku:sku", "customer_unique_id", None),
+        (
+            "username:id, customer_name:shared, registration_date:constant, order_date:day, sku:sku",
+            "username",
+            "order_date",
+        ),
+        ("user:id, contract_date:constant, basket_date:day, sku:sku", "user", None),
+        ("buyer:id, zahl:ean, moment:day, sku:sku", "buyer", None),
+        ("会員名:shared, 会員番号:id, 登録日時:constant, 注文日時:day, sku:sku", "会員番号", "注文日時"),
+        ("ville_client:shared, code_client:id, date_livraison:later, date_commande:day, sku:sku", "code_client", None),
+    ],
+)
+def test_an_id_goes_before_a_city_and_an_order_before_its_delivery(
+    tmp_path: Path, head: str, user: str, time: str | None, *, back: bool
+) -> None:
+    columns = head.split(", ")
+    orders = write_table(tmp_path / "orders.csv", ", ".join(columns[::-1] if back else columns))
+    look = look_at(orders, None, {})
+    day = next(column.removesuffix(":day") for column in columns if column.endswith(":day"))
+    assert (look.columns.user, look.columns.item, look.columns.time) == (user, "sku", time or day)
+    assert "in doubt" not in "\n".join(look.lines())
+
+
+def test_of_equal_columns_the_first_is_taken(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "orders.csv", "a_user:id, b_user:id, a_date:day, b_date:day, a_sku:sku, b_sku:sku")
+    look = look_at(path, None, {}).columns
+    assert (look.user, look.time, look.item) == ("a_user", "a_date", "a_sku")
+
+
+def test_a_column_taken_in_doubt_is_shown_as_such(tmp_path: Path) -> None:
+    orders = write_table(tmp_path / "orders.csv", "customer_name:shared, ship_date:day, product_name:sku")
+    lines = [line for line in look_at(orders, None, {}).lines() if "in doubt" in line]
+    assert [line.split()[:2] for line in lines] == [
+        ["customer", "customer_name"],
+        ["product", "product_name"],
+        ["time", "ship_date"],
+    ]
+    assert lines[0].endswith("; in doubt, else: columns.user=COLUMN")
+    said = look_at(orders, None, {"user": "customer_name", "item": "product_name", "time": "ship_date"})
+    assert "in doubt" not in "\n".join(said.lines())
+
+
+@pytest.mark.parametrize(
+    ("orders", "products", "pair"),
+    [
+        ("product_id:number", "variant_id:back, id:number, title:name", "product_id id"),
+        ("product_id:number", "variant_id:back, item_id:back, product_id:number", "product_id product_id"),
+        ("code:number", "alpha:number, beta:back", "code alpha"),
+        ("kunde:number, artikel:number", "titel:name, artikel:back", "artikel artikel"),
+        ("product_name:name, product_id:number", "id:number, product_name:name", "product_id id"),
+        ("order_id:number, strekkode:ean", "strekkode:ean, navn:name", "strekkode strekkode"),
+    ],
+)
+def test_numbers_of_products_are_told_apart(tmp_path: Path, orders: str, products: str, pair: str) -> None:
+    bought = write_table(tmp_path / "orders.csv", f"{orders}, user:id, kjøpt:day")
+    found = look_at(bought, write_table(tmp_path / "products.csv", products, PRODUCTS), {}).columns
+    assert f"{found.item} {found.item_id}" == pair
+
+
+def test_names_go_before_numbers_of_brands_and_categories(tmp_path: Path) -> None:
+    orders = write_table(tmp_path / "orders.csv", "user:id, date:day, sku:sku, comment_id:row")
+    head = "sku:sku, category_id:number, category:number, category_name:shared, brand_id:number, brand_name:shared, "
+    head += "product_name:name"
+    columns = look_at(orders, write_table(tmp_path / "products.csv", head, PRODUCTS), {}).columns
+    found = (columns.title, columns.brand, columns.categories, columns.text)
+    assert found == ("product_name", "brand_name", "category_name", None)
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [(",{}", "7,{}"), ("{},", "{},"), ("{},", "{}"), ("{},,x", "{},7,8"), ("{},note,note", "{},a,b")],
+)
+def test_columns_that_are_not_needed_may_have_no_name_or_the_same(tmp_path: Path, head: str, row: str) -> None:
+    plain = write_table(tmp_path / "plain.csv", "customer_id:id, date:day, sku:sku").read_text().splitlines()
+    orders = tmp_path / "orders.csv"
+    orders.write_text("\n".join([head.format(plain[0]), *map(row.format, plain[1:])]))
+    look = look_at(orders, None, {})
+    assert (look.columns.user, look.columns.time, look.columns.item) == ("customer_id", "date", "sku")
+    assert measure_shop(look).customers == 6
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("Datum;Kunde\n1;M\xfcller\n", r"orders\.csv:2: not UTF-8 .*iconv -f WINDOWS-1252"),
         (
-            "a,b,c\n1,2,3\n1,2,4\n",
-            r"orders\.csv: which column is of times cannot be told from a, b, c; say columns\.time=",
+            "a,user,c\nA1,2,3\nA1,2,4\n",
+            r"orders\.csv: which column is of times cannot be told from a, user, c; say columns\.time=",
         ),
         ("date,x,y\n2021-03-25,2,3\n", r"no column shares a value with"),
         ("date,product,y\n2021-03-25,A1,3\n", r"which column is of customers cannot be told from date, product, y"),
         ('{"user": 1}\n{"user": 2}\n', r"orders\.csv: JSON, where a table is needed"),
-        ("date,date\n1,2\n", r"orders\.csv:1: columns need a name each"),
+        ("date,user,sku,date\n2021-03-25,2,A1,3\n", r"orders\.csv:1: two columns are called 'date'"),
+        (
+            "date,product,customer_city,customer_state\n2021-03-25,A1,Ulm,BW\n",
+            r"which column is of customers cannot be told from customer_city, customer_state; say columns\.user=",
+        ),
+        (
+            "user,product,ship_date,date_of_birth\n2,A1,2021-03-25,1980-01-01\n",
+            r"which column is of times cannot be told from ship_date, date_of_birth; say columns\.time=",
+        ),
         ("one\n2\n", r"no table of two columns"),
     ],
 )

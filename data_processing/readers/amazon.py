@@ -1,4 +1,4 @@
-"""Amazon review dumps of 2014, 2018 and 2023: JSON lines, and the Python literals of the metadata of 2014."""
+"""Amazon review dumps of 2014, 2018 and 2023: JSON lines, and the Python literals that 2014 has, too."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class AmazonDump:
         }
 
         def problem(name: str, index: int) -> str:
-            number, row = self._row_at(path, frame["row"][index], _json)
+            number, row = self._row_at(path, frame["row"][index])
             if name != self.time:
                 return f"{path}:{number}: {self._wrong_id(row, name, 'review')}"
             return f"{path}:{number}: '{name}' must be {times.expected}, found {shown(row.get(name))}"
@@ -108,15 +108,16 @@ class AmazonDump:
 
     def read_metadata(self, path: Path) -> pl.DataFrame:
         """See `Source.read_metadata`."""
-        literal = self.year == 2014
-        frame = self._read_lines(path, self.metadata, _literal) if literal else self._read(path, self.metadata)
+        # Polars would make a text of each category path of 2014.
+        by_line = self.year == 2014
+        frame = self._read_lines(path, self.metadata) if by_line else self._read(path, self.metadata)
         if frame.is_empty():
             raise GreamError(f"{path}: holds no line of JSON; download it again")
-        if not literal and _may_be_rounded(frame[self.item]):
-            frame = self._read_lines(path, self.metadata, _json)
+        if not by_line and _may_be_rounded(frame[self.item]):
+            frame = self._read_lines(path, self.metadata)
 
         def problem(name: str, index: int) -> str:
-            number, row = self._row_at(path, frame["row"][index], _literal if literal else _json)
+            number, row = self._row_at(path, frame["row"][index])
             return f"{path}:{number}: {self._wrong_id(row, name, 'item')}"
 
         checks = {self.item: Check("of metadata without an item", _is_id(frame[self.item]))}
@@ -145,7 +146,7 @@ class AmazonDump:
             # Times with a fraction, or in quotes; or something that is wrong.
             frame = self._read(path, {**schema, self.time: _TEXT})
         if _may_be_rounded(frame[self.user]) or _may_be_rounded(frame[self.item]):
-            frame = self._read_lines(path, {**schema, self.time: _TEXT}, _json)
+            frame = self._read_lines(path, {**schema, self.time: _TEXT})
         return frame
 
     def _read(
@@ -159,14 +160,12 @@ class AmazonDump:
             return _scanned(path, schema, plan)
         except (OSError, pl.exceptions.PolarsError):
             # Fields of mixed types, values that JSON does not know, such as NaN; or something that is wrong.
-            return plan(self._read_lines(path, schema, _json).lazy()).collect()
+            return plan(self._read_lines(path, schema).lazy()).collect()
 
-    def _read_lines(
-        self, path: Path, schema: dict[str, pl.DataType], parse: Callable[[Path, int, bytes], object]
-    ) -> pl.DataFrame:
+    def _read_lines(self, path: Path, schema: dict[str, pl.DataType]) -> pl.DataFrame:
         """The same in Python, which reads more."""
         columns: dict[str, list[Any]] = {name: [] for name in schema}
-        for number, row in _rows(path, parse):
+        for number, row in self._rows(path):
             for name, dtype in schema.items():
                 value = row.get(name)
                 if not isinstance(dtype, pl.List):
@@ -183,6 +182,33 @@ class AmazonDump:
                     )
         return pl.DataFrame(columns, schema=schema).with_row_index("row")
 
+    def _rows(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Number, from 1, and content of each line that is not blank."""
+        for number, line in numbered_lines(path):
+            if line.strip():
+                row = self._parsed(path, number, line)
+                if isinstance(row, list) and row and isinstance(row[0], dict):
+                    raise GreamError(f"{path}:{number}: {_ARRAY}")
+                if not isinstance(row, dict):
+                    raise GreamError(f"{path}:{number}: a JSON object is expected, found {shown(row)}; delete the line")
+                yield number, row
+
+    def _parsed(self, path: Path, number: int, line: bytes) -> object:
+        """JSON; of 2014, which goes around in both forms, a Python literal as well."""
+        try:
+            return json.loads(line.decode("utf-8"), parse_constant=_no_value)
+        except (ValueError, RecursionError) as error:
+            what, says, remedy = "not valid JSON", _says(error), _remedy(number, line, error)
+        quoted_by_python = line.lstrip().startswith((b"{'", b"{u'"))
+        if self.year == 2014:
+            try:
+                return _literal(line)
+            except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+                what, says = "neither JSON nor a Python literal", _says(error) if quoted_by_python else says
+        elif quoted_by_python:
+            remedy = "this is a Python literal; set interactions.format=amazon-2014, which reads both"
+        raise GreamError(f"{path}:{number}: {what} ({says}); {remedy}")
+
     def _times(self, path: Path, values: pl.Series) -> Times:
         try:
             return read_times(values, None, None, self.unit)
@@ -190,11 +216,9 @@ class AmazonDump:
             # There is no setting for a dump: its times are numbers.
             raise GreamError(f"{path}: '{self.time}' {str(error).split(';')[0]}; convert it to seconds") from None
 
-    def _row_at(
-        self, path: Path, index: int, parse: Callable[[Path, int, bytes], object]
-    ) -> tuple[int, dict[str, Any]]:
+    def _row_at(self, path: Path, index: int) -> tuple[int, dict[str, Any]]:
         """Number of the line, from 1, and content of the ``index``-th row, from 0."""
-        return next(row for place, row in enumerate(_rows(path, parse)) if place == index)
+        return next(row for place, row in enumerate(self._rows(path)) if place == index)
 
     def _wrong_id(self, row: dict[str, Any], name: str, kind: str) -> str:
         value = row.get(name)
@@ -270,56 +294,32 @@ def _may_be_rounded(ids: pl.Series) -> bool:
     return bool(ids.filter(ids.str.len_bytes() >= 20).str.contains(r"^\d+$").any())
 
 
-def _rows(path: Path, parse: Callable[[Path, int, bytes], object]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number, from 1, and content of each line that is not blank."""
-    for number, line in numbered_lines(path):
-        if line.strip():
-            row = parse(path, number, line)
-            if isinstance(row, list) and row and isinstance(row[0], dict):
-                raise GreamError(f"{path}:{number}: {_ARRAY}")
-            if not isinstance(row, dict):
-                raise GreamError(f"{path}:{number}: a JSON object is expected, found {shown(row)}; delete the line")
-            yield number, row
+def _literal(line: bytes) -> object:
+    with warnings.catch_warnings():
+        # Of backslashes in a literal.
+        warnings.simplefilter("ignore")
+        return ast.literal_eval(line.decode("utf-8").strip())
 
 
-def _json(path: Path, number: int, line: bytes) -> object:
-    try:
-        return json.loads(line.decode("utf-8"), parse_constant=_no_value)
-    except (ValueError, RecursionError) as error:
-        start = line.strip()
-        if start.startswith((b"{'", b"{u'")):
-            remedy = (
-                "this is a Python literal, as in the 2014 metadata; name the right file, "
-                "or set interactions.format=amazon-2014"
-            )
-        elif number == 1 and start == b"[":
-            raise GreamError(f"{path}:{number}: {_ARRAY}") from None
-        elif number == 1 and start == b"{":
-            remedy = "one object over several lines; write each on a line of its own, for instance with jq -c ."
-        elif start.startswith(b"{") and str(error).startswith("Extra data"):
-            remedy = "several objects in one line; write each on a line of its own, for instance with jq -c ."
-        elif number == 1 and start[:1] not in (b"{", b"["):
-            remedy = "of a table, as CSV is, have the columns found: gream shop ORDERS PRODUCTS"
-        else:
-            remedy = _remedy(line)
-        says = "nested too deeply" if isinstance(error, RecursionError) else bounded(str(error))
-        raise GreamError(f"{path}:{number}: not valid JSON ({says}); {remedy}") from None
+def _says(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    says = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+    # Behind this, ast shows an object by its address.
+    return bounded(says.partition(" on line 1: <")[0])
 
 
-def _literal(path: Path, number: int, line: bytes) -> object:
-    try:
-        with warnings.catch_warnings():
-            # Of backslashes in a literal.
-            warnings.simplefilter("ignore")
-            return ast.literal_eval(line.decode("utf-8").strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        says = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-        raise GreamError(
-            f"{path}:{number}: not a Python literal, as the 2014 metadata has it ({bounded(says)}); {_remedy(line)}"
-        ) from None
-
-
-def _remedy(line: bytes) -> str:
+def _remedy(number: int, line: bytes, error: Exception) -> str:
+    """What to do about a line that gave ``error`` when it was read as JSON."""
+    start = line.strip()
+    if number == 1 and start == b"[":
+        return _ARRAY
+    if number == 1 and start == b"{":
+        return "one object over several lines; write each on a line of its own, for instance with jq -c ."
+    if start.startswith(b"{") and str(error).startswith("Extra data"):
+        return "several objects in one line; write each on a line of its own, for instance with jq -c ."
+    if number == 1 and start[:1] not in (b"{", b"["):
+        return "of a table, as CSV is, have the columns found: gream shop ORDERS PRODUCTS"
     if line.endswith(b"\n"):
         return "correct the line or delete it"
     return "the file ends inside this line; download it again"

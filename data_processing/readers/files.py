@@ -38,6 +38,8 @@ _FOREIGN = (
     (b"%PDF-", "a PDF document", "export the table as CSV"),
     (b"<?xml", "an XML document", "export the table as CSV in UTF-8"),
     (b"\x80\x04\x95", "a Python pickle", "write the table as CSV or Parquet"),
+    # Seen here only inside another stream, which has been taken off.
+    *((magic, "a compressed file inside another", _UNPACK) for magic in _MAGIC.values()),
 )
 _PAGE = (b"<!doctype html", b"<html")
 # What is looked at to tell an encoding.
@@ -55,6 +57,9 @@ def open_raw(path: Path) -> IO[bytes]:
     """
     head = _start(path, _HEAD)
     _refuse_foreign(path, head)
+    if head.startswith(b"PAR1"):
+        # Parquet: whatever its bytes look like, they are no text.
+        return _open(path)
     encoding = _encoding(head)
     returns = b"\r" in head and b"\n" not in head
     if encoding is None and not returns:
@@ -142,7 +147,7 @@ def _encoding(head: bytes) -> str | None:
         if head.startswith(mark):
             return name
     start = head[:64]
-    if len(start) >= 4 and not start.startswith(b"PAR1"):
+    if len(start) >= 4:
         if not any(start[1::2]) and all(start[::2]):
             return "utf-16-le"
         if not any(start[::2]) and all(start[1::2]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def read_published_sequences(path: Path) -> dict[str, list[int]]:
             line says ``"complete": false`` is left out: neighbours in a sequence with gaps were none in time.
 
     Raises:
-        GreamError: The file cannot be read, or maps a user to something other than item numbers.
+        GreamError: The file cannot be read, names a user twice, or maps one to something other than item numbers.
     """
     if plain_name(path).endswith(".sequences.jsonl"):
         sequences = _read_sequence_lines(path)
@@ -62,7 +63,8 @@ def read_published_items(path: Path) -> pl.DataFrame:
         item_id (the ASIN where it is given, else the number), title, description (list), brand, category (list).
 
     Raises:
-        GreamError: The file cannot be read, its numbers are not 0 to n-1, or a field is neither a text nor a list.
+        GreamError: The file cannot be read, its numbers are not 0 to n-1, each once, or a field is neither a text nor
+            a list.
     """
     rows = _read_item2id(path) if plain_name(path).endswith(".item2id") else _read_numbered(path, "their texts")
     columns: dict[str, list[Any]] = {name: [] for name in METADATA}
@@ -98,12 +100,22 @@ def _read_mapping(path: Path, what: str) -> dict[str, Any]:
 
 def _parsed(path: Path, content: bytes, line: int | None) -> object:
     """JSON; ``line`` is where it stands, None for the whole file."""
+    place = path if line is None else f"{path}:{line}"
+
+    def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # Of a key that stands twice, the json module keeps the last value without a word.
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise GreamError(f"{place}: the key '{bounded(_utf8(twice), 40)}' stands twice in an object; keep one")
+        return made
+
     try:
-        return json.loads(content.decode("utf-8"))
+        return json.loads(content.decode("utf-8"), object_pairs_hook=once_each)
     except (ValueError, RecursionError) as error:
         says = "nested too deeply" if isinstance(error, RecursionError) else bounded(str(error))
-        number = error.lineno if line is None and isinstance(error, json.JSONDecodeError) else line
-        place = path if number is None else f"{path}:{number}"
+        if line is None and isinstance(error, json.JSONDecodeError):
+            place = f"{path}:{error.lineno}"
         raise GreamError(f"{place}: not valid JSON ({says}); download the file again") from None
 
 
@@ -146,6 +158,8 @@ def _read_item2id(path: Path) -> dict[int, dict[str, str]]:
             raise GreamError(
                 f"{path}:{number}: an ASIN, a tab and an item number are expected, found {shown(f'{asin} {text}')}"
             )
+        if item in rows:
+            raise GreamError(f"{path}:{number}: item {item} has a line above; give each item a number of its own")
         rows[item] = {"asin": asin}
     if sorted(rows) != list(range(len(rows))):
         raise GreamError(f"{path}: items must be numbered 0 to {len(rows) - 1}, found {max(rows, default='none')}")

@@ -188,6 +188,9 @@ class Table:
     def _scan(self, path: Path, stream: IO[bytes], delimiter: str, wanted: set[str]) -> pl.LazyFrame:
         # An open file and not its name: in a name, polars takes brackets and stars for patterns.
         if is_parquet(path):
+            if stream.read(4) != b"PAR1":
+                raise GreamError(f"{path}: Parquet within another compression; unpack it and name the file inside")
+            stream.seek(0)
             return _read_parquet(stream, wanted).lazy()
         header = self._header
         single = len(delimiter.encode()) == 1

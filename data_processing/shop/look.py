@@ -19,7 +19,7 @@ from ..readers.files import bounded
 from ..readers.formats import Columns
 from ..readers.table import csv_records, decoded_lines, first_rows, is_parquet
 from ..readers.times import TwoReadingsError, read_times
-from .names import Role, is_amount, name_fits
+from .names import Role, is_amount, is_doubtful, is_sure, name_fits, same_name
 
 _DELIMITERS = (",", ";", "\t", "|")
 # Records at the start of a file that are looked at; more of the products, so that most of what is ordered is there.
@@ -51,13 +51,15 @@ class Sample:
         path: The file.
         kind: "Parquet", or "CSV" with its delimiter.
         delimiter: Of CSV.
-        frame: Its first records; texts where the file is CSV.
+        frame: Its first records; texts where the file is CSV. Of columns of one name the first, none without a name.
+        doubled: Names that several columns have.
     """
 
     path: Path
     kind: str
     delimiter: str | None
     frame: pl.DataFrame
+    doubled: frozenset[str] = frozenset()
 
     def texts(self, column: str) -> pl.Series:
         """The values that are there, as text."""
@@ -77,35 +79,38 @@ class Look:
         products: Items; the orders' own file where there is no other.
         columns: What is in which column.
         script: Of the titles.
+        doubts: Fields of `Columns` guessed by what is left, from a column whose name rather says something else.
     """
 
     orders: Sample
     products: Sample
     columns: Columns
     script: str
+    doubts: frozenset[str]
 
     def lines(self) -> list[str]:
         """The guess for people, with examples."""
-        columns = self.columns
-        rows: list[tuple[str, Sample, str | None]] = [
-            ("customer", self.orders, columns.user),
-            ("product", self.orders, columns.item),
-            ("time", self.orders, columns.time),
-            ("review text", self.orders, columns.text),
-            ("product id", self.products, columns.item_id),
-            ("title", self.products, columns.title),
-            ("description", self.products, columns.description),
-            ("brand", self.products, columns.brand),
-            ("category", self.products, columns.categories),
-        ]
+        rows = (
+            ("customer", self.orders, "user"),
+            ("product", self.orders, "item"),
+            ("time", self.orders, "time"),
+            ("review text", self.orders, "text"),
+            ("product id", self.products, "item_id"),
+            ("title", self.products, "title"),
+            ("description", self.products, "description"),
+            ("brand", self.products, "brand"),
+            ("category", self.products, "categories"),
+        )
         found = [f"orders:   {self.orders.path} ({self.orders.kind})"]
         found.append(f"products: {self.products.path} ({self.products.kind}); titles in {self.script}")
-        for what, sample, column in rows:
-            if column is None or (what == "title" and column == columns.item_id):
+        for what, sample, field in rows:
+            column: str | None = getattr(self.columns, field)
+            if column is None or (what == "title" and column == self.columns.item_id):
                 found.append(f"  {what:<12} none" + (", ids in their place: columns.title=COLUMN" if column else ""))
                 continue
             examples = ", ".join(bounded(text, 30) for text in sample.texts(column).unique(maintain_order=True)[:3])
-            found.append(f"  {what:<12} {column:<20} e.g. {examples}")
+            doubt = f"; in doubt, else: columns.{field}=COLUMN" if field in self.doubts else ""
+            found.append(f"  {what:<12} {column:<20} e.g. {examples}{doubt}")
         return found
 
 
@@ -123,18 +128,18 @@ def look_at(orders: Path, products: Path | None, said: dict[str, str]) -> Look:
     order_table = _sample(orders, _SAMPLE)
     product_table = order_table if products is None else _sample(products, _PRODUCTS)
     for field, column in said.items():
-        table = order_table if field in ("user", "item", "time", "text") else product_table
+        table = order_table if field in _OF_ORDERS else product_table
         if field in Columns.model_fields and field not in _NO_COLUMNS and column not in table.frame.columns:
             raise GreamError(f"{table.path}: has no column '{column}', but {bounded(', '.join(table.frame.columns))}")
-    found = dict(said)
-    if "time" not in found:
-        found["time"] = _time_column(order_table, found)
+    found, doubts = dict(said), dict.fromkeys(("user", "item", "time"), False)
     if "item" not in found or "item_id" not in found:
-        item, item_id = _item_columns(order_table, product_table, found)
+        item, item_id, doubts["item"] = _item_columns(order_table, product_table, found)
         found.setdefault("item", item)
         found.setdefault("item_id", item_id)
     if "user" not in found:
-        found["user"] = _user_column(order_table, found)
+        found["user"], doubts["user"] = _user_column(order_table, found)
+    if "time" not in found:
+        found["time"], doubts["time"] = _time_column(order_table, found)
     taken = {found["item_id"]} if products is not None else {found[role] for role in ("user", "item", "time")}
     told = _told_by(product_table, found["item_id"])
     for role in _TEXTS:
@@ -156,10 +161,16 @@ def look_at(orders: Path, products: Path | None, said: dict[str, str]) -> Look:
         found.setdefault("delimiter", order_table.delimiter)
     if "categories" in found:
         found.setdefault("category_separator", _separator(product_table.texts(found["categories"])))
+    for field, column in found.items():
+        table = order_table if field in _OF_ORDERS else product_table
+        if field not in _NO_COLUMNS and column in table.doubled:
+            raise GreamError(f"{table.path}:1: two columns are called '{column}'; give them a name each")
     columns = parse_config(Columns, dict(found), source="columns")
-    return Look(order_table, product_table, columns, _script(product_table.texts(found["title"])))
+    script = _script(product_table.texts(found["title"]))
+    return Look(order_table, product_table, columns, script, frozenset(field for field in doubts if doubts[field]))
 
 
+_OF_ORDERS = ("user", "item", "time", "text")
 _TEXTS: tuple[Role, ...] = ("title", "description", "brand", "categories")
 _NO_COLUMNS = {"time_unit", "time_format", "category_separator", "delimiter"}
 
@@ -175,14 +186,20 @@ def _sample(path: Path, count: int) -> Sample:
         )
     delimiter = max(_DELIMITERS, key=lambda one: _columns_by(lines, one))
     records = [record for _, record in csv_records(path, lines, delimiter, strict=False) if record]
-    if len(records) < 2 or len(records[0]) < 2:
+    names = [name.strip() for name in records[0]] if records else []
+    places: dict[str, int] = {}
+    for at, name in enumerate(names):
+        # The numbers of rows that pandas writes, and what a delimiter at the end of a line makes, have no name.
+        if name:
+            places.setdefault(name, at)
+    if len(records) < 2 or len(places) < 2:
         raise GreamError(f"{path}: no table of two columns and more with their names in the first line")
-    names = [name.strip() for name in records[0]]
-    if len(set(names)) < len(names) or not all(names):
-        raise GreamError(f"{path}:1: columns need a name each, and no two the same; found {bounded(', '.join(names))}")
-    whole = [record for record in records[1:] if len(record) == len(names)]
-    frame = pl.DataFrame(whole, schema=dict.fromkeys(names, pl.String), orient="row")
-    return Sample(path, f"CSV with {delimiter!r}", delimiter, frame)
+    end = max(places.values()) + 1
+    whole = [record for record in records[1:] if len(record) >= end and not any(record[len(names) :])]
+    rows = [[record[at] for at in places.values()] for record in whole]
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(places, pl.String), orient="row")
+    doubled = frozenset(name for name in places if names.count(name) > 1)
+    return Sample(path, f"CSV with {delimiter!r}", delimiter, frame, doubled)
 
 
 def _columns_by(lines: Sequence[str], delimiter: str) -> float:
@@ -195,15 +212,33 @@ def _columns_by(lines: Sequence[str], delimiter: str) -> float:
     return (width - 1) * lines_of_it / max(sum(widths.values()), 1)
 
 
-def _time_column(table: Sample, said: dict[str, str]) -> str:
-    best: tuple[float, str] | None = None
+# How well a column fits: whether it can be trusted, then what else counts, the most important first.
+_Fit = tuple[float, ...]
+
+
+def _likeliest(table: Sample, field: str, what: str, fits: dict[str, _Fit]) -> tuple[str, bool]:
+    """The column that fits best, the first in the file of equal ones, and whether it is in doubt.
+
+    Raises:
+        GreamError: No column fits, or of several none can be trusted.
+    """
+    best = max(fits, key=lambda name: fits[name], default=None)
+    if best is None or (not fits[best][0] and len(fits) > 1):
+        raise _cannot_tell(table, field, what, fits or table.frame.columns)
+    return best, not fits[best][0]
+
+
+def _time_column(table: Sample, found: dict[str, str]) -> tuple[str, bool]:
+    fits: dict[str, _Fit] = {}
+    # A day of birth or of registration is the same in all rows of a customer.
+    varying = _told_by(table, found["user"])
     for column in table.frame.columns:
         values = table.frame[column]
         texts = table.texts(column)
-        if not len(texts) or column in said.values():
+        if not len(texts) or column in found.values():
             continue
         try:
-            times = read_times(values, None, said.get("time_format"))  # type: ignore[arg-type]
+            times = read_times(values, None, found.get("time_format"))  # type: ignore[arg-type]
             share = times.nanoseconds.count() / len(texts)
         except TwoReadingsError:
             share = 1.0  # a column of times that the owner has to say more about
@@ -211,22 +246,32 @@ def _time_column(table: Sample, said: dict[str, str]) -> str:
         # Every whole number could be a time; without a name, only what does not look like a number is one.
         plain = _share(texts.str.contains(r"^[+-]?\d{1,8}([.,]\d+)?$"))
         if share >= _MOST and (named or not plain):
-            best = max(best or (0.0, ""), (named + share, column))
-    if best is None:
-        raise _cannot_tell(table, "time", "of times")
-    return best[1]
+            number = texts.str.contains(r"^[+-]?\d+([.,]\d+)?$").any()
+            trusted = bool(named or not number) and not is_doubtful("time", column)
+            fits[column] = (trusted, column in varying, is_sure("time", column), named)
+    return _likeliest(table, "time", "of times", fits)
 
 
-def _item_columns(orders: Sample, products: Sample, said: dict[str, str]) -> tuple[str, str]:
-    """Columns of the item in both tables: the pair that agrees best, in values first and in names second."""
+def _item_columns(orders: Sample, products: Sample, said: dict[str, str]) -> tuple[str, str, bool]:
+    """Columns of the item in both tables, and whether they are in doubt.
+
+    The pair that agrees best, in values first and in names second.
+    """
     taken = {said[role] for role in ("user", "time") if role in said}
-    able = [name for name in orders.frame.columns if name not in taken]
-    ordered = [said["item"]] if "item" in said else [name for name in able if not is_amount(name)]
+    able = [name for name in orders.frame.columns if name not in taken and not is_amount(name)]
+    # Where customers are numbered as products are, their values agree as well.
+    able = [name for name in able if name_fits("item", name) or not name_fits("user", name)]
+    ordered = [said["item"]] if "item" in said else able
     if products is orders:
-        best = max(ordered, key=lambda name: name_fits("item", name), default=None)
-        if best is None or ("item" not in said and not name_fits("item", best)):
-            raise _cannot_tell(orders, "item", "of products")
-        return best, said.get("item_id", best)
+        if "item" in said:
+            return said["item"], said.get("item_id", said["item"]), False
+        fits: dict[str, _Fit] = {
+            name: (not is_doubtful("item", name), is_sure("item", name), name_fits("item", name))
+            for name in ordered
+            if name_fits("item", name)
+        }
+        item, doubt = _likeliest(orders, "item", "of products", fits)
+        return item, said.get("item_id", item), doubt
     described = [said["item_id"]] if "item_id" in said else products.frame.columns
     known = {name: set(products.texts(name)) for name in described}
     pairs = []
@@ -237,29 +282,34 @@ def _item_columns(orders: Sample, products: Sample, said: dict[str, str]) -> tup
         share = _share(values.is_in(list(known[item_id])))
         # An id tells products apart; a brand or a category does not.
         apart = len(known[item_id]) / max(len(products.frame), 1)
-        named = max(name_fits("item", item), name_fits("item", item_id))
-        pairs.append((share * apart + 0.2 * named, share, item, item_id))
-    if not pairs or max(pairs)[1] == 0.0:
+        named = name_fits("item", item) + name_fits("item", item_id)
+        agree = share * apart + 0.2 * (named > 0)
+        # Where products are numbered several times over, all numbers agree.
+        names = (not is_doubtful("item", item), same_name(item, item_id), same_name(item_id, "id"), named)
+        pairs.append((agree, names, share, item, item_id))
+    best = max(pairs, key=lambda pair: pair[:2], default=None)
+    if best is None or best[2] == 0.0:
         raise GreamError(
             f"{orders.path}: no column shares a value with {products.path}; take both of one shop, or name the "
             "columns: columns.item=COLUMN columns.item_id=COLUMN"
         )
-    return max(pairs)[2:]
+    return best[3], best[4], False
 
 
-def _user_column(orders: Sample, found: dict[str, str]) -> str:
-    best: tuple[float, str] | None = None
+def _user_column(orders: Sample, found: dict[str, str]) -> tuple[str, bool]:
+    fits: dict[str, _Fit] = {}
     for column in orders.frame.columns:
         texts = orders.texts(column)
         if column in found.values() or not len(texts):
             continue
         named = name_fits("user", column)
-        mails = _share(texts.str.contains(r"^[^@\s]+@[^@\s]+$"))
-        if named or mails > _MOST:
-            best = max(best or (0.0, ""), (named + mails, column))
-    if best is None:
-        raise _cannot_tell(orders, "user", "of customers")
-    return best[1]
+        mails = _share(texts.str.contains(r"^[^@\s]+@[^@\s]+$")) > _MOST
+        if named or mails:
+            # A customer orders more than once; what is another one in each row is an order, or a visit.
+            repeats = texts.n_unique() < len(texts)
+            trusted, sure = mails or not is_doubtful("user", column), mails or is_sure("user", column)
+            fits[column] = (trusted, sure, repeats, named)
+    return _likeliest(orders, "user", "of customers", fits)
 
 
 def _told_by(table: Sample, item_id: str) -> set[str]:
@@ -275,7 +325,7 @@ def _told_by(table: Sample, item_id: str) -> set[str]:
 def _speaking_column(table: Sample, item_id: str, taken: Iterable[str]) -> str | None:
     """The column that tells products apart in words: titles whose column has a name that is not known."""
     products = replace(table, frame=table.frame.unique(item_id, keep="first", maintain_order=True))
-    best: tuple[float, str] | None = None
+    speaking_most: dict[str, float] = {}
     for name in products.frame.columns:
         texts = products.texts(name)
         if name in taken or is_amount(name) or not len(texts):
@@ -284,14 +334,20 @@ def _speaking_column(table: Sample, item_id: str, taken: Iterable[str]) -> str |
         speaks = texts.str.contains(r"\p{L}{2}") & ~texts.str.contains(r"^[!-~]*$|://")
         speaking = _share(speaks) * texts.n_unique() / len(products.frame)
         if speaking > _SPEAKS:
-            best = max(best or (0.0, ""), (speaking, name))
-    return best and best[1]
+            speaking_most[name] = speaking
+    return max(speaking_most, key=lambda name: speaking_most[name], default=None)
 
 
 def _text_column(table: Sample, role: Role, taken: Iterable[str]) -> str | None:
-    fits = {name: name_fits(role, name) for name in table.frame.columns if name not in taken and len(table.texts(name))}
+    fits = {}
+    for name in table.frame.columns:
+        fit = name_fits(role, name)
+        texts = table.texts(name)
+        if name not in taken and fit and len(texts):
+            # The number of a brand says less than its name.
+            fits[name] = (not is_doubtful(role, name), _share(texts.str.contains(r"\p{L}")) > 0.5, fit)
     best = max(fits, key=lambda name: fits[name], default=None)
-    return best if best is not None and fits[best] else None
+    return None if best is None or (role in ("title", "text") and not fits[best][0]) else best
 
 
 def _separator(texts: pl.Series) -> str:
@@ -316,6 +372,6 @@ def _script(texts: pl.Series) -> str:
     return "Japanese" if counts["Japanese"] > 0.05 * counts.total() else counts.most_common(1)[0][0]
 
 
-def _cannot_tell(table: Sample, field: str, what: str) -> GreamError:
-    names = bounded(", ".join(table.frame.columns))
+def _cannot_tell(table: Sample, field: str, what: str, columns: Iterable[str]) -> GreamError:
+    names = bounded(", ".join(columns))
     return GreamError(f"{table.path}: which column is {what} cannot be told from {names}; say columns.{field}=COLUMN")

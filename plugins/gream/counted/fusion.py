@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file
 
 from gream.counted.lists import popular_first, popularity_of
 from gream.counted.transitions import Transitions, Weights
@@ -14,6 +13,7 @@ from gream.engine.fusion import Fusion, ItemScores
 from gream.errors import GreamError
 from gream.files import read_json
 from gream.protocol import read_interactions, training_matrix
+from gream.semantic_ids.embeddings import read_embeddings
 from gream.semantic_ids.published import read_token_lists
 
 TRANSITIONS = "transitions"
@@ -32,7 +32,7 @@ def transitions_of(run: Path, train: npt.NDArray[np.int64], items: int) -> Trans
         GreamError: The embeddings are of another number of items.
     """
     path = embeddings_of(run)
-    return Transitions(train, items, None if path is None else load_file(str(path))["embeddings"])
+    return Transitions(train, items, None if path is None else read_embeddings(path, items))
 
 
 def transition_scores(counts: Transitions, weights: Weights) -> ItemScores:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from gream.errors import GreamError
 from gream.files import write_atomically
 from gream.semantic_ids.balance import Array, assign_balanced
+from gream.semantic_ids.embeddings import check_values
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int64]
@@ -159,13 +160,12 @@ def fit_residual_kmeans(
         centroid.
 
     Raises:
-        GreamError: Fewer items than clusters, an embedding that is not finite, or a device that is not there.
+        GreamError: Fewer items than clusters, embeddings that `check_values` refuses, or a device that is not there.
     """
     if len(embeddings) < max(sizes):
         raise GreamError(f"{len(embeddings)} items cannot form {max(sizes)} clusters; lower semantic_ids.codebook_size")
-    if not np.isfinite(embeddings).all():
-        bad = int(np.flatnonzero(~np.isfinite(embeddings).all(axis=1))[0])
-        raise GreamError(f"embedding of item {bad} is not finite; embed again")
+    # Costs that are no numbers would keep the auction going for ever.
+    check_values(embeddings, "embeddings")
     if restarts < 1:
         raise GreamError("semantic_ids.restarts must be 1 or more")
     xp, residual = _place(embeddings, device)
