@@ -21,6 +21,7 @@
 set -euo pipefail
 show_help() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"; exit; } # the lines above
 case " $* " in *" -h "* | *" --help "*) show_help ;; esac
+original=$PWD
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/pipeline.sh
 source scripts/pipeline.sh
@@ -47,6 +48,13 @@ while [ $# -gt 0 ]; do
         *) fail "unknown option '$1'; $usage" ;;
     esac
 done
+[[ $name =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--name '$name': letters, digits, '-', '_' and '.' only"
+if [ "$original" != "$PWD" ]; then # paths are those of whoever calls
+    for option in reviews meta run recipe base; do
+        [ -z "${!option}" ] || [ "$option ${!option}" = "base smollm2" ] ||
+            printf -v "$option" '%s' "$(cd "$original" && realpath -ms -- "${!option}")"
+    done
+fi
 if [ -n "$reviews$meta" ]; then
     [ -n "$reviews" ] && [ -n "$meta" ] && [ "${name:-quickstart}${run}" != quickstart ] ||
         fail "--reviews, --meta and --name go together, or --run in its place; $usage"

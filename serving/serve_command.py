@@ -9,11 +9,10 @@ import socket
 import uvicorn
 from gream.engine.settings import Mode
 from gream.errors import GreamError
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .recommend import RunModel
-from .service import make_service
+from .service import KnownHosts, make_service
 from .users import Users
 
 # Seconds that requests under way get when the service is told to stop.
@@ -66,8 +65,7 @@ def serve_command(model: RunModel, host: str, port: int, waiting: int) -> None:
         shown = f"[{host}]" if ":" in host else host
         print(f"serving {len(items)} items on http://{shown}:{listener.getsockname()[1]}", flush=True)
         if ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
-            # A page of another site could otherwise reach this service by a name that leads here.
-            app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", host])
+            app.add_middleware(KnownHosts, names=list(dict.fromkeys(["localhost", "127.0.0.1", "[::1]", shown])))
         config = uvicorn.Config(
             app,
             http=ImpatientProtocol,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from gream.errors import GreamError
 from gream.page import render
 from markupsafe import Markup
 from pydantic import Field, StringConstraints, create_model, model_validator
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .dispatch import BusyError, Dispatcher, Recommend
@@ -234,6 +236,7 @@ def make_service(
         found = await asyncio.to_thread(users.history, user)
         return History(user=user, items=tuple(shown(items[number]) for number in found))
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Health:
         """Whether the service is up, and how long its queue is."""
@@ -247,6 +250,7 @@ def make_service(
             version=gream.__version__,
         )
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def front_page() -> HTMLResponse:
         return page
@@ -302,6 +306,26 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
 
+class KnownHosts:
+    """ASGI middleware: refuses requests by a name of the machine that is not its own.
+
+    A page of another site could otherwise reach a service that only this machine sees, by a name that leads here.
+    """
+
+    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
+        self._app = app
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 - ASGI's interface
+        if scope["type"] == "http":
+            host = Headers(scope=scope).get("host", "")
+            if re.sub(r":[0-9]*$", "", host).lower() not in self._names:
+                known = ", ".join(self._names)
+                await _refused(400, f"Host '{host[:60]}': this service answers to {known} only")(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
 def _first_problem(error: Exception) -> str:
     if not isinstance(error, RequestValidationError):
         return str(error)
@@ -311,7 +335,8 @@ def _first_problem(error: Exception) -> str:
 
 
 def _refused(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(Problem(detail=detail).model_dump(), status_code=status, headers=headers)
+    # One line of bounded length, whatever a request has brought.
+    return JSONResponse(Problem(detail=str(GreamError(detail))).model_dump(), status_code=status, headers=headers)
 
 
 def _page(name: str, exclude_history: bool) -> HTMLResponse:

@@ -41,6 +41,8 @@ def test_config_is_read_and_overridden(tmp_path: Path) -> None:
         ("name: a\ninner: {depth: x}\n", r"key 'inner\.depth'.*integer"),
         ("- a\n", "a mapping of keys"),
         ("name: [a\n", "r.yaml:2: not valid YAML"),
+        ("name: a\nname: b\n", r"r\.yaml:2: not valid YAML \(the key 'name' stands twice; keep one\)"),
+        ("name: a\ninner: {depth: 1, depth: 2}\n", "the key 'depth' stands twice"),
     ],
 )
 def test_config_errors_name_the_key(tmp_path: Path, text: str, said: str) -> None:

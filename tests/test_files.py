@@ -97,6 +97,7 @@ def test_a_broken_row_is_named(tmp_path: Path, content: bytes, message: str) -> 
         ("x.json", b"{\n\n1}", "/x.json:3: not valid JSON .*; try again"),
         ("x.json", b'{\n"\xff"}', "/x.json:2: not valid JSON .*; try again"),
         ("x.json", b"", "/x.json:1: not valid JSON"),
+        ("x.json", b'{"a": {"b": 1, "b": 2}}', r'the key "b" stands twice in an object, keep one'),
         ("x.json.gz", b"{}", "/x.json.gz: cannot be read .*; try again"),
         ("x.json.gz", b"\x1f\x8b\x08\x00", "/x.json.gz: cannot be read"),
         ("absent.json", None, r"/absent.json: cannot be read \(No such file or directory\); try again"),

@@ -225,6 +225,7 @@ def test_recommendations_items_and_health_are_answered(app: FastAPI) -> None:
         ({"history": ["x" * (LONGEST_ENTRY + 1)]}, 422, "body.history.0: String should have at most"),
         ({"history": ["B00001"] * (MOST_ENTRIES + 1)}, 422, "body.history: List should have at most"),
         ({"history": ["B00001"], "k": 21}, 422, "body.k: Input should be less than or equal to 20"),
+        ({"history": ["B00001"], "k\n" * 50_000: 1}, 422, "body.k k k k"),
         ({"history": ["zzzz"]}, 404, "no item has the id or title 'zzzz'; no title is near it"),
         ({"history": ["   "]}, 404, "an empty entry names no item"),
         ({"history": ["B00001"] * 4}, 400, "too long for the model"),
@@ -234,6 +235,7 @@ def test_a_mistake_gets_a_clear_refusal(app: FastAPI, body: Any, status: int, de
     answer = call(app, "POST", "/recommend", json=body)
     assert answer.status_code == status and answer.json().keys() == {"detail"}
     assert answer.json()["detail"].startswith(detail)
+    assert len(answer.json()["detail"]) < 3000 and "\n" not in answer.json()["detail"]
 
 
 def test_broken_and_oversized_bodies_and_wrong_paths_are_refused(app: FastAPI) -> None:
@@ -484,6 +486,10 @@ def test_a_loopback_service_answers_to_its_own_names_and_waits_for_no_half_reque
     url = httpx.URL(address)
     foreign = httpx.get(f"{address}/health", headers={"Host": f"elsewhere.example:{url.port}"}, timeout=PATIENCE)
     assert foreign.status_code == 400
+    assert foreign.json()["detail"].startswith(
+        f"Host 'elsewhere.example:{url.port}': this service answers to localhost"
+    )
+    assert httpx.head(address, timeout=PATIENCE).status_code == 200
     assert httpx.get(f"http://localhost:{url.port}/health", timeout=PATIENCE).status_code == 200
     with socket.create_connection((url.host, url.port or 80), timeout=PATIENCE) as half:
         half.sendall(b"GET /health HTTP/1.1\r\nHost: 127")

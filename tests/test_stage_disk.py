@@ -43,6 +43,7 @@ def test_what_is_wrong_with_the_run_folder_is_one_line(tmp_path: Path) -> None:
     assert "Not a directory" in one_line(call(command("synthesize", tmp_path / "file")))
     assert "File name too long" in one_line(call(command("synthesize", tmp_path / ("n" * 300))))
     assert "File name too long" in one_line(call(command("interactions", tmp_path / "r", "--reviews", "n" * 300)))
+    assert "no folder can be made there" in one_line(call(command("synthesize", Path("/proc/x"))))
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"stage": "s", "conf', b"\xff\xfe", b"[]", b'{"config": {}, "inputs": []}'])
@@ -69,6 +70,26 @@ def test_a_name_is_no_path(tmp_path: Path) -> None:
         with pytest.raises(GreamError, match="a name has up to 100 letters"):
             run_stage(tmp_path / "r", name, config={}, inputs={}, outputs=[], code={}, build=lambda out: None)
     assert not (tmp_path / "r").exists()
+
+
+OUTPUTS = ([".stages"], ["logs/x"], ["../x"], ["/x"], ["."], [""], ["d", "d"], ["d", "d/x"])
+
+
+@pytest.mark.parametrize("outputs", OUTPUTS, ids=str)
+def test_an_output_takes_the_place_of_nothing_else(tmp_path: Path, outputs: list[str]) -> None:
+    with pytest.raises(
+        GreamError, match=r"is no place of its own in the run folder|is named twice, or lies in another"
+    ):
+        run_stage(tmp_path / "r", "s", config={}, inputs={}, outputs=outputs, code={}, build=lambda out: None)
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_output_is_a_file_or_a_folder(tmp_path: Path) -> None:
+    def build(out: Path) -> None:
+        os.mkfifo(out / "x")
+
+    with pytest.raises(GreamError, match="ended without writing x"):
+        run_stage(tmp_path / "r", "s", config={}, inputs={}, outputs=["x"], code={}, build=build)
 
 
 def test_errors_of_libraries_in_rust_are_understood_and_defects_are_not_hidden() -> None:

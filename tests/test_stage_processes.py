@@ -145,6 +145,12 @@ def test_two_starts_with_other_settings_never_leave_a_mixture(tmp_path: Path) ->
             assert (one.returncode, "Traceback" in text) in ((0, False), (2, False)), text
 
 
+def test_a_line_of_megabytes_stops_nothing(tmp_path: Path) -> None:
+    for number, letter in enumerate("x1[|"):
+        done = call(stage(tmp_path / str(number), sys.executable, "-c", f"print({letter!r} * 2_000_000)"))
+        assert "ended without writing" in done.stderr, done.stderr[-1000:]
+
+
 def test_the_bar_is_followed_whatever_stands_behind_it(tmp_path: Path) -> None:
     """As where verl logs some thousand characters of metrics in the same breath as its bar."""
     code = "print('Loading: 100%|#| 35/35 [0:1<0:0]\\rTraining: 14%|# | 3/22 [00:51<05:27]' + 'm' * 9000, flush=True)"

@@ -26,8 +26,8 @@ from gream.stage import StageResult, run_stage
 from gream.supervise import adopt_orphans, children, kill_descendants, supervised
 
 # How both frameworks count: a tqdm bar, "Training Progress:   4%|4   | 12/300 [00:05<01:20"; training itself may have
-# no name before its bar.
-_STEP = re.compile(r"(?:([A-Za-z][\w ]*): +)?\d+%\|[^|]*\| (\d+)/(\d+) \[\d+(?::\d+)+<")
+# no name before its bar. All parts are of bounded length: a line may have megabytes.
+_STEP = re.compile(r"(?:([A-Za-z][\w ]{0,40}): +)?\d{1,3}%\|[^|]{0,200}\| (\d{1,12})/(\d{1,12}) \[\d+(?::\d+)+<")
 _TAIL_LINES = 15
 _LINE_SECONDS = 5.0  # between two step counts where the terminal cannot rewrite a line
 

@@ -71,9 +71,25 @@ def parse_config(model: type[C], raw: dict[str, Any], *, source: str) -> C:
         raise GreamError(f"{source}: {_describe(model, error)}") from None
 
 
+class _OnceEach(yaml.SafeLoader):
+    """YAML whose keys stand once: of two, PyYAML takes the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See `yaml.SafeLoader`."""
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key '{key.value[:40]}' stands twice; keep one", problem_mark=key.start_mark
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        return made
+
+
 def _parse_yaml(text: str, *, source: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_OnceEach)  # noqa: S506 - it is a SafeLoader
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f":{where.line + 1}" if where else ""

@@ -6,7 +6,8 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
@@ -85,7 +86,7 @@ def read_json(path: Path, *, remedy: str) -> Any:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error, remedy) from None
-    return _parsed(content, path, None, remedy)
+    return _parsed(content, path, None, remedy, _once_each)
 
 
 def read_jsonl(
@@ -146,10 +147,26 @@ def parse_jsonl(
         yield number, row
 
 
-def _parsed(content: bytes, path: Path, number: int | None, remedy: str) -> Any:
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand once: of two, the json module takes the last without a word."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {json.dumps(twice)[:60]} stands twice in an object, keep one")
+    return made
+
+
+def _parsed(
+    content: bytes,
+    path: Path,
+    number: int | None,
+    remedy: str,
+    objects: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None,
+) -> Any:
     """The value in ``content``, which is line ``number`` of ``path``, or the whole of it where that is None."""
     try:
-        return json.loads(content.decode("utf-8"))
+        # Windows marks the byte order of a text.
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=objects)
     except json.JSONDecodeError as error:
         line, reason = number or error.lineno, error.msg
     except UnicodeDecodeError as error:

@@ -40,7 +40,10 @@ def claim(run: Path, name: str, *, reads: Sequence[Path], writes: Sequence[Path]
         GreamError: A living process stands in the way; names it.
     """
     folder = run / ".stages" / "working"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # as below /proc, where nobody makes folders
+        raise GreamError(f"{run}: no folder can be made there; choose another run folder") from None
     mine = {
         "stage": name,
         "pid": os.getpid(),

@@ -22,6 +22,9 @@ from gream.hashing import Hashes, stamps
 from gream.lock import claim
 from gream.record import Identity, Made, Record, plain
 
+# What stages keep in a run folder beside their outputs.
+_OWN = {".stages", ".partial", "logs"}
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -95,10 +98,13 @@ def run_stage(
     """
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise GreamError(f"stage '{name}': a name has up to 100 letters, digits, '.', '_' and '-'")
+    _insist_on_outputs(name, outputs)
     with file_system_errors(f"stage '{name}' of {run}"):
         for path in inputs.values():
             if not path.exists():
-                raise GreamError(f"{path}: missing input of stage '{name}'; run the stage that makes it first")
+                made = path.resolve().is_relative_to(run.resolve())
+                remedy = "run the stage that makes it first" if made else "there is no such file; see its path"
+                raise GreamError(f"{path}: missing input of stage '{name}'; {remedy}")
         with claim(run, name, reads=list(inputs.values()), writes=[run / output for output in outputs]):
             hashes = Hashes(run)
             wanted = Identity(
@@ -113,6 +119,20 @@ def run_stage(
                 result = stage.make(inputs, build, keep_partial=keep_partial)
             hashes.save()
             return result
+
+
+def _insist_on_outputs(name: str, outputs: Sequence[str]) -> None:
+    """Refuse outputs that would take the place of something else."""
+    places = [Path(output) for output in outputs]
+    for output, place in zip(outputs, places, strict=True):
+        parts = place.parts
+        if place.is_absolute() or not parts or ".." in parts or parts[0] in _OWN:
+            raise GreamError(
+                f"stage '{name}': output '{output}' is no place of its own in the run folder; name one relative to it, "
+                f"and none of {', '.join(sorted(_OWN))}"
+            )
+        if sum(place == other or other in place.parents for other in places) > 1:
+            raise GreamError(f"stage '{name}': output '{output}' is named twice, or lies in another; name it once")
 
 
 @dataclass(frozen=True)
@@ -176,7 +196,9 @@ class _Stage:
         start = time.monotonic()
         summary = build(partial)
         seconds = time.monotonic() - start
-        missing = [output for output in self.outputs if not (partial / output).exists()]
+        missing = [
+            output for output in self.outputs if not ((partial / output).is_file() or (partial / output).is_dir())
+        ]
         if missing:
             raise GreamError(f"stage '{self.name}' ended without writing {', '.join(missing)}")
         if changed := [role for role, path in inputs.items() if stamps(path) != read[role]]:
