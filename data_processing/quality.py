@@ -32,7 +32,6 @@ def build_quality(
     """
     codes = index_codes(read_index(index))
     catalogue = None if items is None else read_items(items)
-    vectors = None if embeddings is None else read_embeddings(embeddings, len(codes))
     if catalogue is not None and len(catalogue) != len(codes):
         raise GreamError(
             f"{index}: has {len(codes)} items, but {items} {len(catalogue)}; take the run of the same data"
@@ -40,6 +39,8 @@ def build_quality(
     pairs = training_pairs(interactions)
     if pairs.max(initial=-1) >= len(codes):
         raise GreamError(f"{index}: has {len(codes)} items, but {interactions} names item {pairs.max()}")
+    # Last, so that vectors are not blamed where the ids are of another catalogue.
+    vectors = None if embeddings is None else read_embeddings(embeddings, len(codes), items or index)
     report = id_quality(
         codes,
         # A level has as many codes as its tokens count, from 0 or from 1.

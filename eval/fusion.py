@@ -152,17 +152,20 @@ class FileScores:
 def _score_table(path: Path) -> pl.DataFrame:
     wanted = {"user": pl.String, "item": pl.String, "score": pl.Float64, "split": pl.String}
     if path.suffix == ".parquet":
-        table = read_table(path, *wanted)
+        table = read_table(path)
     elif path.suffix == ".csv":
         try:
             with path.open("rb") as stream:
-                table = pl.read_csv(stream, infer_schema=False, columns=list(wanted))
+                table = pl.read_csv(stream, infer_schema=False)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise GreamError(f"{path}: cannot be read: {' '.join(str(error).split())[:160]}") from None
     else:
         raise GreamError(f"--fuse {path}: 'transitions', or a file in .csv or .parquet")
+    lacking = [name for name in wanted if name not in table.columns]
+    if lacking:
+        raise GreamError(f"{path}: has no column '{lacking[0]}'; user, item, score and split are needed")
     try:
-        table = table.cast(wanted)  # type: ignore[arg-type] # dtypes by name
+        table = table.select(list(wanted)).cast(wanted)  # type: ignore[arg-type] # dtypes by name
     except pl.exceptions.PolarsError as error:
         raise GreamError(f"{path}: a score is no number: {' '.join(str(error).split())[:160]}") from None
     if table.is_empty():

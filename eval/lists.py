@@ -120,9 +120,9 @@ def import_lists(
 def read_entries(path: Path) -> Iterator[Entry]:
     """Every item of every list in a file, line by line.
 
-    A CSV, TSV or Parquet table has the columns ``user`` and ``item``, and may have ``rank`` (the smallest comes first)
-    or ``score`` (the largest comes first). A TREC run has six fields: user, Q0, item, rank, score, tag; as in trec_eval
-    the score decides. Where nothing else does, the order of the file decides.
+    A CSV, TSV or Parquet table has the columns ``user`` and ``item``, and may have ``rank`` (the smallest comes first,
+    and no two of a list are equal) or ``score`` (the largest comes first). A TREC run has six fields: user, Q0, item,
+    rank, score, tag; as in trec_eval the score decides. Where nothing else does, the order of the file decides.
 
     Raises:
         GreamError: The file is of no such kind, or a line is not what it should be.
@@ -154,13 +154,24 @@ def _rows(path: Path, head: Sequence[str], rows: Iterable[tuple[int, Sequence[ob
     lacking = [name for name in ("user", "item") if name not in head]
     if lacking:
         raise GreamError(f"{path}: has no column '{lacking[0]}', but {', '.join(map(repr, head))[:200]}; name it so")
+    doubled = [name for name in ("user", "item", "rank", "score") if head.count(name) > 1]
+    if doubled:
+        raise GreamError(f"{path}: has {head.count(doubled[0])} columns '{doubled[0]}'; keep one")
     order = next((name for name in ("rank", "score") if name in head), None)
     columns = [head.index(name) for name in ("user", "item")]
+    taken: set[tuple[str, float]] = set()
     for number, row in rows:
         if len(row) != len(head):
             raise GreamError(f"{path}:{number}: {len(row)} fields where the header has {len(head)}")
         user, item = (str(row[column]) for column in columns)
         place = None if order is None else _number(path, number, row[head.index(order)])
+        if place is not None and order == "rank":
+            if (user, place) in taken:
+                raise GreamError(
+                    f"{path}:{number}: rank {place:g} stands twice in the list of user '{user[:60]}'; number the items "
+                    "of each list, or leave the column out where the lines are in order"
+                )
+            taken.add((user, place))
         yield Entry(number, user, item, place if place is None or order == "rank" else -place)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +17,15 @@ from gream.files import read_json, write_json
 from gream.protocol import Fitted, History, Split
 from gream.provenance import version_and_commit, versions
 from gream.stage import Summary
-from pydantic import ValidationError
+from pydantic import Field, FiniteFloat, ValidationError
 
 Mode = Literal[
     "popularity", "cooccurrence", "markov", "transitions", "sasrec", "direct", "reasoning", "sampled", "imported"
 ]
 BASELINES: tuple[Mode, ...] = ("popularity", "cooccurrence", "markov", "transitions", "sasrec")
+
+# What to do about an evaluation whose files are broken.
+AGAIN = "evaluate again with --overwrite"
 
 PREDICTIONS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "user": pl.Int32,
@@ -119,13 +123,13 @@ class Result(Config):
     history: History
     fitted: Fitted | None = None
     checkpoint: str | None
-    users: int
+    users: int = Field(ge=1)
     k: int
     metrics: dict[str, Interval]
-    invalid_rate: float
+    invalid_rate: FiniteFloat
     duplicates: int
-    malformed_rate: float | None
-    seconds_per_user: float | None
+    malformed_rate: FiniteFloat | None
+    seconds_per_user: FiniteFloat | None
     exposure: Exposure | None = None
     cost: Cost | None = None
     pass_at: dict[str, Interval] | None = None
@@ -227,14 +231,25 @@ def read_result(path: Path) -> Result:
     """One ``metrics.json``.
 
     Raises:
-        GreamError: It does not follow the schema.
+        GreamError: It does not follow the schema, lacks a metric that tables show, or one is not finite.
     """
+    from .metrics import SHOWN  # imports this module
+
     try:
-        return Result.model_validate(read_json(path, remedy="evaluate again with --overwrite"))
+        result = Result.model_validate(read_json(path, remedy=AGAIN))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise GreamError(f"{path}: key '{name}': {first['msg']}; evaluate again with --overwrite") from None
+        raise GreamError(f"{path}: key '{name}': {first['msg']}; {AGAIN}") from None
+    parts = {"metrics": result.metrics} | {f"alone.{part}": own for part, own in (result.alone or {}).items()}
+    for part, metrics in parts.items():
+        lacking = [name for name in SHOWN if name not in metrics]
+        if lacking:
+            raise GreamError(f"{path}: key '{part}': has no '{lacking[0]}'; {AGAIN}")
+        for name, interval in metrics.items():
+            if not all(map(math.isfinite, (interval.value, interval.low, interval.high))):
+                raise GreamError(f"{path}: key '{part}.{name}': finite numbers are expected; {AGAIN}")
+    return result
 
 
 def versions_of(*packages: str) -> dict[str, str]:

@@ -368,6 +368,11 @@ def _asked(row: Row, items: Items) -> Asked:
     user, history = row.get("user"), row["history"]
     if not isinstance(user, str | int | None):
         raise GreamError('"user" must be a string or a number')
+    try:
+        str(user).encode()
+    except UnicodeEncodeError:
+        # Legal in JSON and not in UTF-8, in which the lists are written.
+        raise GreamError('"user" holds half of a surrogate pair, which is no character; leave it out') from None
     if not isinstance(history, list) or not all(isinstance(entry, str) for entry in history):
         raise GreamError('"history" must be a list of strings: ids, titles or semantic ids')
     return Asked(user, find_history(items, history))

@@ -85,6 +85,14 @@ def test_a_mistake_is_one_line_and_status_2(arguments: list[str], message: str) 
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    "asked", [["compare", "one", "other"], ["import", "--run", "r", "--lists", "l", "--name", "n"]]
+)
+def test_a_seed_is_0_or_more(asked: list[str]) -> None:
+    done = python_eval(*asked, "--seed", "-1")
+    assert done.returncode == 2 and "Invalid value for '--seed'" in done.stderr
+
+
 def test_a_run_is_evaluated_shown_and_reported_from_the_command_line(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", users=6)
     checkpoint = make_checkpoint(run, form=Form.question)

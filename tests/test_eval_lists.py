@@ -156,12 +156,16 @@ def test_what_is_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("user,product\nA,B\n")
     (tmp_path / "cut.csv").write_text("user,item,rank\nA,B\n")
     (tmp_path / "word.csv").write_text("user,item,rank\nA<0>,B00001,first\n")
+    (tmp_path / "level.csv").write_text("user,item,rank\nA<0>,B00001,1\nA<1>,B00001,1\nA<0>,B00002,1.0\n")
+    (tmp_path / "twice.csv").write_text("rank,user,item,rank\n1,A<0>,B00001,2\n")
     (tmp_path / "bad.run").write_text("A<0> B00001 1\n")
     (tmp_path / "lists.json").write_text("{}")
     for name, text in (
         ("bad.csv", "bad.csv: has no column 'item', but 'user', 'product'"),
         ("cut.csv", "cut.csv:2: 2 fields where the header has 3"),
         ("word.csv", "word.csv:2: 'first' is no number"),
+        ("level.csv", "level.csv:4: rank 1 stands twice in the list of user 'A<0>'"),
+        ("twice.csv", "twice.csv: has 2 columns 'rank'; keep one"),
         ("bad.run", "bad.run:1: 3 fields; a TREC run has user, Q0, item, rank, score, tag"),
         ("lists.json", "lists are .csv, .tsv or .parquet, or a TREC run"),
     ):

@@ -201,7 +201,7 @@ def test_a_file_brings_scores_of_validation_and_test(run: Path, tmp_path: Path) 
     fails(frame.with_columns(item=pl.lit("B1")), "row 1: no item of this run is called 'B1'")
     fails(frame.with_columns(split=pl.lit("train")), "row 1: a finite score and the split")
     fails(frame.with_columns(score=pl.lit("x")), "a score is no number")
-    fails(frame.drop("split"), "cannot be read")
+    fails(frame.drop("split"), r"truth\.csv: has no column 'split'; user, item, score and split are needed$")
     fails(frame.head(0), "holds no scores")
     frame.filter(pl.col("split") == "test").write_csv(path)
     with pytest.raises(GreamError, match="has no valid scores of user number"):

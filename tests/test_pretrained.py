@@ -16,16 +16,18 @@ from typing import Any
 import pytest
 import torch
 from data_support import call, command, hashes
+from eval_support import make_model
 from gguf import GGUFWriter
 from gream.dialogue import CHAT_TEMPLATE
 from gream.errors import GreamError
 from gream.hashing import sha256_of
 from pretrained_support import SPECIAL, bpe, llama, write_base
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, normalizers, processors
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from data_processing.pretrained import fetch
-from data_processing.pretrained.base import open_base
+from data_processing.pretrained.base import load_weights, open_base
 from data_processing.pretrained.gguf_folder import convert
 
 QUESTION = "<|im_start|>user\nAn oak table,\n24 inches?<|im_end|>\n"
@@ -217,10 +219,31 @@ def cut_marker() -> Tokenizer:
     return Tokenizer.from_str(json.dumps(parts))
 
 
-def sharded(folder: Path) -> None:
-    parts = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
-    (folder / "model.safetensors").rename(folder / parts["a"])
+PARTS = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+
+
+def half(folder: Path, parts: Any = PARTS) -> None:
+    (folder / "model.safetensors").rename(folder / PARTS["a"])
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+
+
+def index_alone(folder: Path) -> None:
+    half(folder)
+    (folder / PARTS["a"]).unlink()
+
+
+def configured(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def without(weights: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in weights.items() if part not in name}
+
+
+def reweighed(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, {"format": "pt"})
 
 
 def torn(folder: Path) -> None:
@@ -237,10 +260,14 @@ def gguf_alone(folder: Path) -> None:
     [
         (None, shutil.rmtree, "no such folder; --base takes a folder, and nothing is downloaded: 'gream model get"),
         (None, gguf_alone, "holds a .gguf alone; take"),
-        (None, lambda folder: (folder / "config.json").unlink(), "no config.json and *.safetensors there"),
-        (None, lambda folder: (folder / "config.json").write_text("{"), "its JSON files cannot be read"),
-        (None, torn, "cut short, or no safetensors file"),
-        (None, sharded, "1 of 2 files of weights are missing, model-00002-of-00002.safetensors first"),
+        (None, lambda folder: (folder / "config.json").unlink(), "no config.json; name a model's transformers folder"),
+        (None, lambda folder: (folder / "config.json").write_text("{"), "config.json:1: not valid JSON"),
+        (None, lambda folder: (folder / "config.json").write_text("[]"), "config.json: holds no JSON object; make or"),
+        (None, lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors; name a model's"),
+        (None, torn, "model.safetensors: cut short, or no safetensors file"),
+        (None, half, "1 of 2 files of weights are missing, model-00002-of-00002.safetensors first; make or fetch"),
+        (None, index_alone, "2 of 2 files of weights are missing, model-00001-of-00002.safetensors first"),
+        (None, partial(half, parts=[]), "index.json: does not say which file holds which weight"),
         (None, lambda folder: (folder / "tokenizer.json").write_text("{"), "its tokenizer cannot be loaded"),
         (cut_marker, None, "its tokenizer knows <|im_start|> and yet cuts it into"),
         (partial(with_front, "<|endoftext|>"), None, "its tokenizer adds '<|endoftext|>' to every text"),
@@ -257,6 +284,55 @@ def test_a_base_that_would_train_wrongly_is_one_clear_line(
     with pytest.raises(GreamError) as refused:
         open_base(folder)
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            partial(reweighed, change=partial(without, part=".layers.1.")),
+            "model.layers.1.self_attn.q_proj.weight is missing, the first of 9 that do not fit; make or fetch",
+        ),
+        (partial(reweighed, change=partial(without, part="embed_tokens")), "model.embed_tokens.weight is missing"),
+        (
+            partial(reweighed, change=lambda weights: weights | {"model.norm.weight": torch.ones(31)}),
+            "model.norm.weight is [31], not [32], the first of 1",
+        ),
+        (
+            partial(reweighed, change=lambda weights: weights | {"model.norm.bias": torch.ones(32)}),
+            "model.norm.bias has no place in it",
+        ),
+        (
+            partial(configured, model_type="bert", architectures=["BertModel"]),
+            "bert.embeddings.word_embeddings.weight is missing",
+        ),
+        (partial(configured, tie_word_embeddings=False), "lm_head.weight is missing, the first of 1"),
+    ],
+)
+def test_weights_that_are_not_those_of_the_configuration_are_refused(
+    tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    folder = write_base(tmp_path / "base")
+    spoil(folder)
+    with pytest.raises(GreamError) as refused:
+        load_weights(open_base(folder))
+    message = f"{folder}/model.safetensors: these are not the weights of the model in config.json: {said}"
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize("shards", ["1GB", "30KB"])
+@pytest.mark.parametrize(
+    "model", [partial(make_model, 512), partial(make_model, 512, tied=False), partial(llama, 512), partial(llama, 300)]
+)
+def test_a_whole_model_is_loaded_as_it_was_saved(tmp_path: Path, model: Callable[[], Any], shards: str) -> None:
+    """Also where it has more rows than tokens."""
+    folder, whole = write_base(tmp_path / "base"), model()
+    (folder / "model.safetensors").unlink()
+    whole.save_pretrained(folder, max_shard_size=shards)
+    base = open_base(folder)
+    assert base.parameters == whole.num_parameters()
+    loaded = load_weights(base).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in whole.state_dict().items())
 
 
 def test_what_can_be_set_right_is_and_is_said(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from data_processing.config import RlConfig, SemanticIdsConfig
 from data_processing.export import export, respell
 from data_processing.import_published import import_published
 from data_processing.interactions import InteractionsConfig
+from data_processing.quality import build_quality
 from data_processing.readers.published import read_published_items, read_published_sequences
 from data_processing.rows.rl import build_rl
 from data_processing.semantic_ids import build_semantic_ids
@@ -318,9 +319,14 @@ def test_published_ids_are_measured_by_a_command(tmp_path: Path) -> None:
     pl.DataFrame(
         {"item": [0], "title": ["T"], "description": [""], "brand": [""], "categories": [["C"]]}
     ).write_parquet(run / "items.parquet")
+    # The vectors are as right as the items: it is the ids that do not fit.
+    vectors = run / "embeddings.safetensors"
+    save_file({"embeddings": np.ones((1, 2), np.float32)}, vectors)
     done = call(command("quality", run, "--index", str(tmp_path / "their.index.json")))
     assert done.returncode == 2
-    assert "has 3 items, but" in done.stderr
+    assert "their.index.json: has 3 items, but" in done.stderr
+    with pytest.raises(GreamError, match=r"holds 1 embeddings, but .*their\.index\.json has 3 items; take both"):
+        build_quality(tmp_path / "their.index.json", None, None, vectors, run)
 
 
 def test_validation_prompts_have_the_shortest_history_too(tmp_path: Path) -> None:
@@ -339,9 +345,9 @@ def test_validation_prompts_have_the_shortest_history_too(tmp_path: Path) -> Non
     [
         (
             {"embeddings": np.zeros((2, 4), np.float32)},
-            "holds 2 embeddings, but there are 3 items; write one vector per",
+            "holds 2 embeddings, but items.parquet has 3 items; take both of the same data, or write one vector per",
         ),
-        ({"embeddings": np.zeros((4, 4), np.float32)}, "holds 4 embeddings, but there are 3 items"),
+        ({"embeddings": np.zeros((4, 4), np.float32)}, "holds 4 embeddings, but items.parquet has 3 items"),
         ({"embeddings": np.zeros(3, np.float32)}, r"holds a tensor of shape \[3\]"),
         ({"vectors": np.zeros((3, 4), np.float32)}, "has no tensor 'embeddings'"),
         ({"embeddings": np.ones((3, 4), bool)}, "holds values of type bool"),

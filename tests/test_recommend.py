@@ -22,6 +22,7 @@ from gream.files import write_json
 from gream.semantic_ids.item_ids import ItemIds
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serving.__main__ import app
@@ -263,6 +264,7 @@ def test_what_the_model_cannot_do_is_refused(run: Path) -> None:
         ('{"history": "B00001"}', '"history" must be a list of strings'),
         ('{"history": [1]}', '"history" must be a list of strings'),
         ('{"history": []}', "an empty history: at least one item needed"),
+        ('{"user": "a\\ud800", "history": ["B00001"]}', '"user" holds half of a surrogate pair'),
         ('{"history": ["B00001", "zzzz"]}', "no item has the id or title 'zzzz'"),
         (json.dumps({"history": ["B00001"] * 501}), "a history of 501 items: at most 500"),
     ],
@@ -371,6 +373,46 @@ def test_a_mistake_on_the_command_line_is_one_line_and_status_2(run: Path) -> No
     done = subprocess.run([*command, "--item", "zzzz"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: no item has the id or title 'zzzz'; no title is near it\n"
+
+
+def test_a_model_that_lacks_weights_is_one_line_and_status_2(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(run / "checkpoints" / "alignment", folder)
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if ".layers.1." not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    command = [sys.executable, "-m", "eval", "recommend", "--run", str(run), "--checkpoint", str(folder)]
+    asked = ["--device", "cpu", "--history", "3", "--form", "question", "--item", "B00001"]
+    done = subprocess.run([*command, *asked], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {folder}/model.safetensors: these are not the weights of the model in config.json: "
+        "model.layers.1.self_attn.q_proj.weight is missing, the first of 11 that do not fit; make or fetch the model "
+        "again, weights and config.json together\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "said"),
+    [
+        ("config.json", b"{", "config.json:1: not valid JSON"),
+        ("config.json", b"[]", "config.json: holds no JSON object"),
+        ("model.safetensors", 1000, "model.safetensors: cut short, or no safetensors file"),
+        ("tokenizer.json", b"{", "its tokenizer cannot be loaded"),
+        ("tokenizer.json", None, "no tokenizer.json; name a folder in Hugging Face format"),
+    ],
+)
+def test_a_torn_model_is_one_line(run: Path, tmp_path: Path, name: str, keep: bytes | int | None, said: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(run / "checkpoints" / "alignment", folder)
+    path = folder / name
+    whole = path.read_bytes()
+    path.unlink()
+    if keep is not None:
+        path.write_bytes(whole[:keep] if isinstance(keep, int) else keep)
+    with pytest.raises(GreamError) as refused:
+        make_recommender(Items.load(run), folder)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
 
 
 def dump(raw: int, repeated: int) -> dict[str, Any]:

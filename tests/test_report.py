@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +22,7 @@ from test_eval_cli import a_result
 from eval.report.data import read_report_data
 from eval.report.page import render_page
 from eval.report.stage import write_report
-from eval.results import predictions_table, write_result
+from eval.results import predictions_table, read_results, write_result
 from eval.rewards import compare_rewards
 from eval.stages import evaluate_baselines, with_baselines
 
@@ -254,6 +256,41 @@ def test_the_report_is_made_again_when_something_it_shows_changes(full_run: Path
 def test_broken_files_are_named(full_run: Path, path: str, text: str, message: str) -> None:
     (full_run / path).write_text(text)
     with pytest.raises(GreamError, match=message):
+        write_report(full_run, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["metrics"], {}, "key 'metrics': has no 'recall@1'"),
+        (["alone", "model"], {}, r"key 'alone\.model': has no 'recall@1'"),
+        (["metrics", "recall@10", "value"], math.nan, r"key 'metrics\.recall@10': finite numbers"),
+        (["alone", "model", "mrr", "high"], math.inf, r"key 'alone\.model\.mrr': finite numbers"),
+        (["invalid_rate"], math.nan, "key 'invalid_rate': Input should be a finite number"),
+        (["users"], 0, "key 'users': Input should be greater than"),
+    ],
+)
+def test_figures_that_cannot_be_shown_are_named(full_run: Path, keys: list[str], value: object, message: str) -> None:
+    path = full_run / "eval" / "direct-sft" / "metrics.json"
+    raw = json.loads(path.read_text())
+    raw["alone"] = {"model": copy.deepcopy(raw["metrics"])}
+    place = raw
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    path.write_text(json.dumps(raw))
+    with pytest.raises(GreamError, match=rf"direct-sft/metrics\.json: {message}.*; evaluate again with --overwrite"):
+        read_results(full_run)
+
+
+@pytest.mark.parametrize("size", [None, 500])
+def test_an_evaluation_without_its_lists_is_named(full_run: Path, size: int | None) -> None:
+    path = full_run / "eval" / "direct-sft" / "predictions.parquet"
+    whole = path.read_bytes()
+    path.unlink()
+    if size is not None:
+        path.write_bytes(whole[:size])
+    with pytest.raises(GreamError, match=r"direct-sft/predictions\.parquet: .*; evaluate again with --overwrite"):
         write_report(full_run, overwrite=False)
 
 

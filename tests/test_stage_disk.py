@@ -77,9 +77,7 @@ OUTPUTS = ([".stages"], ["logs/x"], ["../x"], ["/x"], ["."], [""], ["d", "d"], [
 
 @pytest.mark.parametrize("outputs", OUTPUTS, ids=str)
 def test_an_output_takes_the_place_of_nothing_else(tmp_path: Path, outputs: list[str]) -> None:
-    with pytest.raises(
-        GreamError, match=r"is no place of its own in the run folder|is named twice, or lies in"
-    ):
+    with pytest.raises(GreamError, match=r"is no place of its own in the run folder|is named twice, or lies in"):
         run_stage(tmp_path / "r", "s", config={}, inputs={}, outputs=outputs, code={}, build=lambda out: None)
     assert not (tmp_path / "r").exists()
 

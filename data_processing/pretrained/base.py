@@ -6,15 +6,13 @@ be set right (the end of a turn as the end of an answer, chat markers that a bas
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gream.dialogue import CHAT_TEMPLATE, render_prompt
+from gream.engine.checkpoint import count_parameters, load_model, load_tokenizer
 from gream.errors import GreamError, shown
-from safetensors import SafetensorError, safe_open
 
 START, END = "<|im_start|>", "<|im_end|>"
 GET = "'gream model get smollm2' fetches a small one"
@@ -58,9 +56,16 @@ def open_base(folder: Path) -> Base:
     Raises:
         GreamError: It is not there, is incomplete, or its tokenizer would train wrongly.
     """
-    _insist_on_files(folder)
-    parameters = _parameters(folder)
-    tokenizer = _load_tokenizer(folder)
+    if not folder.is_dir():
+        raise GreamError(f"{folder}: no such folder; --base takes a folder, and nothing is downloaded: {GET}")
+    remedy = f"name a model's transformers folder: {GET}"
+    if not any(folder.glob("*.safetensors*")):
+        if any(folder.glob("*.gguf")):
+            raise GreamError(f"{folder}: holds a .gguf alone; take the model's transformers folder: {GET}")
+        if not (folder / "config.json").is_file():
+            raise GreamError(f"{folder}: no config.json and *.safetensors there; {remedy}")
+    parameters = count_parameters(folder, remedy)
+    tokenizer = load_tokenizer(folder)
     tokens, known, notes = len(tokenizer), tokenizer.get_vocab(), []
     for marker in (START, END):
         if marker in known and (cut := tokenizer.tokenize(marker, add_special_tokens=False)) != [marker]:
@@ -83,53 +88,9 @@ def load_weights(base: Base) -> Any:
     """The model of transformers, in the type that its weights have.
 
     Raises:
-        GreamError: transformers does not know it as a causal language model.
+        GreamError: See `load_model`.
     """
-    from transformers import AutoModelForCausalLM
-
-    try:
-        return AutoModelForCausalLM.from_pretrained(base.folder, dtype="auto", local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise GreamError(f"{base.folder}: cannot be loaded as a causal language model ({error})") from None
-
-
-def _insist_on_files(folder: Path) -> None:
-    if not folder.is_dir():
-        raise GreamError(f"{folder}: no such folder; --base takes a folder, and nothing is downloaded: {GET}")
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        if any(folder.glob("*.gguf")):
-            raise GreamError(f"{folder}: holds a .gguf alone; take the model's transformers folder: {GET}")
-        raise GreamError(f"{folder}: no config.json and *.safetensors there; name a model's transformers folder: {GET}")
-    try:
-        json.loads((folder / "config.json").read_bytes())
-        index = folder / "model.safetensors.index.json"
-        parts = sorted(set(json.loads(index.read_bytes())["weight_map"].values())) if index.is_file() else []
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise GreamError(f"{folder}: its JSON files cannot be read ({error}); fetch it again") from None
-    if lacking := [part for part in parts if not (folder / part).is_file()]:
-        raise GreamError(f"{folder}: {len(lacking)} of {len(parts)} files of weights are missing, {lacking[0]} first")
-
-
-def _parameters(folder: Path) -> int:
-    """Parameters, counted from the headers of the weights, which say how long the files have to be."""
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="np") as tensors:
-                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise GreamError(f"{path}: cut short, or no safetensors file ({error}); fetch it again") from None
-    return total
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    # A file that does not parse is an Exception of the tokenizers library and nothing more exact.
-    except Exception as error:
-        raise GreamError(f"{folder}: its tokenizer cannot be loaded ({error}); fetch tokenizer.json again") from error
+    return load_model(base.folder, dtype="auto")
 
 
 def _insist_on_what_comes_back(folder: Path, tokenizer: Any) -> None:

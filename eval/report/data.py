@@ -18,7 +18,7 @@ from gream.semantic_ids.catalog import Catalog
 from gream.tables import read_table
 
 from ..metrics import ranks_of
-from ..results import Result, outputs_of, read_results
+from ..results import AGAIN, Result, outputs_of, read_results
 from ..rewards import REWARDS, RewardComparison, read_rewards
 
 USERS_SHOWN = 10
@@ -137,6 +137,7 @@ def read_report_data(run: Path, user_ids: bool) -> ReportData:
         GreamError: A file that is there is broken; absent ones are no error.
     """
     results = read_results(run)
+    _insist_on_predictions(run)
     shown = _most_telling(results)
     return ReportData(
         name=run.resolve().name,
@@ -148,6 +149,19 @@ def read_report_data(run: Path, user_ids: bool) -> ReportData:
         shown=shown,
         users=() if shown is None else tuple(_choose_users(run, shown, user_ids)),
     )
+
+
+def _insist_on_predictions(run: Path) -> None:
+    """Every evaluation has its lists: figures that nothing stands behind are not shown.
+
+    Raises:
+        GreamError: Those of one are not there or cannot be read.
+    """
+    for summary in sorted((run / "eval").glob("*/metrics.json")):
+        try:
+            read_table(summary.with_name("predictions.parquet"), "user", "target", "items")
+        except GreamError as error:
+            raise GreamError(f"{error}; {AGAIN}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ OverwriteOption = Annotated[
     bool, typer.Option(help="Replace outputs made with another configuration, or by other code.")
 ]
 KeepOption = Annotated[bool, typer.Option(help="Accept outputs that other code made.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 CheckpointOption = Annotated[
     Path, typer.Option(help="Model folder in Hugging Face format; on servers, the one they run.")
 ]

@@ -14,15 +14,20 @@ from gream.errors import GreamError
 _SMALLEST, _LARGEST = 1e-12, 1e12
 
 
-def read_embeddings(path: Path, items: int) -> npt.NDArray[np.float32]:
+def read_embeddings(path: Path, items: int, source: Path | str = "items.parquet") -> npt.NDArray[np.float32]:
     """The vectors of ``items`` items, float32 ``[items, d]``, from a safetensors file with numbers of any type.
+
+    Args:
+        path: The file.
+        items: How many there are.
+        source: What says so, for the error line.
 
     Raises:
         GreamError: The file holds none under "embeddings", or not a usable one of numbers for each item.
     """
     from safetensors import SafetensorError, safe_open
 
-    remedy = f"write one vector per row of items.parquet, in its order, under 'embeddings': float32 [{items}, d]"
+    remedy = f"write one vector per item of {source}, in its order, under 'embeddings': float32 [{items}, d]"
     try:
         with safe_open(str(path), framework="np") as file:
             if "embeddings" not in file.keys():  # noqa: SIM118 - it is no mapping
@@ -35,7 +40,10 @@ def read_embeddings(path: Path, items: int) -> npt.NDArray[np.float32]:
     if vectors.ndim != 2 or not vectors.shape[1]:
         raise GreamError(f"{path}: holds a tensor of shape {list(vectors.shape)}; {remedy}")
     if len(vectors) != items:
-        raise GreamError(f"{path}: holds {len(vectors):,} embeddings, but there are {items:,} items; {remedy}")
+        raise GreamError(
+            f"{path}: holds {len(vectors):,} embeddings, but {source} has {items:,} items; take both of the same "
+            f"data, or {remedy}"
+        )
     if vectors.dtype.kind not in "fiu":
         raise GreamError(f"{path}: holds values of type {vectors.dtype}; {remedy}")
     check_values(vectors, str(path))
