@@ -58,7 +58,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """What the README shows."""
-    return finish(tmp_path_factory.mktemp("runs"), steps=18)
+    return finish(tmp_path_factory.mktemp("runs"), steps=30)
 
 
 @pytest.fixture(params=["tiny", pytest.param("whole", marks=pytest.mark.slow)])
