@@ -115,7 +115,12 @@ def test_assembled_passes_are_read_from_disk(run: Path, prepared: Any) -> None:
 def test_rows_made_for_more_than_a_recipe_keeps_are_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     longest = json.loads((run / "sft" / "statistics.json").read_text())["longest_row"]
     data = f"dataset_dir={run / 'sft'}"
-    for enough in ([data, f"cutoff_len={longest}"], [data, "cutoff_len=60", "tokenized_path=x"], ["cutoff_len=60"]):
+    nowhere = f"dataset_dir={run / 'none'}"
+    for enough in (
+        [data, f"cutoff_len={longest}"],
+        [data, "cutoff_len=60", "tokenized_path=x"],
+        [nowhere, "cutoff_len=60"],
+    ):
         warn_of_cuts(RECIPE, enough)
     assert capsys.readouterr().err == ""
     warn_of_cuts(RECIPE, [data, f"cutoff_len={longest - 1}"])

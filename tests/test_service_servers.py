@@ -62,7 +62,8 @@ def stub(run: Path, checkpoint: Path) -> StubModel:
 
 
 def recommender(run: Path, checkpoint: Path, *urls: str, patience: float = 0.2) -> Recommender:
-    servers = ServerSettings(urls, patience=patience, backoff=0.05) if urls else None
+    # A stub that is stopped in the middle of a request never says so.
+    servers = ServerSettings(urls, timeout=30, patience=patience, backoff=0.05) if urls else None
     return Recommender(
         checkpoint,
         Items.load(run),
