@@ -16,8 +16,9 @@ from .statistics_page import render_statistics
 
 # Reasoning starts at this position of a sequence (GREAM, training samples).
 _REASONING_POSITION = 4
-# Share of targets from which on the order of one moment is said to decide a result.
+# Share of interactions of unknown items from which on it is said that ids may be written in two ways.
 _MANY_LOST = 0.05
+# Share of targets from which on the order of one moment is said to decide a result.
 _MANY_TIES = 0.05
 # Of interactions.parquet.
 _COLUMNS = ("user", "item", "timestamp", "position", "split", "tied")

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from gream.errors import GreamError
+from gream.files import DoubledKeyError, once_each
 
 from .fields import is_missing, listed
 from .files import bounded, numbered_lines, plain_name, shown
@@ -101,17 +101,12 @@ def _read_mapping(path: Path, what: str) -> dict[str, Any]:
 def _parsed(path: Path, content: bytes, line: int | None) -> object:
     """JSON; ``line`` is where it stands, None for the whole file."""
     place = path if line is None else f"{path}:{line}"
-
-    def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        # Of a key that stands twice, the json module keeps the last value without a word.
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            raise GreamError(f"{place}: the key '{bounded(_utf8(twice), 40)}' stands twice in an object; keep one")
-        return made
-
     try:
         return json.loads(content.decode("utf-8"), object_pairs_hook=once_each)
+    except DoubledKeyError as error:
+        raise GreamError(
+            f"{place}: the key '{bounded(_utf8(error.key), 40)}' stands twice in an object; keep one"
+        ) from None
     except (ValueError, RecursionError) as error:
         says = "nested too deeply" if isinstance(error, RecursionError) else bounded(str(error))
         if line is None and isinstance(error, json.JSONDecodeError):

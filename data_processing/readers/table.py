@@ -109,13 +109,13 @@ class Table:
         frame = frame.with_columns(pl.lit(None, pl.String).alias(key) for key in named if named[key] is None)
 
         plain: dict[str, pl.Expr] = {}
-        for key, kind in frame.schema.items():
-            plain[key] = pl.col(key)
+        for key in named:
+            plain[key], kind = pl.col(key), frame.schema[key]
             # Of lists of lists, as Amazon's categories, the first: those behind it are other ways to the same item.
             while isinstance(kind, pl.List | pl.Array) and isinstance(kind.inner, pl.List | pl.Array):
                 plain[key], kind = plain[key].list.first(), kind.inner
             inner = kind.inner if isinstance(kind, pl.List | pl.Array) else kind
-            if key in named and inner.is_nested():
+            if inner.is_nested():
                 raise GreamError(f"{path}: column '{named[key]}' holds {bounded(str(kind), 60)}; write it as text")
         is_lists = {key: isinstance(frame.schema[key], pl.List | pl.Array) for key in named}
 
@@ -174,7 +174,7 @@ class Table:
                 frame = scan.collect(engine="streaming")
             except (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError) as error:
                 if not is_parquet(path):
-                    self._raise_first_problem(path, delimiter)
+                    self._by_records(path, delimiter, {})  # names the line that makes it unreadable, if one does
                 raise _unreadable(path, error) from None
         if rows is not None:
             return frame
@@ -210,25 +210,23 @@ class Table:
         lines until the next one, and what is too much in a line is passed over where columns are chosen.
         """
         columns = len(self._header or _first_record(path, delimiter))
-        with _with_single_bytes(path, delimiter) as stream:
-            line = (
-                pl.scan_csv(
-                    stream,
-                    separator=_NO_SEPARATOR,
-                    quote_char=None,
-                    has_header=False,
-                    new_columns=["line"],
-                    infer_schema=False,
-                    truncate_ragged_lines=True,
-                )
-                .select("line")
-                .collect(engine="streaming")["line"]
-            )
         if len(delimiter.encode()) > 1:
-            return bool((line.str.count_matches(_UNIT_SEPARATOR, literal=True) < columns).all())
-        between = re.escape(delimiter)
-        value = rf'(?:[^"{between}]*|"(?:[^"]|"")*")'
-        return bool(line.str.contains(rf"^{value}(?:{between}{value}){{0,{columns - 1}}}\s*$").all())
+            row = pl.col("line").str.count_matches(_UNIT_SEPARATOR, literal=True) < columns
+        else:
+            between = re.escape(delimiter)
+            value = rf'(?:[^"{between}]*|"(?:[^"]|"")*")'
+            row = pl.col("line").str.contains(rf"^{value}(?:{between}{value}){{0,{columns - 1}}}\s*$")
+        with _with_single_bytes(path, delimiter) as stream:
+            lines = pl.scan_csv(
+                stream,
+                separator=_NO_SEPARATOR,
+                quote_char=None,
+                has_header=False,
+                new_columns=["line"],
+                infer_schema=False,
+                truncate_ragged_lines=True,
+            )
+            return bool(lines.select(row.all()).collect(engine="streaming").item())
 
     def _by_records(self, path: Path, delimiter: str, names: Mapping[str, str]) -> pl.DataFrame:
         """The wanted columns under our names, as Python's csv module reads them, record by record.
@@ -245,7 +243,10 @@ class Table:
         while part := list(islice(records, _RECORDS)):
             for line, values in part:
                 if any(values[len(header) :]):
-                    raise _too_many(path, line, len(values), len(header))
+                    raise GreamError(
+                        f"{path}:{line}: {len(values)} values where {len(header)} are expected; put quotation marks "
+                        "around the value that holds the delimiter, or name the right interactions.columns.delimiter"
+                    )
             parts.append(
                 pl.DataFrame(
                     {
@@ -301,14 +302,6 @@ class Table:
         line = next((line for number, (line, _) in enumerate(records) if number == target), None)
         return f"{path}:{line}" if line is not None else f"{path}: row {row + 1}"
 
-    def _raise_first_problem(self, path: Path, delimiter: str) -> None:
-        """Raise what makes a CSV file unreadable, if reading it line by line shows it."""
-        columns = len(self._header) if self._header else 0
-        for line, values in self._records(path, delimiter):
-            columns = columns or len(values)
-            if len(values) > columns:
-                raise _too_many(path, line, len(values), columns)
-
     def _records(self, path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         """Number of the first line, from 1, and values of each record; a blank line is a record without values."""
         if len(delimiter.encode()) > 1:
@@ -316,13 +309,6 @@ class Table:
                 yield number, text.rstrip("\r\n").split(delimiter)
             return
         yield from csv_records(path, decoded_lines(path), delimiter, strict=True)
-
-
-def _too_many(path: Path, line: int, found: int, expected: int) -> GreamError:
-    return GreamError(
-        f"{path}:{line}: {found} values where {expected} are expected; put quotation marks around the value that holds "
-        "the delimiter, or name the right interactions.columns.delimiter"
-    )
 
 
 def csv_records(path: Path, lines: Iterable[str], delimiter: str, *, strict: bool) -> Iterator[tuple[int, list[str]]]:

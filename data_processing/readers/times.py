@@ -11,6 +11,7 @@ import sys
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cache
 from typing import Literal
 
 import polars as pl
@@ -73,12 +74,6 @@ _DIGITS = {"Y": 4, "y": 2, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2}
 _MOST = 0.9
 _NUMBER = r"^\s*(?<sign>[+-]?)(?<whole>[0-9]+)(?:[.,](?<fraction>[0-9]*))?\s*$"
 _EXPONENT = r"^\s*[+-]?[0-9]+(?:\.[0-9]*)?[eE][+-]?[0-9]+\s*$"
-# Decimal digits of all scripts, and those of ASCII.
-_FOREIGN_DIGITS = {
-    chr(code): str(unicodedata.decimal(chr(code)))
-    for code in range(128, sys.maxunicode + 1)
-    if unicodedata.decimal(chr(code), None) is not None
-}
 # Year, month and day among the three numerals, and how people call it.
 _ORDERS = {"cba": "day/month/year", "cab": "month/day/year", "abc": "year/month/day"}
 _FORMATS = {"cba": "%d{0}%m{0}%Y", "cab": "%m{0}%d{0}%Y", "abc": "%Y{0}%m{0}%d"}
@@ -118,7 +113,7 @@ def read_times(values: pl.Series, unit: Unit | None, time_format: str | None, us
     if isinstance(values.dtype, pl.Datetime):
         return Times(_scaled(values.to_physical(), TICK[values.dtype.time_unit]), "a time between 1677 and 2262")
     if values.dtype == pl.String and values.str.contains(r"[^\x00-\x7f]").any():
-        values = values.str.replace_many(_FOREIGN_DIGITS)
+        values = values.str.replace_many(_foreign_digits())
     if time_format is not None:
         return Times(_by_format(values.cast(pl.String, strict=False), time_format), f"a time like '{time_format}'")
     if values.dtype.is_integer():
@@ -147,6 +142,13 @@ def check_time_format(time_format: str) -> str:
     if read is None or (read.year, read.month, read.day) != (2001, 2, 3):
         raise ValueError(f"'{time_format}' is no format of a whole date, as '%d.%m.%Y %H:%M' is")
     return ours
+
+
+@cache
+def _foreign_digits() -> dict[str, str]:
+    """Decimal digits of other scripts, and what they are in ASCII; a tenth of a second of looking."""
+    digits = {chr(code): unicodedata.decimal(chr(code), None) for code in range(128, sys.maxunicode + 1)}
+    return {character: str(digit) for character, digit in digits.items() if digit is not None}
 
 
 def _since(unit: Unit) -> str:

@@ -78,11 +78,13 @@ class _OnceEach(yaml.SafeLoader):
         """See `yaml.SafeLoader`."""
         seen = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            if not isinstance(key, yaml.ScalarNode):  # refused below, where it cannot be a key
+                continue
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"the key '{key.value[:40]}' stands twice; keep one", problem_mark=key.start_mark
                 )
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+            seen.add(key.value)
         made: dict[Any, Any] = super().construct_mapping(node, deep)
         return made
 

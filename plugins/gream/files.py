@@ -86,7 +86,7 @@ def read_json(path: Path, *, remedy: str) -> Any:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error, remedy) from None
-    return _parsed(content, path, None, remedy, _once_each)
+    return _parsed(content, path, None, remedy, once_each)
 
 
 def read_jsonl(
@@ -147,12 +147,27 @@ def parse_jsonl(
         yield number, row
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys stand once: of two, the json module takes the last without a word."""
+class DoubledKeyError(ValueError):
+    """A key that stands twice in a JSON object.
+
+    Attributes:
+        key: The key.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {json.dumps(key)[:60]} stands twice in an object, keep one")
+        self.key = key
+
+
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The ``object_pairs_hook`` of JSON whose keys stand once: of two, the json module takes the last without a word.
+
+    Raises:
+        DoubledKeyError: A key stands twice.
+    """
     made = dict(pairs)
     if len(made) < len(pairs):
-        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {json.dumps(twice)[:60]} stands twice in an object, keep one")
+        raise DoubledKeyError(Counter(key for key, _ in pairs).most_common(1)[0][0])
     return made
 
 
